@@ -1,0 +1,24 @@
+"""CountryReward: which of these ad images will win in this country, and why.
+
+Importing the package does nothing; the public names below are loaded when first asked for.
+"""
+
+import importlib
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "PriorScorer": "countryreward.scoring.prior_scorer",
+    "PairRequest": "countryreward.scoring.contracts",
+    "Product": "countryreward.scoring.contracts",
+    "Scorer": "countryreward.scoring.contracts",
+    "Verdict": "countryreward.scoring.contracts",
+    "UserError": "countryreward.errors",
+}
+__all__ = ["__version__", *_PUBLIC]  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str):
+    if name in _PUBLIC:
+        return getattr(importlib.import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module 'countryreward' has no attribute {name!r}")

@@ -1,0 +1,277 @@
+"""Artifacts: every arrow between two stages is a folder that is either whole or not there.
+
+Layout of an artifact published at `runs/demo/records`:
+
+    runs/demo/records            -> .versions/records/<run id>     a symbolic link, replaced in one atomic step
+    runs/demo/.versions/records/<run id>/manifest.json, records.parquet, ...
+
+Order of a publish: write the files, fsync each, hash each, write and fsync the manifest, fsync the folders, rename the
+folder to its final name, replace the link. Killed at any point, the link still leads to the old whole version; what the
+killed process left is removed by the next publish. One earlier version is kept for readers that still have it open.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import socket
+import sys
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, is_dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from countryreward.errors import UserError
+
+MANIFEST = "manifest.json"
+_TRACKED_LIBRARIES = ("countryreward", "numpy", "pyarrow", "pandas", "opencv-python-headless", "pillow", "ray")
+
+
+def new_run_id() -> str:
+    """One id across all stages of a run: `COUNTRYREWARD_RUN_ID` when set, else UTC time and 4 random bytes."""
+    given = os.environ.get("COUNTRYREWARD_RUN_ID")
+    return given or f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(4)}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What an artifact says of itself (`manifest.json`)."""
+
+    kind: str
+    """Which contract the folder fulfils: dataset, records, knowledge_base, priors, report, marketplace."""
+    schema_version: int
+    """Raised when a reader of the older layout would misread the folder."""
+    run_id: str
+    """The run that wrote it."""
+    version: str
+    """16 hex digits of a SHA-256 over kind, schema version and files: the same content has the same version."""
+    created: str
+    """UTC time, ISO 8601."""
+    inputs: dict[str, dict[str, str]]
+    """Lineage: name of the input -> its kind, version, run_id and the SHA-256 of its manifest."""
+    config: dict[str, Any]
+    """Every option that shaped the content."""
+    counts: dict[str, Any]
+    """Row counts; at every stage input = kept + dropped + quarantined."""
+    files: dict[str, dict[str, Any]]
+    """Relative path -> {sha256, bytes}."""
+    versions: dict[str, str]
+    """Library versions that wrote it."""
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A published folder that has been opened: `path` is the resolved version folder, so a later publish cannot move it."""
+
+    path: Path
+    manifest: Manifest
+
+    def reference(self) -> dict[str, str]:
+        """The lineage entry other manifests store about this artifact."""
+        return {
+            "kind": self.manifest.kind,
+            "version": self.manifest.version,
+            "run_id": self.manifest.run_id,
+            "manifest_sha256": sha256_file(self.path / MANIFEST),
+        }
+
+
+@dataclass
+class Draft:
+    """An artifact being written: put files under `path`, fill `counts`."""
+
+    path: Path
+    counts: dict[str, Any] = field(default_factory=dict)
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, hex."""
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a single file so that a reader sees the old content or the new, never a part."""
+    data = content.encode() if isinstance(content, str) else content
+    temporary = path.with_name(f".tmp-{path.name}-{os.getpid()}-{secrets.token_hex(4)}")
+    try:
+        with open(temporary, "wb") as handle:
+            handle.write(data)
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _fsync_folder(path.parent)
+
+
+def as_plain(value: Any) -> Any:
+    """A config as JSON-able values, for manifests and fingerprints."""
+    if is_dataclass(value) and not isinstance(value, type):
+        value = asdict(value)
+    return json.loads(json.dumps(value, default=str, sort_keys=True))
+
+
+@contextlib.contextmanager
+def publish(
+    destination: str | Path,
+    *,
+    kind: str,
+    schema_version: int = 1,
+    inputs: Mapping[str, Artifact] | None = None,
+    config: Any = None,
+) -> Iterator[Draft]:
+    """Publish a folder atomically: `with publish("runs/demo/records", kind="records") as draft: ...`.
+
+    An exception inside the block publishes nothing. Raises `UserError` when `destination` exists and is not an artifact.
+    """
+    destination = Path(destination).absolute()
+    if destination.exists() and not destination.is_symlink():
+        raise UserError(f"out: {destination} exists and is not an artifact of ours; remove it or choose another path")
+    run_id = new_run_id()
+    versions = destination.parent / ".versions" / destination.name
+    versions.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(versions)
+    temporary = versions / f".tmp-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+    temporary.mkdir()
+    try:
+        draft = Draft(path=temporary)
+        yield draft
+        manifest = _describe(draft, kind, schema_version, run_id, inputs or {}, config)
+        write_atomically(temporary / MANIFEST, json.dumps(asdict(manifest), indent=2, ensure_ascii=False) + "\n")
+        for folder in [path for path in temporary.rglob("*") if path.is_dir()]:
+            _fsync_folder(folder)
+        final = versions / run_id
+        if final.exists():  # the same run publishes the same stage twice
+            final = versions / f"{run_id}-{secrets.token_hex(4)}"
+        os.rename(temporary, final)
+        _fsync_folder(versions)
+        _point(destination, final)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    _keep_one_earlier(versions, final)
+
+
+def open_artifact(path: str | Path, *, kind: str, schema_version: int = 1, verify: bool = True) -> Artifact:
+    """Open a published folder, checking its kind, its schema version and (with `verify`) the SHA-256 of every file.
+
+    Raises `UserError` naming the folder or the file that is missing, of another kind, or altered.
+    """
+    folder = Path(path)
+    if not (folder / MANIFEST).is_file():
+        raise UserError(f"{kind}: no {MANIFEST} in {folder}; run the job that writes it, or correct the path")
+    folder = folder.resolve()
+    try:
+        manifest = Manifest(**json.loads((folder / MANIFEST).read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{kind}: {folder / MANIFEST} is damaged ({error}); rebuild the artifact") from None
+    if manifest.kind != kind:
+        raise UserError(f"{kind}: {folder} holds a {manifest.kind!r} artifact; give the path of a {kind!r} one")
+    if manifest.schema_version != schema_version:
+        raise UserError(
+            f"{kind}: {folder} has schema version {manifest.schema_version}, this program reads {schema_version}; rebuild it"
+        )
+    for name, entry in manifest.files.items():
+        file = folder / name
+        if not file.is_file():
+            raise UserError(f"{kind}: file {file} is missing; rebuild the artifact")
+        if verify and sha256_file(file) != entry["sha256"]:
+            raise UserError(f"{kind}: file {file} does not match its SHA-256 in the manifest; rebuild the artifact")
+    return Artifact(path=folder, manifest=manifest)
+
+
+def current(
+    path: str | Path, *, kind: str, schema_version: int = 1, inputs: Mapping[str, Artifact] | None = None, config: Any = None
+) -> Artifact | None:
+    """The artifact at `path` if it is whole and made from exactly these inputs and options, else None: how a stage resumes."""
+    try:
+        found = open_artifact(path, kind=kind, schema_version=schema_version)
+    except UserError:
+        return None
+    wanted = {name: artifact.manifest.version for name, artifact in (inputs or {}).items()}
+    same_inputs = {name: entry["version"] for name, entry in found.manifest.inputs.items()} == wanted
+    same_library = found.manifest.versions.get("countryreward") == _library_versions().get("countryreward")
+    return found if same_inputs and same_library and found.manifest.config == as_plain(config or {}) else None
+
+
+def _describe(
+    draft: Draft, kind: str, schema_version: int, run_id: str, inputs: Mapping[str, Artifact], config: Any
+) -> Manifest:
+    paths = sorted(path for path in draft.path.rglob("*") if path.is_file())
+    with ThreadPoolExecutor(8) as pool:  # fsync waits on the disk, not on the processor
+        hashes = list(pool.map(_fsync_and_hash, paths))
+    files = {
+        path.relative_to(draft.path).as_posix(): {"sha256": digest, "bytes": path.stat().st_size}
+        for path, digest in zip(paths, hashes, strict=True)
+    }
+    identity = json.dumps([kind, schema_version, sorted((name, entry["sha256"]) for name, entry in files.items())])
+    return Manifest(
+        kind=kind,
+        schema_version=schema_version,
+        run_id=run_id,
+        version=hashlib.sha256(identity.encode()).hexdigest()[:16],
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        inputs={name: artifact.reference() for name, artifact in inputs.items()},
+        config=as_plain(config or {}),
+        counts=as_plain(draft.counts),
+        files=files,
+        versions=_library_versions(),
+    )
+
+
+def _library_versions() -> dict[str, str]:
+    found = {"python": ".".join(map(str, sys.version_info[:3]))}
+    for name in _TRACKED_LIBRARIES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+def _fsync_and_hash(path: Path) -> str:
+    with open(path, "rb") as handle:
+        os.fsync(handle.fileno())
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def _fsync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _point(destination: Path, target: Path) -> None:
+    link = destination.with_name(f".tmp-{destination.name}-{os.getpid()}-{secrets.token_hex(4)}")
+    link.symlink_to(os.path.relpath(target, destination.parent), target_is_directory=True)
+    os.replace(link, destination)
+    _fsync_folder(destination.parent)
+
+
+def _remove_leftovers(versions: Path) -> None:
+    """Remove temporary folders whose writer, a process of this host, is gone."""
+    for folder in versions.glob(".tmp-*"):
+        host, _, rest = folder.name.removeprefix(".tmp-").rpartition("-")[0].rpartition("-")
+        if host == socket.gethostname() and rest.isdigit() and not _alive(int(rest)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _keep_one_earlier(versions: Path, newest: Path) -> None:
+    earlier = [path for path in versions.iterdir() if path != newest and not path.name.startswith(".tmp-")]
+    for folder in sorted(earlier, key=lambda path: path.stat().st_mtime)[:-1]:
+        shutil.rmtree(folder, ignore_errors=True)

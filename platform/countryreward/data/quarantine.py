@@ -1,0 +1,130 @@
+"""Quarantine: a bad row goes here with its reason and the job goes on. One mechanism for every stage.
+
+Dropping is something else: a dropped row is a good row that a rule leaves out (a tie, too few impressions); it is counted
+by reason but not kept here. At every stage input = kept + dropped + quarantined (`check_counts`).
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+REASONS: dict[str, str] = {
+    "missing_value": "fill the named field in",
+    "wrong_type": "write the named field in the type that docs/data.md gives for it",
+    "duplicate_key": "keep one row per key; docs/data.md says what the key of each table is",
+    "unknown_product": "add the product to the products table, or correct product_id",
+    "unknown_creative": "add the creative to the creatives table, or correct creative_id",
+    "unknown_market": "write an ISO 3166 code (KR), a country's name (South Korea) or an alias from the configuration",
+    "market_mismatch": "the text names another market than the market field: correct one of them",
+    "unknown_kind": "write one of counts, rate, orders, score, or leave kind out and let the filled columns decide",
+    "missing_image": "put the image where image_uri points, or correct image_uri",
+    "forbidden_uri": "copy the image into the image root, or allow the scheme in images.allowed_schemes",
+    "undecodable_image": "export the image again as PNG, JPEG or WEBP",
+    "unsupported_format": "convert the image to PNG, JPEG or WEBP",
+    "image_too_large": "shrink the file below images.max_bytes",
+    "pixel_bomb": "shrink the image below images.max_pixels",
+    "not_a_number": "replace NaN and infinity by a number, or leave the row out",
+    "negative_value": "counts, rates and orders are never negative: correct the export",
+    "zero_impressions": "leave out periods without impressions",
+    "clicks_exceed_impressions": "correct the export: clicks are at most impressions",
+    "rate_above_one": "write rates as shares (0.016), not as percentages (1.6)",
+    "period_reversed": "period_start must not be later than period_end",
+    "bad_date": "write dates as YYYY-MM-DD",
+    "overlapping_period": "two periods of one creative and market share a day: keep one",
+    "conflicting_value": "the same image has two different values in one market and period: keep one",
+}
+"""Every reason a row can be quarantined for, with the way out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refusal:
+    """One quarantined row."""
+
+    stage: str
+    table: str
+    row: int
+    key: str
+    reason: str
+    field: str
+    value: str
+    way_out: str
+    content: str
+
+
+class Quarantine:
+    """Collects refusals of one stage. `row` is the 0-based position in the input table."""
+
+    def __init__(self, stage: str) -> None:
+        self.stage = stage
+        self.refusals: list[Refusal] = []
+
+    def add(
+        self, *, table: str, row: int, reason: str, field: str, value: object = "", key: object = "", content: object = None
+    ) -> None:
+        """Quarantine one row. `reason` must be one of `REASONS`."""
+        self.refusals.append(
+            Refusal(
+                stage=self.stage,
+                table=table,
+                row=int(row),
+                key=str(key)[:200],
+                reason=reason,
+                field=field,
+                value=str(value)[:200],
+                way_out=REASONS[reason],
+                content=json.dumps(content, default=str, ensure_ascii=False)[:2000] if content is not None else "",
+            )
+        )
+
+    def counts(self, table: str | None = None) -> dict[str, int]:
+        """Refusals by reason, most frequent first, of one table or of all."""
+        found = Counter(refusal.reason for refusal in self.refusals if table is None or refusal.table == table)
+        return dict(found.most_common())
+
+    def write(self, folder: Path) -> None:
+        """Write `quarantine.jsonl`, one row a line; an empty file says that nothing was refused."""
+        lines = (json.dumps(asdict(refusal), ensure_ascii=False) for refusal in self.refusals)
+        (folder / "quarantine.jsonl").write_text("".join(line + "\n" for line in lines), encoding="utf-8", errors="replace")
+
+
+class RowChecks:
+    """Checks on a table, column-wise: the first check that a row fails is its reason."""
+
+    def __init__(self, frame: pd.DataFrame, *, table: str, key: str | list[str], quarantine: Quarantine) -> None:
+        self.frame = frame.reset_index(drop=True)
+        self.table = table
+        self.key = [key] if isinstance(key, str) else key
+        self.quarantine = quarantine
+        self.good = pd.Series(True, index=self.frame.index)
+
+    def refuse(self, bad: "pd.Series[bool]", reason: str, field: str) -> None:
+        """Quarantine the rows of `bad` that passed every earlier check. `bad` is aligned with the frame's index."""
+        newly = bad.fillna(False).astype(bool) & self.good
+        keys = [name for name in self.key if name in self.frame]
+        for position in self.frame.index[newly]:
+            content = self.frame.loc[position].to_dict()
+            self.quarantine.add(
+                table=self.table,
+                row=content.get("row", position),
+                reason=reason,
+                field=field,
+                value=content.get(field, ""),
+                key="/".join(str(content[name]) for name in keys),
+                content={name: value for name, value in content.items() if not isinstance(value, bytes)},
+            )
+        self.good &= ~newly
+
+    def kept(self) -> pd.DataFrame:
+        """The rows that passed every check."""
+        return self.frame[self.good].reset_index(drop=True)
+
+
+def check_counts(counts: dict[str, Any], where: str, *, parts: Callable[[dict[str, Any]], int] | None = None) -> None:
+    """Assert that a stage lost nothing: input = kept (or records) + dropped + quarantined."""
+    total = parts(counts) if parts else sum(int(counts.get(name, 0)) for name in ("kept", "records", "dropped", "quarantined"))
+    assert counts["input"] == total, f"{where}: {counts['input']} rows came in, {total} are accounted for"
