@@ -1,0 +1,107 @@
+"""Configs of the data room. Standard library only, so that `--help` is quick."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from countryreward.errors import UserError
+
+Reading = Literal["paper", "repaired"]
+
+
+@dataclass(kw_only=True)
+class ImagesConfig:
+    """Where images come from and what is accepted."""
+
+    root: str = ""
+    """Folder, .zip file or storage URI (s3://, gs://) that relative image URIs are resolved against."""
+    store: Literal["embed", "reference"] = "embed"
+    """embed copies the bytes into the dataset; reference keeps the URI and the hash only."""
+    max_bytes: int = 20 * 2**20
+    """Largest accepted file, in bytes."""
+    max_pixels: int = 25_000_000
+    """Largest accepted width x height, read from the header before anything is decoded."""
+    allowed_schemes: list[str] = field(default_factory=list)
+    """Storage schemes a row may name itself (s3, gs); local files inside the root are always allowed, http never."""
+    workers: int = 4
+    """Threads that read and decode."""
+
+
+@dataclass(kw_only=True)
+class TableSource:
+    """One input table."""
+
+    path: str = ""
+    """CSV, TSV, Parquet or JSONL file, told by its ending; local or a storage URI. Empty: there is no such table."""
+    columns: dict[str, str] = field(default_factory=dict)
+    """Our column name -> the file's, for columns named differently."""
+    constants: dict[str, str] = field(default_factory=dict)
+    """Our column name -> one value for every row."""
+
+
+@dataclass(kw_only=True)
+class ImportConfig:
+    """Three tables as an ad platform exports them, or one ready-made pair file instead of all three."""
+
+    products: TableSource = field(default_factory=lambda: TableSource(path="runs/demo/export/products.csv"))
+    """Columns product_id, title, category, attributes (JSON object or key=value;...), tags (JSON list or a;b), seller; any column `attribute:NAME`."""
+    creatives: TableSource = field(default_factory=lambda: TableSource(path="runs/demo/export/creatives.csv"))
+    """Columns creative_id, product_id, image_uri, or image_bytes (Parquet) instead of image_uri."""
+    observations: TableSource = field(default_factory=lambda: TableSource(path="runs/demo/export/observations.csv"))
+    """Columns creative_id, market, period_start, period_end, the values of its kind, source, and prompt (checked against market)."""
+    pairs: TableSource = field(default_factory=TableSource)
+    """A pair file: product_id, title, category, image_a, image_b, market and the values with _a and _b; excludes the three tables."""
+    images: ImagesConfig = field(default_factory=lambda: ImagesConfig(root="runs/demo/export/images"))
+    """Where the images are."""
+    market_aliases: dict[str, str] = field(default_factory=dict)
+    """Spelling in the file -> ISO 3166 alpha-2 code, beyond codes and names, which are always understood."""
+
+    def __post_init__(self) -> None:
+        tables = [self.products.path, self.creatives.path, self.observations.path]
+        if self.pairs.path and any(tables):
+            raise UserError(f"pairs.path: {self.pairs.path!r} is set beside the three tables; set their paths to '' or leave pairs out")
+        if not self.pairs.path and not all(tables):
+            raise UserError("products.path, creatives.path, observations.path: all three are needed when there is no pairs.path")
+
+
+@dataclass(kw_only=True)
+class SplitConfig:
+    """How records are divided into train, validation and test."""
+
+    by: Literal["product", "image", "time"] = "product"
+    """product: a product is in one split. image: an image is, and pairs that cross are dropped. time: by period."""
+    validation: float = 0.1
+    """Share of units in validation (product, image)."""
+    test: float = 0.2
+    """Share of units in test (product, image)."""
+    seed: int = 0
+    """Seed of the hash that assigns units."""
+    train_until: str = ""
+    """time: last day, YYYY-MM-DD, of the training window."""
+    validation_until: str = ""
+    """time: last day of the validation window; later periods are test."""
+
+    def __post_init__(self) -> None:
+        if min(self.validation, self.test) < 0 or self.validation + self.test >= 1:
+            raise UserError(f"split.validation, split.test: {self.validation} and {self.test} must be >= 0 and sum to less than 1")
+        if self.by == "time" and not (self.train_until and self.validation_until):
+            raise UserError("split.train_until, split.validation_until: both are needed with split.by: time")
+        if self.by == "time" and self.train_until > self.validation_until:
+            raise UserError(f"split.train_until: {self.train_until} is later than validation_until {self.validation_until}")
+
+
+@dataclass(kw_only=True)
+class RecordsConfig:
+    """How observations become labelled pairs (method.md: evidence behind a label)."""
+
+    reading: Reading = "repaired"
+    """Sets label_kind and orientation where they are not set themselves."""
+    label_kind: Literal["hard", "soft"] | None = None
+    """paper: hard. repaired: soft where counts exist."""
+    orientation: Literal["as_given", "hashed"] | None = None
+    """paper: A is the first of the table. repaired: a seeded hash decides, the same in every market."""
+    orientation_seed: int = 0
+    """Seed of that hash."""
+    min_impressions: int = 100
+    """Pairs with a creative below this are dropped; only where there are counts."""
+    split: SplitConfig = field(default_factory=SplitConfig)
+    """Train, validation, test."""
