@@ -18,6 +18,7 @@ import secrets
 import shutil
 import socket
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, is_dataclass
@@ -62,6 +63,8 @@ class Manifest:
     """Relative path -> {sha256, bytes}."""
     versions: dict[str, str]
     """Library versions that wrote it."""
+    seconds: float
+    """Wall time from the start of the publish to its manifest."""
 
 
 @dataclass(frozen=True)
@@ -111,10 +114,12 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 def as_plain(value: Any) -> Any:
-    """A config as JSON-able values, for manifests and fingerprints."""
-    if is_dataclass(value) and not isinstance(value, type):
-        value = asdict(value)
-    return json.loads(json.dumps(value, default=str, sort_keys=True))
+    """Configs, alone or inside containers, as JSON-able values, for manifests and fingerprints."""
+
+    def plain(inner: Any) -> Any:
+        return asdict(inner) if is_dataclass(inner) and not isinstance(inner, type) else str(inner)
+
+    return json.loads(json.dumps(value, default=plain, sort_keys=True))
 
 
 @contextlib.contextmanager
@@ -133,7 +138,7 @@ def publish(
     destination = Path(destination).absolute()
     if destination.exists() and not destination.is_symlink():
         raise UserError(f"out: {destination} exists and is not an artifact of ours; remove it or choose another path")
-    run_id = new_run_id()
+    run_id, started = new_run_id(), time.monotonic()
     versions = destination.parent / ".versions" / destination.name
     versions.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(versions)
@@ -142,7 +147,7 @@ def publish(
     try:
         draft = Draft(path=temporary)
         yield draft
-        manifest = _describe(draft, kind, schema_version, run_id, inputs or {}, config)
+        manifest = _describe(draft, kind, schema_version, run_id, inputs or {}, config, started)
         write_atomically(temporary / MANIFEST, json.dumps(asdict(manifest), indent=2, ensure_ascii=False) + "\n")
         for folder in [path for path in temporary.rglob("*") if path.is_dir()]:
             _fsync_folder(folder)
@@ -200,7 +205,7 @@ def current(
 
 
 def _describe(
-    draft: Draft, kind: str, schema_version: int, run_id: str, inputs: Mapping[str, Artifact], config: Any
+    draft: Draft, kind: str, schema_version: int, run_id: str, inputs: Mapping[str, Artifact], config: Any, started: float
 ) -> Manifest:
     paths = sorted(path for path in draft.path.rglob("*") if path.is_file())
     with ThreadPoolExecutor(8) as pool:  # fsync waits on the disk, not on the processor
@@ -221,6 +226,7 @@ def _describe(
         counts=as_plain(draft.counts),
         files=files,
         versions=_library_versions(),
+        seconds=round(time.monotonic() - started, 3),
     )
 
 

@@ -16,6 +16,7 @@ import pandas as pd
 REASONS: dict[str, str] = {
     "missing_value": "fill the named field in",
     "wrong_type": "write the named field in the type that docs/data.md gives for it",
+    "malformed_row": "CSV: as many cells as the header, quote cells that hold the delimiter; JSONL: one JSON object a line",
     "duplicate_key": "keep one row per key; docs/data.md says what the key of each table is",
     "unknown_product": "add the product to the products table, or correct product_id",
     "unknown_creative": "add the creative to the creatives table, or correct creative_id",
@@ -36,6 +37,7 @@ REASONS: dict[str, str] = {
     "period_reversed": "period_start must not be later than period_end",
     "bad_date": "write dates as YYYY-MM-DD",
     "overlapping_period": "two periods of one creative and market share a day: keep one",
+    "same_image": "a pair needs two different images: correct image_a or image_b",
     "conflicting_value": "the same image has two different values in one market and period: keep one",
 }
 """Every reason a row can be quarantined for, with the way out."""
@@ -102,20 +104,30 @@ class RowChecks:
         self.quarantine = quarantine
         self.good = pd.Series(True, index=self.frame.index)
 
-    def refuse(self, bad: "pd.Series[bool]", reason: str, field: str) -> None:
-        """Quarantine the rows of `bad` that passed every earlier check. `bad` is aligned with the frame's index."""
+    def refuse(self, bad: "pd.Series[bool]", reason: str, field: str, values: "pd.Series | None" = None) -> None:
+        """Quarantine the rows of `bad` that passed every earlier check. `bad` is aligned with the frame's index.
+
+        values: what was found, aligned too, where that says more than the row's own `field`.
+        """
         newly = bad.fillna(False).astype(bool) & self.good
-        keys = [name for name in self.key if name in self.frame]
-        for position in self.frame.index[newly]:
-            content = self.frame.loc[position].to_dict()
+        if not newly.any():
+            return
+        assert len(newly) == len(self.frame), "bad is not aligned with the frame"
+        # A number that is missing is written as null: NaN is not JSON.
+        rows = [
+            {name: None if isinstance(cell, float) and cell != cell else cell for name, cell in row.items()}
+            for row in self.frame[newly].to_dict("records")
+        ]
+        for position, content in zip(self.frame.index[newly], rows, strict=True):
+            found = content.get(field) if values is None else values[position]
             self.quarantine.add(
                 table=self.table,
                 row=content.get("row", position),
                 reason=reason,
                 field=field,
-                value=content.get(field, ""),
-                key="/".join(str(content[name]) for name in keys),
-                content={name: value for name, value in content.items() if not isinstance(value, bytes)},
+                value="" if found is None else found,
+                key="/".join(str(content[name]) for name in self.key if name in content),
+                content={str(name): cell for name, cell in content.items() if not isinstance(cell, bytes)},
             )
         self.good &= ~newly
 

@@ -1,0 +1,40 @@
+# Every target sets up its own virtual environment when there is none. PYTHON chooses the interpreter.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+RUN := $(VENV)/.run
+DEV := $(VENV)/.dev
+UNIT := tests/unit
+
+.PHONY: demo test check lint clean
+
+demo: $(RUN)  ## simulate, import, label, build the knowledge base, report
+	$(BIN)/python jobs/demo.py
+
+test: $(DEV)  ## everything that CI runs
+	$(MAKE) --no-print-directory lint
+	$(BIN)/python -m pytest -q tests
+
+check: $(DEV)  ## lint and unit tests, without Ray, <= 90 s
+	$(MAKE) --no-print-directory lint
+	$(BIN)/python -m pytest -q $(UNIT)
+
+lint: $(DEV)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/pyright
+
+clean:  ## virtual environment, caches and runs
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist build runs
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV) || python3 -m venv $(VENV)
+
+$(RUN): pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[cpu]'
+	touch $@
+
+$(DEV): pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[cpu,dev]'
+	touch $@ $(RUN)

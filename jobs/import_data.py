@@ -1,0 +1,48 @@
+"""Import an ad platform's export (three tables and images) or a ready-made pair file into a dataset.
+
+    python jobs/import_data.py --config jobs/configs/bass_import.yaml
+
+docs/data.md has a sample to copy.
+"""
+
+from dataclasses import asdict, dataclass, field
+
+from countryreward.command import run
+from countryreward.data.artifacts import Artifact, current, open_artifact, publish
+from countryreward.data.config import ImportConfig
+
+
+@dataclass(kw_only=True)
+class Config:
+    """Import products, creatives and observations; bad rows go to quarantine with their reason."""
+
+    out: str = "runs/demo/dataset"
+    """Folder to publish: products, creatives, observations, images, quarantine.jsonl."""
+    source: ImportConfig = field(default_factory=ImportConfig)
+    """What to read."""
+
+
+def main(config: Config) -> Artifact:
+    from countryreward.data.importers.dataset import import_dataset
+    from countryreward.data.importers.fingerprint import is_known, source_fingerprint
+    from countryreward.progress import bar
+
+    fingerprint = source_fingerprint(config.source)
+    options = {**asdict(config.source), "fingerprint": fingerprint}
+    found = current(config.out, kind="dataset", config=options) if is_known(fingerprint) else None
+    if found:
+        print(f"import: {config.out} is up to date")
+        return found
+    with publish(config.out, kind="dataset", config=options) as draft, bar("images read") as progress:
+        draft.counts |= import_dataset(config.source, draft.path, progress=progress)
+    for table, counts in draft.counts.items():
+        print(
+            f"import: {table:<13} {counts['input']:,} rows = {counts['kept']:,} kept + {counts['dropped']:,} dropped"
+            f" + {counts['quarantined']:,} quarantined {counts['quarantined_by_reason'] or ''}"
+        )
+    print(f"import: -> {config.out}; what was refused and why: {config.out}/quarantine.jsonl")
+    return open_artifact(config.out, kind="dataset")
+
+
+if __name__ == "__main__":
+    run(Config, main)

@@ -1,0 +1,102 @@
+"""`countryreward doctor | data check | kb show`: looking at things from the command line. Jobs are in jobs/."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from countryreward.errors import UserError
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point. Exit code 2 on a user's error, 1 when the doctor found something wrong."""
+    parser = argparse.ArgumentParser(prog="countryreward", description="Which of these ad images will win in this country, and why.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("doctor", help="versions, machine, GPU, ports, Ray auth, and the way out of what is wrong")
+    data = commands.add_parser("data", help="look at a dataset").add_subparsers(dest="action", required=True)
+    data_check = data.add_parser("check", help="what a dataset can show, before anyone trains")
+    data_check.add_argument("folder", type=Path, help="a published dataset or records folder, or the run folder that holds them")
+    kb = commands.add_parser("kb", help="look at a knowledge base").add_subparsers(dest="action", required=True)
+    kb_show = kb.add_parser("show", help="markets, entries, and the past ads with the highest lift")
+    kb_show.add_argument("folder", type=Path, help="a published knowledge base, or the run folder that holds one")
+    kb_show.add_argument("--market", default=None, help="one market in detail: an ISO 3166 code or a name")
+    kb_show.add_argument("--top", type=int, default=5, help="how many past ads to list (default 5)")
+    options = parser.parse_args(arguments)
+    try:
+        if options.command == "doctor":
+            from countryreward.doctor import doctor
+
+            raise SystemExit(doctor())
+        if options.command == "data":
+            _data_check(options.folder)
+        else:
+            _kb_show(options.folder, options.market, options.top)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def _data_check(folder: Path) -> None:
+    import json
+
+    from countryreward.data.artifacts import MANIFEST, open_artifact
+    from countryreward.data.check import check, describe
+    from countryreward.data.config import RecordsConfig
+    from countryreward.data.records import Dataset, build_records
+
+    run = folder if not (folder / MANIFEST).exists() else None
+    kind = "dataset" if run else json.loads((folder / MANIFEST).read_text(encoding="utf-8")).get("kind")
+    facts = None
+    if kind == "records":
+        facts = open_artifact(folder, kind="records").manifest.counts["facts"]
+        print(f"records           {folder}")
+    else:
+        dataset = open_artifact(folder / "dataset" if run else folder, kind="dataset")
+        print(f"dataset           {dataset.path}")
+        for table, counts in dataset.manifest.counts.items():
+            print(
+                f"{table:<17} {counts['input']:,} = {counts['kept']:,} kept + {counts['dropped']:,} dropped"
+                f" + {counts['quarantined']:,} quarantined"
+            )
+            for reason, count in counts["quarantined_by_reason"].items():
+                print(f"  quarantined     {count:,} {reason}")
+        if run and (run / "records" / MANIFEST).exists():
+            facts = open_artifact(run / "records", kind="records").manifest.counts["facts"]
+        else:
+            print("records           derived with the default options (jobs/build_records.py changes them)")
+            tables = Dataset.read(dataset.path)
+            facts = check(tables, build_records(tables, RecordsConfig()))
+    print(describe(facts))
+
+
+def _kb_show(folder: Path, market: str | None, top: int) -> None:
+    import numpy as np
+
+    from countryreward import markets
+    from countryreward.data.artifacts import MANIFEST
+    from countryreward.retrieval.knowledge_base import KnowledgeBase
+
+    base = KnowledgeBase.open(folder if (folder / MANIFEST).exists() else folder / "knowledge_base")
+    print(f"knowledge base    version {base.version}, run {base.manifest.run_id}, written {base.manifest.created}")
+    print(f"encoders          {base.manifest.config['encoders']}")
+    if market is None:
+        for code, entries in base.manifest.counts["entries"].items():
+            print(f"{code}  {markets.name(code):<28} {entries:,} past ads")
+        return
+    code = markets.parse(market)
+    if code is None:
+        raise UserError(f"--market: {market!r} is no country; write an ISO 3166 code such as KR")
+    found = base.market(code)
+    if found is None:
+        raise UserError(f"--market: the base knows nothing of {code}; it has {', '.join(base.markets)}")
+    evidence = found.evidence(None)
+    order = np.argsort(-np.nan_to_num(evidence.lift, nan=-np.inf), kind="stable")
+    print(f"{markets.name(code)}: {len(order):,} past ads of {len(found.product_rows):,} products")
+    for title, rows in (("highest lift", order[:top]), ("lowest lift", order[::-1][:top])):
+        print(title)
+        for row in rows:
+            product = base.products.iloc[found.product_row[row]]
+            print(f"  {evidence.lift[row]:+.3f}  value {evidence.value[row]:.4g}  {found.creative_id[row]}  {product['title']}")
+
+
+if __name__ == "__main__":
+    main()

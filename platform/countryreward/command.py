@@ -1,0 +1,27 @@
+"""How a job becomes a command: options from a config dataclass, exit code 2 with one clear line on a user's error."""
+
+import sys
+from collections.abc import Callable
+from typing import TypeVar
+
+from countryreward.errors import UserError
+
+ConfigT = TypeVar("ConfigT")
+
+
+def run(config_class: type[ConfigT], main: Callable[[ConfigT], object], arguments: list[str] | None = None) -> None:
+    """Parse the command line (over `--config FILE`, over the defaults) into `config_class` and call `main` with it.
+
+    `--print_config` prints every option; an unknown key, in the file or on the line, is an error that names it. Exits with
+    code 2 on a `UserError`; any other exception is ours and keeps its traceback.
+    """
+    from jsonargparse import auto_cli, set_parsing_settings
+
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    if not sys.stdout.line_buffering:  # progress must be seen when the output is a pipe
+        sys.stdout.reconfigure(line_buffering=True)  # pyright: ignore[reportAttributeAccessIssue]
+    try:
+        main(auto_cli(config_class, as_positional=False, args=arguments))  # pyright: ignore[reportArgumentType]
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None

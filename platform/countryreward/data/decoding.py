@@ -1,0 +1,156 @@
+"""Image bytes to facts or pixels, refusing what is too large, of another format, or broken.
+
+Order of the checks: bytes, format and pixels from the header, then a full decode. Nothing is decoded, and no decoder
+allocates a canvas, before the header's pixel count has passed.
+"""
+
+import hashlib
+import io
+import struct
+from dataclasses import dataclass
+
+import imagehash
+import numpy as np
+from PIL import Image
+
+_FORMATS = ("PNG", "JPEG", "WEBP")
+# First bytes of formats we can name but do not take; anything else is not an image at all.
+_OTHER_FORMATS = (b"GIF8", b"BM", b"II*\0", b"MM\0*", b"8BPS", b"<svg", b"<?xml", b"%PDF", b"\0\0\1\0", b"\0\0\0\x0cjP")
+_ORIENTATION_TAG = 0x0112
+_ORIENTATIONS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class ImageRefused(ValueError):
+    """An image that is not accepted. `reason` is a key of `quarantine.REASONS`, `field_value` what was found."""
+
+    def __init__(self, reason: str, field_value: str) -> None:
+        super().__init__(f"{reason}: {field_value}")
+        self.reason = reason
+        self.field_value = field_value
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageFacts:
+    """What the images table stores about one file."""
+
+    content_hash: str
+    """SHA-256 of the file's bytes, hex."""
+    perceptual_hash: str
+    """64-bit pHash of the decoded image, 16 hex digits."""
+    format: str
+    """PNG, JPEG or WEBP."""
+    width: int
+    """Pixels of the decoded image, orientation applied."""
+    height: int
+    """Pixels of the decoded image, orientation applied."""
+
+
+def inspect(data: bytes, *, max_bytes: int, max_pixels: int) -> ImageFacts:
+    """Check and fully decode an image file. Raises `ImageRefused`."""
+    image, kind = _open(data, max_bytes, max_pixels)
+    rgb = _to_rgb(image)
+    return ImageFacts(
+        content_hash=hashlib.sha256(data).hexdigest(),
+        perceptual_hash=str(imagehash.phash(rgb)),
+        format=kind,
+        width=rgb.width,
+        height=rgb.height,
+    )
+
+
+def decode(data: bytes, *, max_bytes: int, max_pixels: int) -> Image.Image:
+    """The image as RGB: first frame, orientation applied, transparency over white. Raises `ImageRefused`."""
+    image, _ = _open(data, max_bytes, max_pixels)
+    return _to_rgb(image)
+
+
+def _open(data: bytes, max_bytes: int, max_pixels: int) -> tuple[Image.Image, str]:
+    """Header checks only; the returned image has not been decoded."""
+    if len(data) > max_bytes:
+        raise ImageRefused("image_too_large", f"{len(data)} bytes")
+    kind = _format_of(data)
+    _check_pixels(_declared_size(data, kind), max_pixels)
+    try:
+        image = Image.open(io.BytesIO(data), formats=_FORMATS)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageRefused("pixel_bomb", str(error)[:200]) from None
+    except Exception as error:  # a parser may raise anything on hostile bytes
+        raise _undecodable(error) from None
+    _check_pixels(image.size, max_pixels)
+    return image, kind
+
+
+def _format_of(data: bytes) -> str:
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "PNG"
+    if data.startswith(b"\xff\xd8\xff"):
+        return "JPEG"
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "WEBP"
+    if data.lstrip()[:8].startswith(_OTHER_FORMATS) or data.startswith(_OTHER_FORMATS) or data[4:8] == b"ftyp":
+        raise ImageRefused("unsupported_format", repr(data[:12]))
+    raise ImageRefused("undecodable_image", f"starts with {data[:12]!r}")
+
+
+def _declared_size(data: bytes, kind: str) -> tuple[int, int] | None:
+    """(width, height) in the header of PNG and WEBP; None for JPEG, whose size Pillow reads without allocating.
+
+    Read by hand because opening a WEBP already allocates its whole canvas.
+    """
+    try:
+        if kind == "PNG":
+            width, height = struct.unpack(">II", data[16:24])
+        elif kind == "WEBP" and data[12:16] == b"VP8X":
+            width = int.from_bytes(data[24:27], "little") + 1
+            height = int.from_bytes(data[27:30], "little") + 1
+        elif kind == "WEBP" and data[12:16] == b"VP8L":
+            (bits,) = struct.unpack("<I", data[21:25])
+            width, height = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+        elif kind == "WEBP" and data[12:16] == b"VP8 ":
+            width, height = (value & 0x3FFF for value in struct.unpack("<HH", data[26:30]))
+        elif kind == "WEBP":
+            raise ImageRefused("undecodable_image", f"WEBP chunk {data[12:16]!r}")
+        else:
+            return None
+    except struct.error:
+        raise ImageRefused("undecodable_image", f"header cut off after {len(data)} bytes") from None
+    return width, height
+
+
+def _check_pixels(size: tuple[int, int] | None, max_pixels: int) -> None:
+    if size and size[0] * size[1] > max_pixels:
+        raise ImageRefused("pixel_bomb", f"{size[0]}x{size[1]}")
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    try:
+        image.load()
+        turn = _ORIENTATIONS.get(_orientation(image))
+        if image.mode.startswith("I") or image.mode == "F":  # 16-bit grey: Pillow's own conversion clips at 255
+            image = Image.fromarray((np.asarray(image).astype(np.float64) / 257).clip(0, 255).round().astype(np.uint8))
+        if image.has_transparency_data:
+            layer = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+        rgb = image.convert("RGB")
+        return rgb.transpose(turn) if turn is not None else rgb
+    except Exception as error:  # a decoder may raise anything on hostile bytes
+        raise _undecodable(error) from None
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(_ORIENTATION_TAG, 1))
+    except Exception:  # damaged EXIF does not make the pixels bad; every viewer shows such files
+        return 1
+
+
+def _undecodable(error: Exception) -> ImageRefused:
+    return ImageRefused("undecodable_image", f"{type(error).__name__}: {error}"[:200])

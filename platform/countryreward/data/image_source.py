@@ -1,0 +1,202 @@
+"""Where images are read from on import: a folder, a .zip file or object storage, and never outside of it."""
+
+import functools
+import re
+import stat
+import warnings
+import zipfile
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from pyarrow import fs
+
+from countryreward.data.config import ImagesConfig
+from countryreward.data.decoding import ImageRefused
+from countryreward.errors import UserError
+
+CLOUD_SCHEMES = ("s3", "gs")
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]+):(?=//)|(data|file|javascript|https?):", re.IGNORECASE)
+
+
+class ImageSource:
+    """Opens the bytes behind an `image_uri`, relative to `config.root` or absolute inside it.
+
+    The root is a folder, a .zip file (or a folder in one: `images.zip/photos`) or a storage URI. Rows may name s3:// or
+    gs:// themselves when `config.allowed_schemes` says so. Threads may share one source.
+    Raises `UserError` for a root that is not there.
+    """
+
+    def __init__(self, config: ImagesConfig) -> None:
+        self.max_bytes = config.max_bytes
+        self.allowed = {scheme.lower() for scheme in config.allowed_schemes}
+        if ignored := sorted(self.allowed - set(CLOUD_SCHEMES)):
+            warnings.warn(f"images.allowed_schemes: {ignored} are ignored; only s3 and gs can be allowed", stacklevel=2)
+        self._filesystems: dict[tuple[str, str], Any] = {}
+        self._folder: Path | None = None
+        self._zip: zipfile.ZipFile | None = None
+        self._cloud: tuple[Any, str, str] | None = None  # file system, path on it, "scheme://bucket/prefix"
+        if _scheme(config.root) in CLOUD_SCHEMES:
+            self._open_cloud(config.root)
+        elif config.root:
+            self._open_local(Path(config.root))
+
+    def read(self, uri: str) -> bytes:
+        """The bytes behind a URI. Raises `ImageRefused`: forbidden_uri, missing_image, image_too_large, undecodable_image."""
+        scheme = _scheme(uri)
+        if "\0" in uri or (scheme and scheme not in (*CLOUD_SCHEMES, "file")):
+            raise ImageRefused("forbidden_uri", uri)
+        if scheme in CLOUD_SCHEMES:
+            return self._read_cloud_uri(uri)
+        path = unquote(urlsplit(uri).path) if scheme == "file" else uri
+        if self._cloud:
+            filesystem, prefix, _ = self._cloud
+            return self._read_cloud(filesystem, f"{prefix}/{_inside(path, uri)}", uri)
+        if self._zip:
+            return self._read_member(path, uri)
+        if self._folder:
+            return self._read_file(path, uri)
+        raise UserError(f"images.root: is empty, but image_uri {uri!r} names a local file; set the folder the images are in")
+
+    def locate(self, uri: str) -> str:
+        """The URI under which `read_located` finds the same bytes without this source's root."""
+        if _scheme(uri) in CLOUD_SCHEMES:
+            return uri
+        path = unquote(urlsplit(uri).path) if _scheme(uri) == "file" else uri
+        if self._cloud:
+            return f"{self._cloud[2]}/{path}"
+        if self._zip:
+            return f"{self._zip.filename}/{self._member_name(path, uri)}"
+        assert self._folder is not None, "locate is called after a read"
+        return str(self._local(path, uri))
+
+    def _open_cloud(self, root: str) -> None:
+        try:
+            filesystem, path = fs.FileSystem.from_uri(root)
+        except (OSError, ValueError) as error:
+            raise UserError(f"images.root: cannot open {root!r} ({error}); check the address and the credentials") from None
+        self._cloud = (filesystem, path.rstrip("/"), root.partition("?")[0].rstrip("/"))
+        parts = urlsplit(root)
+        self._filesystems[_scheme(root), parts.netloc] = filesystem
+
+    def _open_local(self, root: Path) -> None:
+        archive = next((path for path in (root, *root.parents) if path.suffix == ".zip" and path.is_file()), None)
+        if archive:
+            try:
+                self._zip = zipfile.ZipFile(archive.resolve())
+            except (zipfile.BadZipFile, OSError) as error:
+                raise UserError(f"images.root: {archive} is not a zip file ({error}); export it again") from None
+            inner = root.relative_to(archive).as_posix()
+            self._zip_prefix = "" if inner == "." else inner
+            self._members = {info.filename: info for info in self._zip.infolist()}
+            tops = {name.partition("/")[0] for name in self._members} - {"__MACOSX"}
+            self._zip_top = tops.pop() if len(tops) == 1 else ""  # archives made of one folder: it need not be named
+        elif root.is_dir():
+            self._folder = root.resolve()
+        else:
+            raise UserError(f"images.root: {root} is neither a folder nor a .zip file; correct the path")
+
+    def _local(self, path: str, uri: str) -> Path:
+        assert self._folder is not None, "called with a folder root"
+        try:
+            resolved = (self._folder / path).resolve()
+        except (OSError, RuntimeError, ValueError):  # a loop of links
+            raise ImageRefused("forbidden_uri", uri) from None
+        if not resolved.is_relative_to(self._folder):
+            raise ImageRefused("forbidden_uri", uri)
+        return resolved
+
+    def _read_file(self, path: str, uri: str) -> bytes:
+        resolved = self._local(path, uri)
+        try:
+            found = resolved.stat()
+            if not stat.S_ISREG(found.st_mode):  # a folder, a pipe that would block, a device without end
+                raise ImageRefused("missing_image", uri)
+            self._check_size(found.st_size)
+            with open(resolved, "rb") as handle:
+                return self._within_cap(handle.read(self.max_bytes + 1))
+        except OSError:
+            raise ImageRefused("missing_image", uri) from None
+
+    def _member_name(self, path: str, uri: str) -> str:
+        inner = _inside(path, uri)
+        candidates = [PurePosixPath(prefix, inner).as_posix() for prefix in (self._zip_prefix, self._zip_top)]
+        return next((name for name in candidates if name in self._members), candidates[0])
+
+    def _read_member(self, path: str, uri: str) -> bytes:
+        assert self._zip is not None, "called with a zip root"
+        info = self._members.get(self._member_name(path, uri))
+        if info is None or info.is_dir():
+            raise ImageRefused("missing_image", uri)
+        self._check_size(info.file_size)
+        try:
+            with self._zip.open(info) as handle:  # the declared size may lie, so the real one is capped too
+                return self._within_cap(handle.read(self.max_bytes + 1))
+        except ImageRefused:
+            raise
+        except Exception as error:  # zlib, CRC, encryption: an archive can be broken in many ways
+            raise ImageRefused("undecodable_image", f"{uri}: {error}"[:200]) from None
+
+    def _read_cloud_uri(self, uri: str) -> bytes:
+        parts = urlsplit(uri)
+        scheme = parts.scheme.lower()
+        in_root = self._cloud is not None and uri.startswith(self._cloud[2] + "/")
+        # A query could redirect the client to another endpoint, user info carry foreign credentials.
+        if (scheme not in self.allowed and not in_root) or parts.query or "@" in parts.netloc or not parts.netloc:
+            raise ImageRefused("forbidden_uri", uri)
+        inner = _inside(parts.path.lstrip("/"), uri)
+        key = (scheme, parts.netloc)
+        if key not in self._filesystems:
+            self._filesystems[key] = fs.FileSystem.from_uri(f"{scheme}://{parts.netloc}")[0]
+        return self._read_cloud(self._filesystems[key], f"{parts.netloc}/{inner}", uri)
+
+    def _read_cloud(self, filesystem: Any, path: str, uri: str) -> bytes:
+        try:
+            info = filesystem.get_file_info(path)
+            if info.type != fs.FileType.File:
+                raise ImageRefused("missing_image", uri)
+            self._check_size(info.size or 0)
+            with filesystem.open_input_stream(path, compression=None) as handle:
+                return self._within_cap(handle.read(self.max_bytes + 1))
+        except FileNotFoundError:
+            raise ImageRefused("missing_image", uri) from None
+        except OSError as error:  # not the row's fault: quarantining it would make the dataset depend on the network
+            raise UserError(f"images: cannot read {uri} ({error}); check the network and the credentials, then run again") from None
+
+    def _check_size(self, size: int) -> None:
+        if size > self.max_bytes:
+            raise ImageRefused("image_too_large", f"{size} bytes")
+
+    def _within_cap(self, data: bytes) -> bytes:
+        if len(data) > self.max_bytes:
+            raise ImageRefused("image_too_large", f"more than {self.max_bytes} bytes")
+        return data
+
+
+def read_located(uri: str, *, max_bytes: int) -> bytes:
+    """The bytes behind a URI that `ImageSource.locate` wrote. Raises `ImageRefused`."""
+    folder, _, file = uri.rpartition("/")
+    if not folder:
+        folder = "/"
+    try:
+        source = _located_source(folder, max_bytes)
+    except UserError:
+        raise ImageRefused("missing_image", uri) from None
+    return source.read(uri if _scheme(uri) else file)
+
+
+@functools.lru_cache(maxsize=64)  # opening a zip reads its whole directory
+def _located_source(folder: str, max_bytes: int) -> ImageSource:
+    return ImageSource(ImagesConfig(root=folder, max_bytes=max_bytes, allowed_schemes=list(CLOUD_SCHEMES)))
+
+
+def _scheme(uri: str) -> str:
+    match = _SCHEME.match(uri.strip())
+    return (match.group(1) or match.group(2)).lower() if match else ""
+
+
+def _inside(path: str, uri: str) -> str:
+    """A relative path without any way up. Raises `ImageRefused`."""
+    if path.startswith(("/", "\\")) or ".." in re.split(r"[/\\]", path):
+        raise ImageRefused("forbidden_uri", uri)
+    return PurePosixPath(path).as_posix()

@@ -1,0 +1,92 @@
+"""The marketplace as an ad platform would export it: three CSV files, a folder of images, and beside them the truth."""
+
+import json
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from countryreward.data.marketplace.config import MarketplaceConfig
+from countryreward.data.marketplace.drawer import Craft, ProductLook, draw
+from countryreward.data.marketplace.simulate import Marketplace, simulate
+from countryreward.data.marketplace.vocabulary import Spec
+from countryreward.data.marketplace.wording import spec_to_design
+
+JPEG_QUALITY = 90
+
+Progress = Callable[[int, int], None]
+
+
+def write_export(folder: Path, config: MarketplaceConfig, *, progress: Progress | None = None) -> dict[str, int]:
+    """Simulate and write into `folder` (made when absent). Returns the rows of every table and the number of images.
+
+    products.csv, creatives.csv, observations.csv, images/, truth.parquet (creative_id, market, ctr), designs.jsonl
+    (creative_id, design, spec with everything `draw` needs). The same config gives the same bytes of every file.
+    `progress(done, all)` is called from the calling thread after each image.
+    """
+    marketplace = simulate(config)
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    _write_tables(folder, marketplace)
+    rows: list[dict[str, Any]] = marketplace.specs.to_dict("records")  # type: ignore[assignment]
+    names = marketplace.creatives["image_uri"].tolist()
+    with open(folder / "designs.jsonl", "w", encoding="utf-8", newline="\n") as handle:
+        for row in rows:
+            line = {"creative_id": row["creative_id"], "design": asdict(spec_to_design(spec_of(row))), "spec": row}
+            handle.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+    def write_image(job: tuple[dict[str, Any], str]) -> None:
+        row, name = job
+        (folder / "images" / name).write_bytes(encode(draw_creative(row, px=config.image_px), name.rpartition(".")[2]))
+
+    with ThreadPoolExecutor(config.workers) as pool:
+        for done, _ in enumerate(pool.map(write_image, zip(rows, names, strict=True)), start=1):
+            if progress:
+                progress(done, len(rows))
+    return {
+        "products": len(marketplace.products),
+        "creatives": len(marketplace.creatives),
+        "observations": len(marketplace.observations),
+        "images": len(rows),
+        "truth": len(marketplace.truth),
+    }
+
+
+def spec_of(row: Mapping[str, Any]) -> Spec:
+    """The Spec in a row of `Marketplace.specs` or in `spec` of designs.jsonl."""
+    return Spec(**{item.name: row[item.name] for item in fields(Spec)})
+
+
+def draw_creative(row: Mapping[str, Any], *, px: int = 224) -> np.ndarray:
+    """The picture, uint8 RGB [px, px, 3], of a row of `Marketplace.specs` or of `spec` in designs.jsonl."""
+    look = ProductLook(**{item.name: row[item.name] for item in fields(ProductLook)})
+    craft = Craft(**{item.name: row[item.name] for item in fields(Craft)})
+    return draw(spec_of(row), look, px=px, seed=int(row["draw_seed"]), craft=craft)
+
+
+def encode(pixels: np.ndarray, extension: str) -> bytes:
+    """An RGB array [H, W, 3] as the bytes of a file; `extension` is jpg or png."""
+    options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if extension == "jpg" else [cv2.IMWRITE_PNG_COMPRESSION, 3]
+    done, buffer = cv2.imencode(f".{extension}", pixels[:, :, ::-1], options)
+    assert done, extension
+    return buffer.tobytes()
+
+
+def _write_tables(folder: Path, marketplace: Marketplace) -> None:
+    products = marketplace.products.assign(
+        attributes=[json.dumps(value, ensure_ascii=False) for value in marketplace.products["attributes"]],
+        tags=[json.dumps(value, ensure_ascii=False) for value in marketplace.products["tags"]],
+    )
+    for name, frame in (
+        ("products", products),
+        ("creatives", marketplace.creatives),
+        ("observations", marketplace.observations),
+    ):
+        frame.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n", encoding="utf-8")
+    columns = {name: marketplace.truth[name].tolist() for name in ("creative_id", "market", "ctr")}
+    pq.write_table(pa.table(columns), folder / "truth.parquet")  # no pandas metadata: it names library versions

@@ -1,0 +1,186 @@
+"""A marketplace whose true click probabilities are known.
+
+logit CTR(creative, market) = level + product + market + shared quality(creative) + scale x taste(design, category, market)
+
+Shared quality comes from what can be seen in the picture (size, centring, sharpness, contrast of the product) and a small
+part that cannot. It dominates taste, so a judge blind to the market is often right, and never on both of two markets that
+disagree. Clicks are binomial by month; impressions are lognormal and do not depend on the creative's success.
+"""
+
+import calendar
+import zlib
+from dataclasses import dataclass
+from datetime import date
+
+import numpy as np
+import pandas as pd
+from scipy.optimize import brentq
+from scipy.special import expit
+
+from countryreward.data.marketplace.catalogue import BRANDS, CATEGORIES, SUFFIXES
+from countryreward.data.marketplace.config import LEVELS, Level, MarketplaceConfig
+from countryreward.data.marketplace.shapes import PATTERNS
+from countryreward.data.marketplace.taste import SpecIndex, market_taste, utility
+from countryreward.data.marketplace.vocabulary import CLUTTERS, COLOURS, LIGHTINGS, PALETTES, SCENES, TEXTS
+
+_AXES = {"scene": SCENES, "palette": PALETTES, "clutter": CLUTTERS, "lighting": LIGHTINGS, "text": TEXTS}
+_PRODUCT_SD, _MARKET_SD = 0.3, 0.2  # log-odds; they move whole products and markets and cancel within a pair
+_VISIBLE_SHARE = 0.85  # of the variance of shared quality
+_EXPOSURE_SD, _ARM_SD, _PERIOD_SD = 0.33, 0.08, 0.15  # log impressions: product x market, creative within it, month
+_CRAFT = {"size": (0.36, 0.68), "offset": (0.16, 0.0), "blur": (0.010, 0.0), "contrast": (0.55, 1.15)}  # worst, best
+
+
+@dataclass(frozen=True, kw_only=True)
+class Marketplace:
+    """What `simulate` returns."""
+
+    config: MarketplaceConfig
+    """How it was made."""
+    products: pd.DataFrame
+    """product_id, title, category, attributes (dict), tags (list), seller."""
+    creatives: pd.DataFrame
+    """creative_id, product_id, image_uri (file name)."""
+    observations: pd.DataFrame
+    """creative_id, market, period_start, period_end (dates), impressions, clicks, source."""
+    truth: pd.DataFrame
+    """creative_id, market, ctr: the true probability of a click, also of cells nobody observed."""
+    specs: pd.DataFrame
+    """Per creative all that its picture needs: the axes of a Spec, the fields of Craft and ProductLook, draw_seed; and shared (log-odds)."""
+
+
+def simulate(config: MarketplaceConfig) -> Marketplace:
+    """Products, creatives, truth and observations of a marketplace. The same config gives the same frames."""
+    level = LEVELS[config.level]
+    products, looks = _products(config)
+    specs = _specs(config, level, looks)
+    extension = {"JPEG": ["jpg"] * 3, "PNG": ["png"] * 3, "mixed": ["jpg", "jpg", "png"]}[config.image_format]
+    names = [f"{key}.{extension[i % 3]}" for i, key in enumerate(specs["creative_id"])]
+    creatives = specs[["creative_id", "product_id"]].assign(image_uri=names)
+    ctr = _true_ctr(config, level, specs)
+    return Marketplace(
+        config=config,
+        products=products,
+        creatives=creatives,
+        observations=_observations(config, level, creatives, ctr),
+        truth=_long(creatives["creative_id"], config.markets, ctr),
+        specs=specs,
+    )
+
+
+def _stream(seed: int, name: str) -> np.random.Generator:
+    """An independent stream per purpose, so that a change in one leaves the others as they were."""
+    return np.random.default_rng([seed, zlib.crc32(name.encode())])
+
+
+def _products(config: MarketplaceConfig) -> tuple[pd.DataFrame, pd.DataFrame]:
+    rng = _stream(config.seed, "products")
+    rows, looks = [], []
+    for number in range(config.products):
+        key = list(CATEGORIES)[int(rng.integers(len(CATEGORIES)))]
+        category = CATEGORIES[key]
+        colour = str(rng.choice(list(COLOURS)))
+        attributes = {name: str(rng.choice(values)) for name, values in category.attributes.items()}
+        words = [rng.choice(BRANDS), rng.choice(category.adjectives), rng.choice(category.nouns)]
+        words += [colour.lower()] * int(rng.random() < 0.4) + [rng.choice(list(attributes.values()))] * int(
+            rng.random() < 0.4
+        )
+        title = " ".join([*words, rng.choice(SUFFIXES)]).strip()
+        tags = [str(tag) for tag in rng.permutation(category.tags)[: int(rng.integers(2, 5))]]
+        identity = {"product_id": f"p{number:05d}"}
+        rows.append(
+            {
+                **identity,
+                "title": title,
+                "category": category.name,
+                "attributes": {"colour": colour.lower(), **attributes},
+                "tags": tags,
+                "seller": f"seller-{int(rng.integers(max(2, config.products // 15))):03d}",
+            }
+        )
+        looks.append({**identity, "category": key, "colour": colour, "pattern": str(rng.choice(PATTERNS))})
+    return pd.DataFrame(rows), pd.DataFrame(looks)
+
+
+def _specs(config: MarketplaceConfig, level: Level, looks: pd.DataFrame) -> pd.DataFrame:
+    rng = _stream(config.seed, "creatives")
+    specs = looks.loc[looks.index.repeat(config.creatives_per_product)].reset_index(drop=True)
+    count = len(specs)
+    numbers = np.arange(count) % config.creatives_per_product + 1
+    specs.insert(
+        0, "creative_id", [f"{product}-c{number}" for product, number in zip(specs["product_id"], numbers, strict=True)]
+    )
+    for axis, choices in _AXES.items():
+        specs[axis] = np.array(list(choices))[rng.integers(len(choices), size=count)].astype(object)
+    grade = {name: rng.random(count) for name in _CRAFT}  # 0 worst, 1 best
+    value = {name: worst + (best - worst) * grade[name] for name, (worst, best) in _CRAFT.items()}
+    angle = rng.uniform(0, 2 * np.pi, count)
+    specs["size"], specs["blur"], specs["contrast"] = value["size"], value["blur"], value["contrast"]
+    specs["offset_x"], specs["offset_y"] = value["offset"] * np.cos(angle), 0.6 * value["offset"] * np.sin(angle)
+    visible = sum(np.sqrt(12) * (share - 0.5) for share in grade.values()) / np.sqrt(len(grade))
+    hidden = rng.standard_normal(count)
+    specs["shared"] = level.shared_sd * (np.sqrt(_VISIBLE_SHARE) * visible + np.sqrt(1 - _VISIBLE_SHARE) * hidden)
+    specs["draw_seed"] = rng.integers(2**31, size=count)
+    return specs
+
+
+def _true_ctr(config: MarketplaceConfig, level: Level, specs: pd.DataFrame) -> np.ndarray:
+    """True CTR [creatives, markets]. The level is set so that its mean is the one asked for."""
+    place = {
+        axis: {key: i for i, key in enumerate(choices)} for axis, choices in {**_AXES, "category": CATEGORIES}.items()
+    }
+    index = SpecIndex(
+        **{axis: specs[axis].map(place[axis]).to_numpy(np.int64) for axis in SpecIndex.__dataclass_fields__}
+    )
+    of_product = np.repeat(
+        _stream(config.seed, "product level").normal(0, _PRODUCT_SD, config.products), config.creatives_per_product
+    )
+    columns = []
+    for market in config.markets:
+        of_market = _stream(config.world, f"market level {market}").normal(0, _MARKET_SD)
+        taste = level.taste_scale * utility(market_taste(market, world_seed=config.world), index)
+        columns.append(of_market + of_product + specs["shared"].to_numpy() + taste)
+    logits = np.stack(columns, axis=1)
+    intercept = brentq(lambda shift: float(expit(logits + shift).mean()) - level.mean_ctr, -30.0, 30.0)
+    return expit(logits + intercept)
+
+
+def _observations(config: MarketplaceConfig, level: Level, creatives: pd.DataFrame, ctr: np.ndarray) -> pd.DataFrame:
+    rng = _stream(config.seed, "observations")
+    count, markets, periods = *ctr.shape, config.periods
+    exposure = np.repeat(rng.normal(0, _EXPOSURE_SD, (config.products, markets)), config.creatives_per_product, axis=0)
+    arm = exposure + rng.normal(0, _ARM_SD, (count, markets))
+    months = arm[:, :, None] + rng.normal(0, _PERIOD_SD, (count, markets, periods))
+    impressions = np.maximum(1, np.rint(level.impressions / periods * np.exp(months))).astype(np.int64)
+    clicks = rng.binomial(impressions, ctr[:, :, None])
+    observed = rng.random((count, markets)) < config.coverage
+    starts, ends = _months(config)
+    keep = np.repeat(observed.ravel(), periods)
+    frame = pd.DataFrame(
+        {
+            "creative_id": np.repeat(creatives["creative_id"].to_numpy(object), markets * periods),
+            "market": np.tile(np.repeat(np.array(config.markets, object), periods), count),
+            "period_start": np.tile(np.array(starts, object), count * markets),
+            "period_end": np.tile(np.array(ends, object), count * markets),
+            "impressions": impressions.ravel(),
+            "clicks": clicks.ravel(),
+            "source": "marketplace",
+        }
+    )
+    return frame[keep].reset_index(drop=True)
+
+
+def _months(config: MarketplaceConfig) -> tuple[list[date], list[date]]:
+    """First and last day of each month of observation."""
+    year, month = map(int, config.first_month.split("-"))
+    firsts = [date(year + (month - 1 + i) // 12, (month - 1 + i) % 12 + 1, 1) for i in range(config.periods)]
+    return firsts, [day.replace(day=calendar.monthrange(day.year, day.month)[1]) for day in firsts]
+
+
+def _long(creative_ids: pd.Series, markets: list[str], ctr: np.ndarray) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "creative_id": np.repeat(creative_ids.to_numpy(object), len(markets)),
+            "market": np.tile(np.array(markets, object), len(creative_ids)),
+            "ctr": ctr.ravel(),
+        }
+    )

@@ -1,0 +1,127 @@
+"""Evidence behind a label and behind a neighbour's vote (method.md; ours, the paper uses raw CTR).
+
+Legend: C creatives of one market, P products, R pairs. `product` maps each creative to 0..P-1.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import optimize, special
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class BetaPrior:
+    """Beta(alpha, beta) over the CTRs of one market."""
+
+    alpha: float
+    beta: float
+
+    @property
+    def concentration(self) -> float:
+        """alpha + beta: how many impressions the prior is worth."""
+        return self.alpha + self.beta
+
+
+MAX_CONCENTRATION = 1e8
+"""Where creatives differ by nothing but sampling noise the likelihood rises without end; it stops here."""
+
+
+def fit_beta(clicks: Floats, impressions: Floats) -> BetaPrior:
+    """Empirical-Bayes prior of a market: maximum marginal (beta-binomial) likelihood. [C], [C] -> BetaPrior.
+
+    A flat prior would read a noise ceiling of .75 where there is nothing but noise; this one finds the real spread of CTRs
+    between creatives, none included. Creatives without impressions are ignored; without any clicks the rate is half a click.
+    """
+    seen = impressions > 0
+    clicks, impressions = clicks[seen].astype(float), impressions[seen].astype(float)
+    total = impressions.sum()
+    if total == 0:
+        return BetaPrior(1.0, 1.0)
+    rate = np.clip(clicks.sum() / total, 0.5 / (total + 1), 1 - 0.5 / (total + 1))
+
+    def negative_log_likelihood(theta: Floats) -> float:
+        mean, concentration = special.expit(theta[0]), np.exp(theta[1])
+        alpha, beta = mean * concentration, (1 - mean) * concentration
+        return -float(np.mean(special.betaln(clicks + alpha, impressions - clicks + beta) - special.betaln(alpha, beta)))
+
+    start = np.array([special.logit(rate), np.log(200.0)])
+    bounds = [(start[0] - 3, start[0] + 3), (0.0, np.log(MAX_CONCENTRATION))]
+    found = optimize.minimize(negative_log_likelihood, start, method="L-BFGS-B", bounds=bounds).x
+    mean, concentration = float(special.expit(found[0])), float(np.exp(found[1]))
+    return BetaPrior(mean * concentration, (1 - mean) * concentration)
+
+
+def probability_greater(alpha_a: Floats, beta_a: Floats, alpha_b: Floats, beta_b: Floats, *, nodes: int = 161) -> Floats:
+    """Soft label: P(X > Y) for independent X ~ Beta(alpha_a, beta_a), Y ~ Beta(alpha_b, beta_b). [R] each -> [R].
+
+    The trapezoid rule on the logit scale over 12 standard deviations around the narrower of the two, where the integrand
+    decays fast at both ends and the other's distribution function is smooth; within 1e-6 of the exact value (tests).
+    """
+
+    def spread(alpha: Floats, beta: Floats) -> Floats:
+        return np.sqrt(special.polygamma(1, alpha) + special.polygamma(1, beta))
+
+    turn = spread(alpha_a, beta_a) > spread(alpha_b, beta_b)  # then integrate over Y: P(X > Y) = 1 - P(Y > X)
+    alpha_x, alpha_y = np.where(turn, alpha_b, alpha_a), np.where(turn, alpha_a, alpha_b)
+    beta_x, beta_y = np.where(turn, beta_b, beta_a), np.where(turn, beta_a, beta_b)
+    centre, scale = special.digamma(alpha_x) - special.digamma(beta_x), spread(alpha_x, beta_x)
+    weighted, mass = np.zeros_like(centre), np.zeros_like(centre)
+    for node in np.linspace(-12, 12, nodes):  # one node at a time: memory stays [R]
+        logit = centre + scale * node
+        log_x, log_not_x = special.log_expit(logit), special.log_expit(-logit)
+        density = np.exp(alpha_x * log_x + beta_x * log_not_x - special.betaln(alpha_x, beta_x))
+        weighted += density * special.betainc(alpha_y, beta_y, np.exp(log_x))
+        mass += density
+    greater = weighted / mass
+    return np.where(turn, 1 - greater, greater)
+
+
+def lift_from_counts(clicks: Floats, impressions: Floats, product: Ints, prior: BetaPrior) -> Floats:
+    """Within-product lift: log(shrunk rate of the creative / shrunk rate of its product). [C] x 3 -> [C], natural log.
+
+    The product's rate is shrunk towards the market's, the creative's towards its product's, each by the prior's
+    concentration: a creative without impressions has lift 0, not the difference between its product and the market.
+    """
+    product_clicks, product_impressions = np.bincount(product, clicks), np.bincount(product, impressions)
+    kappa = prior.concentration
+    product_rate = (product_clicks + prior.alpha) / (product_impressions + kappa)
+    rate = (clicks + kappa * product_rate[product]) / (impressions + kappa)
+    return np.log(rate) - np.log(product_rate[product])
+
+
+def lift_from_orders(orders: Floats, product: Ints) -> Floats:
+    """Lift of units sold under assumed equal exposure: log((orders + k) / (mean orders of the product + k)). [C] -> [C].
+
+    k is the shape of a Gamma-Poisson prior around the product's mean, by moments over all products of the market.
+    """
+    size = np.bincount(product).astype(float)
+    mean = np.bincount(product, orders) / np.maximum(size, 1)
+    excess = np.where(size[product] > 1, (orders - mean[product]) ** 2 * size[product] / np.maximum(size[product] - 1, 1), 0)
+    excess = np.where(size[product] > 1, excess - mean[product], 0).sum()
+    power = np.where(size[product] > 1, mean[product] ** 2, 0).sum()
+    shape = float(np.clip(power / excess, 0.1, 1e6)) if excess > 0 else 1e6
+    return np.log(orders + shape) - np.log(mean[product] + shape)
+
+
+def lift_from_rates(rates: Floats, product: Ints) -> Floats:
+    """Lift where only CTRs are known, so nothing can be shrunk: log((rate + e) / (mean rate + e)). [C] -> [C].
+
+    e is half the smallest positive rate of the market, so that a rate of zero stays finite.
+    """
+    positive = rates[rates > 0]
+    floor = positive.min() / 2 if len(positive) else 1.0
+    mean = np.bincount(product, rates) / np.maximum(np.bincount(product), 1)
+    return np.log(rates + floor) - np.log(mean[product] + floor)
+
+
+def lift_from_scores(scores: Floats, product: Ints) -> Floats:
+    """Lift of ratings, which have no rate: deviation from the product's mean in pooled within-product sds. [C] -> [C]."""
+    size = np.bincount(product)
+    deviation = scores - (np.bincount(product, scores) / np.maximum(size, 1))[product]
+    freedom = np.maximum(size - 1, 0).sum()
+    pooled = np.sqrt((deviation**2).sum() / freedom) if freedom else 0.0
+    return deviation / pooled if pooled > 0 else np.zeros_like(scores)

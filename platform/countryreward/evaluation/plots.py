@@ -1,0 +1,202 @@
+"""The report's pictures, each a PNG as bytes, narrow enough to be read on a phone. matplotlib loads on first use."""
+
+import io
+import textwrap
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from countryreward.evaluation.flip_picture import flip_figure
+from countryreward.evaluation.words import METRICS, is_simulated, market_name, name_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["choose_k_curves", "counts_bars", "flip_figure", "market_dots", "reliability_curves", "variant_bars"]
+
+INK, QUIET, GRID = "#1d2733", "#66717f", "#e3e7ec"
+MAIN = "#1f5fa8"
+COLOURS = (MAIN, "#8fa9c7", "#b9bfc8", "#d9a441", "#7b9e6b", "#a97bb5", "#c06c5b", "#5fa5a5")
+KEPT, DROPPED, QUARANTINED = "#2e7d5b", "#d9a441", "#b3413a"
+WIDTH = 5.8  # inches; at 170 dots per inch a phone shows 10 points at about 9 pixels
+
+
+def variant_bars(report: Mapping[str, Any]) -> bytes:
+    """Variants x (accuracy, discordant sensitivity, discordant ordering), 95 % intervals, ceilings as dashed lines."""
+    variants, ceilings = report["variants"], report["ceilings"]
+    shown = ("accuracy", "discordant_sensitivity", "discordant_ordering")
+    height = 1.0 + len(shown) * (0.62 + 0.30 * len(variants))
+    figure, axes = _figure(height, rows=len(shown))
+    for axis, metric in zip(axes, shown, strict=True):
+        _frame(axis, METRICS[metric][0], report)
+        for place, name in enumerate(variants):
+            found = variants[name][metric]
+            if found["value"] is None:
+                axis.text(1, place, "no data", va="center", color=QUIET, fontsize=8.5)
+                continue
+            value = 100 * found["value"]
+            axis.barh(place, value, height=0.62, color=MAIN if place == 0 else "#b4c0ce", zorder=2)
+            edge = value
+            if found["low"] is not None:
+                low, high = 100 * found["low"], 100 * found["high"]
+                axis.plot([low, high], [place, place], color=INK, lw=1.6, zorder=4, solid_capstyle="butt")
+                edge = high
+            axis.text(edge + 1.5, place, f"{value:.0f} %", va="center", fontsize=9, color=INK, zorder=6, bbox=_halo())
+        for key, style, colour in (("noise", (0, (4, 2)), "#2e7d5b"), ("market_blind", (0, (1.5, 1.5)), "#b3413a")):
+            limit = ceilings[key][metric]["value"]
+            if limit is not None:
+                axis.axvline(100 * limit, ls=style, color=colour, lw=1.5, zorder=3, label=name_of(key))
+        axis.set_yticks(range(len(variants)), [textwrap.fill(name_of(name), 20) for name in variants])
+        axis.invert_yaxis()
+        axis.set_xlim(0, 100)
+        axis.xaxis.set_major_formatter("{x:.0f} %")
+    handles, labels = axes[0].get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, loc="outside lower center", ncols=1, frameon=False, fontsize=9)
+    return _png(figure)
+
+
+def market_dots(report: Mapping[str, Any]) -> bytes:
+    """Accuracy per market: the first variant with its interval, every other as a mark."""
+    variants = report["variants"]
+    first = next(iter(variants))
+    table = variants[first]["per_market"]
+    markets = sorted(table, key=lambda m: table[m]["accuracy"]["value"] or 0)
+    figure, (axis,) = _figure(1.6 + 0.30 * len(markets) + 0.2 * ((len(variants) + 1) // 2))
+    _frame(axis, "Right answers by country", report)
+    axis.axvline(50, color=QUIET, lw=1, zorder=1)
+    for place, market in enumerate(markets):
+        found = table[market]["accuracy"]
+        if found["low"] is not None:
+            axis.plot([100 * found["low"], 100 * found["high"]], [place, place], color=MAIN, lw=2.2, zorder=3)
+    for number, name in enumerate(variants):
+        values = [variants[name]["per_market"][m]["accuracy"]["value"] for m in markets]
+        points = [(100 * v, place) for place, v in enumerate(values) if v is not None]
+        style: dict[str, Any] = {"s": 52, "color": MAIN, "zorder": 5}
+        if number:
+            marker = "dsv^Ph*"[(number - 1) % 7]
+            colour = ("#d08a1d", "#8a929d", "#b3413a", "#7b9e6b", "#a97bb5", "#5fa5a5", "#444444")[(number - 1) % 7]
+            style = {"s": 30, "marker": marker, "facecolor": "white", "edgecolor": colour, "linewidth": 1.4, "zorder": 4}
+        axis.scatter([x for x, _ in points], [y for _, y in points], label=name_of(name), **style)
+    axis.set_yticks(range(len(markets)), [market_name(m) for m in markets])
+    axis.set_ylim(-0.6, len(markets) - 0.4)
+    axis.xaxis.set_major_formatter("{x:.0f} %")
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    return _png(figure)
+
+
+def reliability_curves(report: Mapping[str, Any]) -> bytes:
+    """Stated against observed share of A, bin by bin, with Wilson intervals; the diagonal is a promise kept."""
+    figure, (axis,) = _figure(5.2)
+    _frame(axis, "Is a stated probability kept?", report, grid="both")
+    axis.plot([0, 100], [0, 100], color=QUIET, lw=1, ls=(0, (4, 2)), zorder=1)
+    axis.text(
+        96, 93, "kept exactly", rotation=45, rotation_mode="anchor", transform_rotates_text=True,
+        ha="right", va="top", fontsize=9, color=QUIET,
+    )  # fmt: skip
+    stated = {name: v["reliability"] for name, v in report["variants"].items() if v.get("reliability")}
+    for number, (name, curve) in enumerate(stated.items()):
+        colour = ("#1f5fa8", "#d08a1d", "#7b9e6b", "#a97bb5")[number % 4]
+        x, y = [100 * b["p"] for b in curve], [100 * b["observed"] for b in curve]
+        spread = [
+            [100 * (b["observed"] - b["low"]) for b in curve],
+            [100 * (b["high"] - b["observed"]) for b in curve],
+        ]
+        axis.errorbar(x, y, yerr=spread, fmt="-", marker="o", ms=4.5, lw=1.6, elinewidth=1, color=colour,
+                      alpha=1 if number == 0 else 0.8, label=name_of(name), zorder=5 - number)  # fmt: skip
+    axis.set(xlim=(-2, 102), ylim=(-2, 102), xlabel="said: A wins with probability", ylabel="A really won")
+    axis.xaxis.set_major_formatter("{x:.0f} %")
+    axis.yaxis.set_major_formatter("{x:.0f} %")
+    if stated:
+        axis.legend(loc="upper left", frameon=False, fontsize=9)
+    return _png(figure)
+
+
+def choose_k_curves(curves: Mapping[str, Mapping[str, Any]], simulated: bool = False) -> bytes:
+    """Mean similarity by rank for each search stage and the k at which the drop reaches the threshold."""
+    figure, axes = _figure(0.4 + 2.5 * len(curves), rows=len(curves))
+    for axis, (stage, curve) in zip(axes, curves.items(), strict=True):
+        _frame(axis, f"How alike is the n-th neighbour? ({stage} search)", {"simulated": simulated}, grid="y")
+        ranks, similar, k = list(curve["rank"]), list(curve["mean_similarity"]), int(curve["k"])
+        axis.plot(ranks, similar, color=MAIN, lw=2, zorder=3)
+        if k in ranks:
+            at = similar[ranks.index(k)]
+            axis.plot([k, k], [min(similar), at], color="#d08a1d", lw=1.4, ls=(0, (3, 2)), zorder=2)
+            axis.scatter([k], [at], s=46, color="#d08a1d", zorder=4)
+            right = k <= (ranks[0] + ranks[-1]) / 2
+            axis.annotate(
+                f"k = {k}: {100 * curve['threshold']:.0f} % of the drop\nover the first {curve['K']}",
+                (k, at),
+                xytext=(9 if right else -9, 12),
+                textcoords="offset points",
+                ha="left" if right else "right",
+                fontsize=9,
+                color=INK,
+            )
+        axis.set(xlabel="rank of the neighbour", ylabel="mean similarity")
+        axis.margins(x=0.02, y=0.18)
+    return _png(figure)
+
+
+def counts_bars(counts: Mapping[str, Mapping[str, Any]], simulated: bool = False) -> bytes:
+    """Kept, dropped and quarantined rows of every stage, as shares of its input."""
+    figure, (axis,) = _figure(1.35 + 0.5 * len(counts))
+    _frame(axis, "What became of the input rows", {"simulated": simulated})
+    for place, (_stage, found) in enumerate(counts.items()):
+        parts = (
+            ("kept", amount(found.get("kept", found.get("records", 0))), KEPT),
+            ("dropped (no usable label)", amount(found.get("dropped", 0)), DROPPED),
+            ("quarantined (broken input)", amount(found.get("quarantined", 0)), QUARANTINED),
+        )
+        whole, left = max(amount(found.get("input", 0)), 1), 0.0
+        for label, number, colour in parts:
+            share = 100 * number / whole
+            axis.barh(place, share, left=left, height=0.6, color=colour, zorder=2, label=label if place == 0 else None)
+            if share > 9:
+                axis.text(left + share / 2, place, f"{number:,}", ha="center", va="center", color="white", fontsize=9)
+            left += share
+    labels = [f"{stage}\n({amount(found.get('input', 0)):,})" for stage, found in counts.items()]
+    axis.set_yticks(range(len(counts)), labels)
+    axis.invert_yaxis()
+    axis.set_xlim(0, 100)
+    axis.xaxis.set_major_formatter("{x:.0f} %")
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8.5, columnspacing=1, handlelength=1.2)
+    return _png(figure)
+
+
+def amount(count: Any) -> int:
+    """A count given as a number or as {reason: number}."""
+    return sum(int(n) for n in count.values()) if isinstance(count, Mapping) else int(count)
+
+
+def _figure(height: float, rows: int = 1) -> "tuple[Figure, list[Axes]]":
+    from matplotlib.figure import Figure  # no pyplot: no global state, no display
+
+    figure = Figure(figsize=(WIDTH, height), dpi=170, layout="constrained", facecolor="white")
+    figure.get_layout_engine().set(h_pad=0.08, hspace=0.06)  # pyright: ignore[reportOptionalMemberAccess]
+    axes = figure.subplots(rows, 1, squeeze=False)[:, 0]
+    return figure, list(axes)
+
+
+def _frame(axis: "Axes", title: str, report: Mapping[str, Any], grid: str = "x") -> None:
+    """One look for all; simulated numbers say so where they stand."""
+    axis.set_title(title, loc="left", fontsize=11.5, fontweight="bold", color=INK, pad=7)
+    if is_simulated(report):
+        axis.set_title("simulated", loc="right", fontsize=8.5, color=QUIET, style="italic", pad=7)
+    for side in ("top", "right", "left"):
+        axis.spines[side].set_visible(False)
+    axis.spines["bottom"].set_color(GRID)
+    axis.tick_params(length=0, labelsize=9.5, colors=INK)
+    axis.grid(axis=grid, color=GRID, lw=0.8, zorder=0)  # pyright: ignore[reportArgumentType]
+    axis.set_axisbelow(True)
+
+
+def _halo() -> dict[str, Any]:
+    """A white ground for a number that a dashed line may cross."""
+    return {"facecolor": "white", "edgecolor": "none", "pad": 1.2}
+
+
+def _png(figure: "Figure") -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()

@@ -1,0 +1,215 @@
+"""The evaluation of any number of judges on the same records: the numbers of report.json."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from countryreward.equations.calibration import reliability_curve
+from countryreward.equations.ceilings import market_blind_ceiling_sums, noise_ceiling_sums
+from countryreward.equations.country_pairs import Floats, Ints
+from countryreward.equations.metrics import (
+    PROBABILITY_METRICS,
+    RANKING_METRICS,
+    Sums,
+    item_sums,
+    metrics_of,
+    predicts_a,
+    row_sums,
+    total,
+)
+from countryreward.evaluation.statistics import (
+    Interval,
+    UnitWeights,
+    bootstrap_totals,
+    difference_intervals,
+    holm,
+    interval,
+    mcnemar_p,
+    metric_intervals,
+    unit_weights,
+)
+from countryreward.evaluation.variants import LETTERS_ONLY, item_keys
+
+REPORTED = RANKING_METRICS + PROBABILITY_METRICS
+NOTHING: Interval = {"value": None, "low": None, "high": None}
+CeilingSource = Literal["simulator truth", "estimated by empirical Bayes"]
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The evaluated rows as arrays."""
+
+    label: NDArray[np.int8]
+    item: Ints
+    n_items: int
+    market: NDArray[np.object_]
+    markets: tuple[str, ...]
+    weights: UnitWeights
+
+
+def evaluate(
+    records: pd.DataFrame,
+    logits: Mapping[str, NDArray[np.float64]],
+    *,
+    unit: Literal["product", "image"],
+    q: NDArray[np.float64] | None = None,
+    ceiling_source: CeilingSource | None = None,
+    draws: int = 2000,
+    seed: int = 0,
+    compare: Sequence[tuple[str, str]] | None = None,
+    letters_only: Sequence[str] = LETTERS_ONLY,
+) -> dict[str, Any]:
+    """Every metric with its interval for every variant, ceilings and paired differences, ready for JSON.
+
+    records: the test rows (RECORDS). logits: {variant: log-odds of A per row}. unit: what the data were split by and
+    therefore what the bootstrap resamples. q: P(observed label is A | truth) per row, or None where nobody knows;
+    then the ceilings are null. ceiling_source: where q is from, required with it. compare: pairs of variants
+    (default: the first against each other one). letters_only: variants whose logit is a bare letter; their Brier, log
+    loss and ECE are null.
+    """
+    if len(records) == 0:
+        raise ValueError("records: no row to evaluate; check the split and the filters")
+    if (q is None) != (ceiling_source is None):
+        raise ValueError(f"ceiling_source={ceiling_source!r}: give it exactly when q is given")
+    if unit not in ("product", "image"):
+        raise ValueError(f"unit={unit!r}: expected 'product' or 'image'")
+    rows = _rows(records, unit, draws, seed)
+    clean = {name: _checked(name, values, len(records)) for name, values in logits.items()}
+    sums = {name: item_sums(rows.label, values, rows.item, rows.n_items) for name, values in clean.items()}
+    values = {name: metrics_of(total(table)) for name, table in sums.items()}
+    drawn = {name: metrics_of(table) for name, table in bootstrap_totals(sums, rows.weights).items()}
+
+    first = next(iter(sums))
+    variants = {}
+    for name in clean:
+        found = metric_intervals(values[name], drawn[name])
+        skipped = PROBABILITY_METRICS if name in letters_only else ()
+        no_evidence = float(np.mean(clean[name] == 0))
+        variants[name] = {
+            **{metric: NOTHING if metric in skipped else found[metric] for metric in REPORTED},
+            "coverage": 1 - no_evidence,  # share of rows with any evidence; a logit of exactly 0 is none
+            "no_evidence": no_evidence,
+            "per_market": _per_market(rows, clean[name], with_probabilities=name not in letters_only),
+            "reliability": None if skipped else _reliability(sums[name]),
+        }
+    pairs = list(compare) if compare is not None else [(first, other) for other in clean if other != first]
+    for name in {name for pair in pairs for name in pair} - set(clean):
+        raise ValueError(f"compare: no variant {name!r}; there are {', '.join(clean)}")
+    counted = {name: int(column.sum()) for name, column in sums[first].items() if name in ("pairs", "discordant")}
+    return {
+        "n": {
+            "rows": len(records),
+            "items": rows.n_items,
+            "units": rows.weights.n_units,
+            "unit": unit,
+            "markets": len(rows.markets),
+            "country_pairs": counted["pairs"],
+            "discordant_pairs": counted["discordant"],
+        },
+        "bootstrap": {"draws": draws, "seed": seed, "level": 0.95, "unit": unit},
+        "discordant_share": interval(float(values[first]["discordant_share"]), drawn[first]["discordant_share"]),
+        "ceilings": _ceilings(q, ceiling_source, rows),
+        "variants": variants,
+        "differences": {
+            f"{a} - {b}": _difference(rows, a, b, clean, values, drawn, {a, b} & set(letters_only)) for a, b in pairs
+        },
+    }
+
+
+def _rows(records: pd.DataFrame, unit: str, draws: int, seed: int) -> _Rows:
+    item, _ = pd.factorize(item_keys(records))
+    n_items = int(item.max()) + 1
+    firsts = records.iloc[np.unique(item, return_index=True)[1]]  # one row per item, in the order of the codes
+    if unit == "product":
+        weights = unit_weights(firsts["product_id"].to_numpy(str), draws=draws, seed=seed)
+    else:
+        weights = unit_weights(
+            firsts["hash_a"].to_numpy(str), firsts["hash_b"].to_numpy(str), draws=draws, seed=seed
+        )
+    market = records["market"].to_numpy(object)
+    return _Rows(
+        label=records["label"].to_numpy(np.int8),
+        item=item.astype(np.int64),
+        n_items=n_items,
+        market=market,
+        markets=tuple(sorted(set(market))),
+        weights=weights,
+    )
+
+
+def _checked(name: str, values: NDArray, n: int) -> Floats:
+    values = np.asarray(values, dtype=np.float64)
+    if values.shape != (n,):
+        raise ValueError(f"logits[{name!r}]: shape {values.shape}, expected one logit for each of {n} records")
+    if not np.isfinite(values).all():
+        raise ValueError(f"logits[{name!r}]: {int((~np.isfinite(values)).sum())} not finite; no evidence is 0, not NaN")
+    return values
+
+
+def _per_market(rows: _Rows, logit: Floats, *, with_probabilities: bool) -> dict[str, Any]:
+    """Per market: n, accuracy, and for judges that state probabilities Brier and debiased ECE."""
+    sums = {}
+    for market in rows.markets:
+        here = rows.market == market
+        sums[market] = row_sums(rows.label[here], logit[here], rows.item[here], rows.n_items)
+    drawn = bootstrap_totals(sums, rows.weights)
+    table = {}
+    for market in rows.markets:
+        found = metric_intervals(metrics_of(total(sums[market])), metrics_of(drawn[market]))
+        table[market] = {
+            "n": int(sums[market]["rows"].sum()),
+            "accuracy": found["accuracy"],
+            "brier": found["brier"] if with_probabilities else NOTHING,
+            "ece": found["ece"] if with_probabilities else NOTHING,
+        }
+    return table
+
+
+def _reliability(sums: Sums) -> list[dict[str, float]]:
+    t = total(sums)
+    return reliability_curve(t["bin_rows"], t["bin_p"], t["bin_y"])
+
+
+def _ceilings(q: NDArray | None, source: CeilingSource | None, rows: _Rows) -> dict[str, Any]:
+    if q is None:
+        nothing = {metric: NOTHING for metric in RANKING_METRICS}
+        return {"source": None, "noise": nothing, "market_blind": nothing}
+    q = _checked("q", q, rows.item.size)
+    if (q < 0).any() or (q > 1).any():
+        raise ValueError("q: a probability outside [0, 1]")
+    sums = {
+        "noise": noise_ceiling_sums(q, rows.item, rows.n_items),
+        "market_blind": market_blind_ceiling_sums(q, rows.item, rows.n_items),
+    }
+    drawn = bootstrap_totals(sums, rows.weights)
+    found = {name: metric_intervals(metrics_of(total(sums[name])), metrics_of(drawn[name])) for name in sums}
+    return {"source": source, **{name: {m: found[name][m] for m in RANKING_METRICS} for name in sums}}
+
+
+def _difference(
+    rows: _Rows, a: str, b: str, logits: Mapping[str, Floats], values: Mapping, drawn: Mapping, letters: set[str]
+) -> dict[str, Any]:
+    """Metric by metric a - b on the same draws, and McNemar on the rows, over all and per market (Holm)."""
+    found = difference_intervals(values[a], values[b], drawn[a], drawn[b])
+    right = {name: predicts_a(logits[name]) == (rows.label == 1) for name in (a, b)}
+    p_values = {m: mcnemar_p(right[a][rows.market == m], right[b][rows.market == m]) for m in rows.markets}
+    corrected = holm(p_values)
+    skipped = PROBABILITY_METRICS if letters else ()
+    return {
+        "metrics": {metric: NOTHING if metric in skipped else found[metric] for metric in REPORTED},
+        "mcnemar_p": mcnemar_p(right[a], right[b]),
+        "per_market": {
+            m: {
+                "accuracy_difference": float(right[a][here].mean() - right[b][here].mean()),
+                "mcnemar_p": p_values[m],
+                "mcnemar_p_holm": corrected[m],
+                "n": int(here.sum()),
+            }
+            for m in rows.markets
+            for here in [rows.market == m]
+        },
+    }

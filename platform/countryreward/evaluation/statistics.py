@@ -1,0 +1,155 @@
+"""Intervals and paired tests. The unit of resampling is what the data were split by, never a row.
+
+Legend: I items, D bootstrap draws, S columns of sums.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from countryreward.equations.country_pairs import Floats
+from countryreward.equations.metrics import Sums, metrics_of, total
+
+LEVEL = 0.95
+CHUNK_CELLS = 8_000_000
+"""Weights held at once: 32 MB of float32, whatever the number of draws."""
+
+Interval = dict[str, float | None]
+"""{"value", "low", "high"}; all None where the metric has no denominator."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitWeights:
+    """How often each item counts in each bootstrap draw. Drawn in chunks from the seed, so the same draws come again.
+
+    With one unit per item (product): units are drawn with replacement, an item counts as often as its product was.
+    With two (the images of a pair): the vertex bootstrap of Snijders and Borgatti 1999; images are drawn and an item
+    counts count(image 1) x count(image 2), since two items that share an image are not independent.
+    """
+
+    unit_1: NDArray[np.int64]  # [I] codes
+    unit_2: NDArray[np.int64] | None  # [I] codes, or None
+    n_units: int
+    draws: int
+    seed: int
+
+    def chunks(self) -> Iterator[NDArray[np.float32]]:
+        """Weights [<= D, I], draw by draw."""
+        step = max(1, CHUNK_CELLS // max(self.n_units, self.unit_1.size, 1))
+        for start in range(0, self.draws, step):
+            rng = np.random.default_rng([self.seed, start])
+            d = min(step, self.draws - start)
+            drawn = rng.integers(0, self.n_units, size=(d, self.n_units))
+            drawn += np.arange(d)[:, None] * self.n_units
+            counts = np.bincount(drawn.ravel(), minlength=d * self.n_units).reshape(d, self.n_units).astype(np.float32)
+            weights = counts[:, self.unit_1]
+            yield weights if self.unit_2 is None else weights * counts[:, self.unit_2]
+
+
+def unit_weights(units_1: Sequence, units_2: Sequence | None = None, *, draws: int = 2000, seed: int = 0) -> UnitWeights:
+    """Bootstrap weights for items whose unit (product) is units_1, or whose two units (images) are units_1 and _2."""
+    both = [np.asarray(units_1)] + ([] if units_2 is None else [np.asarray(units_2)])
+    names, codes = np.unique(np.concatenate(both), return_inverse=True)
+    n = both[0].size
+    return UnitWeights(
+        unit_1=codes[:n], unit_2=None if units_2 is None else codes[n:], n_units=names.size, draws=draws, seed=seed
+    )
+
+
+def bootstrap_totals(sums: Mapping[str, Sums], weights: UnitWeights) -> dict[str, Sums]:
+    """The total of every column of every variant in each draw: {variant: {column: [D] or [D, K]}}."""
+    columns = {variant: _columns(table) for variant, table in sums.items()}
+    found: dict[str, list[Floats]] = {variant: [] for variant in sums}
+    for chunk in weights.chunks():
+        for variant, matrix in columns.items():
+            found[variant].append((chunk @ matrix).astype(np.float64))
+    return {variant: _split(np.concatenate(parts), sums[variant]) for variant, parts in found.items()}
+
+
+def _columns(sums: Sums) -> NDArray[np.float32]:
+    """All sums side by side [I, S]. float32 holds counts and halves exactly and halves the cost of the product."""
+    return np.concatenate([v.reshape(v.shape[0], -1) for v in sums.values()], axis=1).astype(np.float32)
+
+
+def _split(draws: Floats, like: Sums) -> Sums:
+    """Undo `_columns` on [D, S]."""
+    found, at = {}, 0
+    for name, values in like.items():
+        width = int(np.prod(values.shape[1:]))
+        found[name] = draws[:, at] if values.ndim == 1 else draws[:, at : at + width]
+        at += width
+    return found
+
+
+def interval(value: float, draws: Floats, *, centred: bool = False, floor: float | None = None) -> Interval:
+    """Percentile bootstrap interval. Draws without a denominator are left out.
+
+    `centred` moves the draws' mean onto the value first, for a statistic such as a calibration error that resampling
+    itself pushes up: its plain percentile interval would lie above the value. `floor` bounds all three from below.
+    """
+    if not np.isfinite(value):
+        return {"value": None, "low": None, "high": None}
+    finite = draws[np.isfinite(draws)]
+    if finite.size == 0:
+        return {"value": float(value), "low": None, "high": None}
+    if centred:
+        finite = finite - finite.mean() + value
+    low, high = np.quantile(finite, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    bounds = {"value": float(value), "low": float(low), "high": float(high)}
+    return {k: v if floor is None else max(v, floor) for k, v in bounds.items()}
+
+
+def metric_intervals(value: Mapping[str, Floats], draws: Mapping[str, Floats]) -> dict[str, Interval]:
+    """{metric: {value, low, high}} from the metrics of all items and of each draw."""
+    return {
+        name: interval(float(value[name]), draws[name], centred=name.startswith("ece"), floor=_floor(name))
+        for name in value
+    }
+
+
+def _floor(name: str) -> float | None:
+    return 0.0 if name.startswith("ece") else None
+
+
+def intervals(sums: Sums, weights: UnitWeights) -> dict[str, Interval]:
+    """{metric: {value, low, high}} of one variant's sums per item."""
+    draws = bootstrap_totals({"": sums}, weights)[""]
+    return metric_intervals(metrics_of(total(sums)), metrics_of(draws))
+
+
+def difference_intervals(
+    value_1: Mapping[str, Floats], value_2: Mapping[str, Floats], draws_1: Mapping[str, Floats], draws_2: Mapping
+) -> dict[str, Interval]:
+    """Intervals of metric_1 - metric_2 over the same draws: what both variants share (easy items) cancels."""
+    return {
+        name: interval(float(value_1[name] - value_2[name]), draws_1[name] - draws_2[name], centred=name[:3] == "ece")
+        for name in value_1
+        if name in value_2
+    }
+
+
+def mcnemar_p(right_1: NDArray[np.bool_], right_2: NDArray[np.bool_]) -> float:
+    """Two-sided McNemar p on the same rows: exact below 25 rows on which the two part, else chi-squared, corrected.
+
+    It takes rows as independent. Within one market an item is one row, so the per-market tests are close to that;
+    over all markets it is too sure, and the paired bootstrap interval is the one to read.
+    """
+    from statsmodels.stats.contingency_tables import mcnemar  # heavy
+
+    only_1, only_2 = int(np.sum(right_1 & ~right_2)), int(np.sum(~right_1 & right_2))
+    if only_1 + only_2 == 0:
+        return 1.0
+    table = [[int(np.sum(right_1 & right_2)), only_1], [only_2, int(np.sum(~right_1 & ~right_2))]]
+    return float(mcnemar(table, exact=only_1 + only_2 < 25, correction=True).pvalue)
+
+
+def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+    """Holm's step-down adjustment over a family of tests (here the markets)."""
+    if not p_values:
+        return {}
+    from statsmodels.stats.multitest import multipletests
+
+    adjusted = multipletests(list(p_values.values()), method="holm")[1]
+    return {name: float(p) for name, p in zip(p_values, adjusted, strict=True)}

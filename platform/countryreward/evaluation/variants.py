@@ -1,0 +1,59 @@
+"""Judges to compare with that need no trained model: a constant letter, the best blind judge in hindsight, shuffling.
+
+Each returns one logit per row of a records frame (columns of RECORDS, docs/data.md).
+"""
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+LETTERS_ONLY = ("constant_letter", "market_blind_oracle")
+"""Variants that answer with a letter and state no probability: their logit is +1 or -1 and only its sign means."""
+
+
+def constant_letter(train: pd.DataFrame, test: pd.DataFrame) -> NDArray[np.float64]:
+    """The majority letter of the train records on every test row [R]; a tie, or no train record, says A."""
+    share = train["label"].mean() if len(train) else 0.5
+    return np.full(len(test), 1.0 if share >= 0.5 else -1.0)
+
+
+def item_keys(records: pd.DataFrame) -> pd.Series:
+    """The item of each row: what Eq. 15 pairs the countries of.
+
+    That is the pair. With time windows one pair meets one market several times; then the window (as_of) is part of the
+    item, for a country pair compares two markets and not two windows of one.
+    """
+    keys = records["pair_id"].astype(str)
+    if not records.duplicated(["pair_id", "market"]).any():
+        return keys
+    keys = keys + "|" + records["as_of"].astype(str)
+    if pd.DataFrame({"key": keys, "market": records["market"]}).duplicated().any():
+        raise ValueError("records: a market occurs twice in one item (pair_id and as_of); keep one row of each")
+    return keys
+
+
+def market_blind_oracle(test: pd.DataFrame) -> NDArray[np.float64]:
+    """Per item the letter most of its markets chose, read off the evaluated labels themselves [R]; a tie says A.
+
+    No judge that ignores the market can be more accurate on these rows, and none can be right on both sides of a
+    discordant country pair, this one included.
+    """
+    share = test["label"].groupby(item_keys(test)).transform("mean").to_numpy()
+    return np.where(share >= 0.5, 1.0, -1.0)
+
+
+def shuffled(logits: NDArray[np.float64], test: pd.DataFrame, *, seed: int = 0) -> NDArray[np.float64]:
+    """The logits of each item handed to its markets in a uniformly random order [R].
+
+    What is left is all a judge knows about the item and nothing about the country. The identity is allowed: forcing
+    every market to get another's logit (a derangement) would, with two markets, be the exact inverse, and its ordering
+    1 minus the original's instead of .5. Rows are first put in an order of their own, so the result does not depend
+    on the frame's.
+    """
+    rng = np.random.default_rng(seed)
+    item = pd.factorize(item_keys(test), sort=True)[0]
+    rows = np.lexsort((pd.factorize(test["market"], sort=True)[0], item))
+    dealt = rows[np.lexsort((rng.random(rows.size), item[rows]))]  # rows and dealt list the same items in one order
+    result = np.empty(rows.size)
+    result[rows] = np.asarray(logits, dtype=np.float64)[dealt]
+    return result

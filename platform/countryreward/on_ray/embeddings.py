@@ -1,0 +1,134 @@
+"""Embeddings of a dataset by Ray Data: every unique text and image once, in any number of actors."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray.data
+
+from countryreward.data.quarantine import Quarantine, check_counts
+from countryreward.data.thumbnails import thumbnail
+from countryreward.retrieval.config import EncodersConfig
+from countryreward.retrieval.encoders import load_image_encoder, load_text_encoder
+from countryreward.retrieval.text import product_texts
+
+Batch = dict[str, Any]
+Progress = Callable[[int, int], None]
+
+
+class EmbedImages:
+    """A Ray Data actor: image bytes to embedding and thumbnail. A row that fails carries its reason on instead of raising."""
+
+    def __init__(self, encoder: str, dataset: str) -> None:
+        from countryreward.data.images import ImageTable
+
+        self.encoder = load_image_encoder(encoder)
+        self.images = ImageTable(Path(dataset))
+
+    def __call__(self, batch: Batch) -> Batch:
+        from countryreward.data.images import ImageRefused, decode
+
+        pictures, reasons, values = [], [], []
+        for name in batch["content_hash"]:
+            try:
+                pictures.append(decode(self.images.bytes_of(str(name)), max_bytes=2**31, max_pixels=2**31))
+                reasons.append("")
+                values.append("")
+            except ImageRefused as refused:
+                pictures.append(None)
+                reasons.append(refused.reason)
+                values.append(str(refused.value))
+        good = [picture for picture in pictures if picture is not None]
+        vectors = np.zeros((len(pictures), self.encoder.dimension), dtype=np.float32)
+        if good:
+            vectors[[picture is not None for picture in pictures]] = self.encoder.encode(good)
+        small = [thumbnail(picture) if picture is not None else b"" for picture in pictures]
+        return {**batch, "embedding": vectors, "thumbnail": small, "reason": reasons, "value": values}
+
+
+class EmbedTexts:
+    """A Ray Data actor: texts to embeddings."""
+
+    def __init__(self, encoder: str) -> None:
+        self.encoder = load_text_encoder(encoder)
+
+    def __call__(self, batch: Batch) -> Batch:
+        return {"row": batch["row"], "embedding": self.encoder.encode([str(text) for text in batch["text"]])}
+
+
+def embed_dataset(dataset: Path, folder: Path, config: EncodersConfig, *, progress: Progress | None = None) -> dict[str, Any]:
+    """Write the files of an `embeddings` artifact; `dataset` is a published dataset. Returns counts.
+
+    products.parquet (product_id, text_row), texts.npy, images.parquet (content_hash, perceptual_hash, image_row, thumbnail),
+    images.npy, quarantine.jsonl. Rows are placed by their hash's rank, so the files do not depend on the number of actors.
+    """
+    products = pq.read_table(dataset / "products.parquet").to_pandas()
+    texts, text_row = np.unique(np.array(product_texts(products), dtype=object), return_inverse=True)
+    pq.write_table(
+        pa.table({"product_id": products["product_id"].to_list(), "text_row": text_row.astype(np.int64)}), folder / "products.parquet"
+    )
+    text_vectors = _map(
+        pd.DataFrame({"row": np.arange(len(texts)), "text": texts}), EmbedTexts, {"encoder": config.text}, config.batch_size, actors=1
+    )
+    _fill(folder / "texts.npy", len(texts), text_vectors, None)
+
+    catalogue = pq.read_table(sorted((dataset / "images").glob("part-*.parquet")), columns=["content_hash", "perceptual_hash"])
+    images = catalogue.to_pandas().sort_values("content_hash").reset_index(drop=True)
+    arguments = {"encoder": config.image, "dataset": str(dataset)}
+    frame = pd.DataFrame({"row": np.arange(len(images)), "content_hash": images["content_hash"]})
+    quarantine = Quarantine("embeddings")
+    small: dict[int, bytes] = {}
+
+    def collect(batch: Batch) -> None:
+        for row, name, picture, reason, value in zip(
+            batch["row"], batch["content_hash"], batch["thumbnail"], batch["reason"], batch["value"], strict=True
+        ):
+            if reason:
+                quarantine.add(table="images", row=int(row), key=name, reason=str(reason), field="image", value=value)
+            else:
+                small[int(row)] = picture
+        if progress:
+            progress(len(small) + len(quarantine.refusals), len(images))
+
+    _fill(folder / "images.npy", len(images), _map(frame, EmbedImages, arguments, config.batch_size), collect)
+    kept = images.iloc[sorted(small)]
+    table = {
+        "content_hash": kept["content_hash"].to_list(),
+        "perceptual_hash": kept["perceptual_hash"].to_list(),
+        "image_row": np.array(sorted(small), dtype=np.int64),
+        "thumbnail": pa.array([small[row] for row in sorted(small)], type=pa.binary()),
+    }
+    pq.write_table(pa.table(table), folder / "images.parquet")
+    quarantine.write(folder)
+    counts = {
+        "texts": {"input": len(texts), "kept": len(texts), "dropped": 0, "quarantined": 0},
+        "images": {"input": len(images), "kept": len(kept), "dropped": 0, "quarantined": len(quarantine.refusals)},
+    }
+    for name, part in counts.items():
+        check_counts(part, name)
+    return counts
+
+
+def _map(frame: pd.DataFrame, actor: type, arguments: dict[str, Any], batch_size: int, actors: int | None = None) -> ray.data.Dataset:
+    most = actors or max(1, int(ray.cluster_resources().get("CPU", 1)))
+    source = ray.data.from_pandas(frame).repartition(max(1, min(len(frame) // batch_size, 4 * most)))
+    pool = ray.data.ActorPoolStrategy(min_size=1, max_size=most)
+    return source.map_batches(actor, fn_constructor_kwargs=arguments, compute=pool, batch_size=batch_size, zero_copy_batch=False)
+
+
+def _fill(path: Path, rows: int, source: ray.data.Dataset, collect: Callable[[Batch], None] | None) -> None:
+    """Write embeddings into a memory-mapped array, each at its own row, in whatever order batches arrive."""
+    target: np.memmap | None = None
+    for batch in source.iter_batches(batch_size=None, batch_format="numpy"):
+        vectors = np.stack([np.asarray(row, dtype=np.float32) for row in batch["embedding"]])
+        if target is None:
+            target = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(rows, vectors.shape[1]))
+        target[np.asarray(batch["row"], dtype=np.int64)] = vectors
+        if collect:
+            collect(batch)
+    assert target is not None, f"{path.name}: nothing to embed"
+    target.flush()

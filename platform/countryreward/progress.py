@@ -1,0 +1,27 @@
+"""Progress bars for long work: a bar on a terminal, one line at the end elsewhere."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+
+
+@contextlib.contextmanager
+def bar(title: str) -> Iterator[Callable[[int, int], None]]:
+    """`with bar("images") as progress: progress(done, total)`: shows share done, speed and time left."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    console = Console()
+    started, last = time.monotonic(), 0
+    columns = (TextColumn("  {task.description:<22}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as display:
+        task = display.add_task(title, total=None)
+
+        def progress(done: int, total: int) -> None:
+            nonlocal last
+            last = done
+            display.update(task, completed=done, total=total)
+
+        yield progress
+    if not console.is_terminal and last:
+        print(f"  {title:<22} {last:,} in {time.monotonic() - started:.1f} s")

@@ -1,0 +1,143 @@
+"""Encoders: product texts and images to unit vectors, so that the inner product of Eq. 1 is a cosine.
+
+Two need no download (`hashed-ngrams`, `layout-hog`); any sentence-transformers, CLIP or SigLIP model is taken by name or
+folder. A fingerprint names what made a vector: a knowledge base refuses queries from another encoder.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from countryreward.errors import UserError
+
+Vectors = NDArray[np.float32]
+
+
+class TextEncoder(Protocol):
+    """Texts to unit vectors."""
+
+    fingerprint: str
+    dimension: int
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        """[n] texts -> [n, D] float32, rows of norm 1 (0 for a text without any feature)."""
+        ...
+
+
+class ImageEncoder(Protocol):
+    """RGB images to unit vectors."""
+
+    fingerprint: str
+    dimension: int
+
+    def encode(self, images: Sequence[Image.Image]) -> Vectors:
+        """[n] RGB images of any size -> [n, D] float32, rows of norm 1."""
+        ...
+
+
+def unit_rows(vectors: NDArray) -> Vectors:
+    """Rows scaled to norm 1 in float64, then float32; zero rows stay zero. [n, D] -> [n, D]."""
+    wide = np.asarray(vectors, dtype=np.float64)
+    norms = np.linalg.norm(wide, axis=1, keepdims=True)
+    return (wide / np.where(norms > 0, norms, 1)).astype(np.float32)
+
+
+class HashedNgrams:
+    """Character 3- to 5-grams within words, hashed with signs: works for every script and needs no vocabulary."""
+
+    dimension = 512
+    fingerprint = "hashed-ngrams/char_wb-3-5/512/v1"
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        """See `TextEncoder.encode`."""
+        from sklearn.feature_extraction.text import HashingVectorizer
+
+        hasher = HashingVectorizer(analyzer="char_wb", ngram_range=(3, 5), n_features=self.dimension, norm=None)
+        return unit_rows(hasher.transform(texts).toarray())
+
+
+class LayoutHog:
+    """Colour layout (8 x 8 means in CIE Lab) beside a histogram of oriented gradients (4 x 4 cells, 9 bins, 2 x 2 blocks)."""
+
+    dimension = 8 * 8 * 3 + 3 * 3 * 36
+    fingerprint = "layout-hog/lab-8x8+hog-64-16-9/v1"
+    side = 64
+
+    def encode(self, images: Sequence[Image.Image]) -> Vectors:
+        """See `ImageEncoder.encode`. Both parts are scaled to equal norm."""
+        rows = np.zeros((len(images), self.dimension), dtype=np.float64)
+        for row, image in zip(rows, images, strict=True):
+            pixels = cv2.resize(np.asarray(image, dtype=np.uint8), (self.side, self.side), interpolation=cv2.INTER_AREA)
+            lab = cv2.cvtColor(pixels.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
+            # Lightness is centred like the two colour axes.
+            layout = cv2.resize(lab - np.array([50, 0, 0], dtype=np.float32), (8, 8), interpolation=cv2.INTER_AREA).ravel()
+            row[:192] = layout / max(float(np.linalg.norm(layout)), 1e-9)
+            gradients = self._hog(lab[:, :, 0])
+            row[192:] = gradients / max(float(np.linalg.norm(gradients)), 1e-9)
+        return unit_rows(rows)
+
+    @staticmethod
+    def _hog(lightness: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Dalal and Triggs 2005 (this OpenCV no longer ships HOGDescriptor): unsigned angles, linear votes between two bins."""
+        magnitude, angle = cv2.cartToPolar(
+            cv2.Sobel(lightness, cv2.CV_32F, 1, 0, ksize=1), cv2.Sobel(lightness, cv2.CV_32F, 0, 1, ksize=1), angleInDegrees=True
+        )
+        position = np.asarray(angle % 180) / 20 - 0.5
+        lower = np.floor(position).astype(int)
+        upper_share = position - lower
+        cells = (np.arange(64) // 16)[:, None] * 4 + (np.arange(64) // 16)[None, :]
+        histogram = np.zeros(16 * 9)
+        for bins, share in ((lower % 9, 1 - upper_share), ((lower + 1) % 9, upper_share)):
+            histogram += np.bincount((cells * 9 + bins).ravel(), (np.asarray(magnitude) * share).ravel(), 16 * 9)
+        grid = histogram.reshape(4, 4, 9)
+        blocks = np.concatenate([grid[:-1, :-1], grid[:-1, 1:], grid[1:, :-1], grid[1:, 1:]], axis=2)  # [3, 3, 36]
+        blocks = blocks / (np.linalg.norm(blocks, axis=2, keepdims=True) + 1.0)
+        return np.minimum(blocks, 0.2).ravel()
+
+
+def load_text_encoder(name: str) -> TextEncoder:
+    """`hashed-ngrams`, `sentence-transformers:NAME`, `clip:NAME` or `siglip:NAME`. Raises `UserError` for anything else."""
+    family, _, model = name.partition(":")
+    if name == "hashed-ngrams":
+        return HashedNgrams()
+    if family == "sentence-transformers" and model:
+        from countryreward.retrieval.pretrained import SentenceEncoder
+
+        return SentenceEncoder(model)
+    if family in ("clip", "siglip") and model:
+        from countryreward.retrieval.pretrained import ContrastiveTextEncoder
+
+        return ContrastiveTextEncoder(model)
+    raise UserError(f"encoders.text: {name!r} is unknown; write hashed-ngrams, sentence-transformers:NAME, clip:NAME or siglip:NAME")
+
+
+def load_image_encoder(name: str) -> ImageEncoder:
+    """`layout-hog`, `clip:NAME` or `siglip:NAME`. Raises `UserError` for anything else."""
+    family, _, model = name.partition(":")
+    if name == "layout-hog":
+        return LayoutHog()
+    if family in ("clip", "siglip") and model:
+        from countryreward.retrieval.pretrained import ContrastiveImageEncoder
+
+        return ContrastiveImageEncoder(model)
+    raise UserError(f"encoders.image: {name!r} is unknown; write layout-hog, clip:NAME or siglip:NAME")
+
+
+def revision(name: str) -> str:
+    """Which weights a name means: for a folder the hash of its files' names, sizes and the config; for a hub name itself."""
+    folder = Path(name)
+    if not folder.is_dir():
+        return name
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            digest.update(f"{path.relative_to(folder)}:{path.stat().st_size}\n".encode())
+            if path.stat().st_size < 2**20:
+                digest.update(path.read_bytes())
+    return f"{folder.name}@{digest.hexdigest()[:12]}"

@@ -1,0 +1,135 @@
+"""The two-stage search of Eq. 1, exact, with the leakage guards of method.md.
+
+Exact means: the ids are those of a plain search over all entries, score descending, id ascending. FAISS proposes texts, their
+scores are computed again one by one (`canonical_scores`), and more are fetched until nothing outside can belong inside.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+
+import numpy as np
+from numpy.typing import NDArray
+
+from countryreward.equations.retrieval import canonical_scores, top
+from countryreward.retrieval.config import SearchConfig
+from countryreward.retrieval.knowledge_base import KnowledgeBase, MarketBase
+
+FLOAT32_ERROR = 1e-5
+"""More than FAISS's float32 inner product of unit vectors can be off by."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Query:
+    """One product with I images, asked for one market."""
+
+    market: str
+    text: NDArray[np.float32]  # [D_text]
+    images: NDArray[np.float32]  # [I, D_image]
+    content_hashes: Sequence[str]  # [I]
+    perceptual_hashes: NDArray[np.uint64]  # [I]
+    product_id: str | None = None  # its own entries are never neighbours
+    as_of: date | None = None  # only evidence that ended before
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidates:
+    """Everything both stages found for one query, before top-m: C candidate entries of the text stage's products.
+
+    Kept with their text rank, so that any smaller k is a filter on `text_rank` and needs no second search.
+    """
+
+    product_rows: NDArray[np.int64]  # [<= k] best first
+    text_similarity: NDArray[np.float64]  # [<= k]
+    entry: NDArray[np.int64]  # [C] position in the market's entries
+    text_rank: NDArray[np.int64]  # [C] rank of its product, from 0
+    similarity: NDArray[np.float64]  # [I, C] image similarity
+    leaks: NDArray[np.bool_]  # [I, C] must not speak in a pair with image i: same bytes, near-duplicate, too similar
+
+
+class TwoStageSearch:
+    """Searches one knowledge base."""
+
+    def __init__(self, base: KnowledgeBase, config: SearchConfig) -> None:
+        self.base = base
+        self.config = config
+
+    def candidates(self, query: Query) -> Candidates | None:
+        """Both stages of Eq. 1 up to top-m. None when the base knows nothing of the market."""
+        market = self.base.market(query.market)
+        if market is None:
+            return None
+        alive = market.evidence(query.as_of).alive
+        products, text_similarity = self._text_stage(market, query, alive)
+        ranges = [np.arange(market.first_entry[p], market.last_entry[p]) for p in products]
+        entry = np.concatenate(ranges) if ranges else np.zeros(0, dtype=np.int64)
+        text_rank = np.repeat(np.arange(len(products)), [len(rows) for rows in ranges])
+        entry, text_rank = entry[alive[entry]], text_rank[alive[entry]]
+        rows = market.image_row[entry]
+        vectors = self.base.image_vectors[rows]
+        similarity = np.stack([canonical_scores(vectors, image) for image in query.images])
+        return Candidates(
+            product_rows=market.product_rows[products],
+            text_similarity=text_similarity,
+            entry=entry,
+            text_rank=text_rank,
+            similarity=similarity,
+            leaks=self._leaks(query, rows, similarity),
+        )
+
+    def neighbours(
+        self, found: Candidates, image: int, against: Sequence[int], *, text_k: int | None = None, image_k: int | None = None
+    ) -> NDArray[np.int64]:
+        """N of Eq. 1 for one image of a query: positions in `found`, best first, [<= m].
+
+        `against`: the images of the pair, this one included; what leaks for one of them speaks for none. `text_k` and
+        `image_k` may be smaller than the search's own.
+        """
+        usable = ~found.leaks[list(against)].any(axis=0) & (found.text_rank < (text_k or self.config.text_k))
+        if self.config.image_min_similarity is not None:
+            usable &= found.similarity[image] >= self.config.image_min_similarity
+        positions = np.flatnonzero(usable)
+        best = top(found.similarity[image][positions], found.entry[positions], image_k or self.config.image_k)
+        return positions[best]
+
+    def _text_stage(
+        self, market: MarketBase, query: Query, alive: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Top-k products: positions in the market's product_rows, and their text similarity, best first."""
+        k, total = self.config.text_k, len(market.text_rows)
+        living = np.logical_or.reduceat(alive, market.first_entry)  # [P] has an entry that was known by then
+        own = self.base.product_row(query.product_id)
+        fetch = min(total, k + 16)
+        while True:
+            found, unseen_at_most = self._fetch(market, query.text, fetch)
+            scores = canonical_scores(market.texts[market.text_rows[found]], query.text)
+            certain = scores > unseen_at_most
+            products = [market.products_of_text[text] for text in found[certain]]
+            score = np.repeat(scores[certain], [len(rows) for rows in products])
+            position = np.concatenate(products) if products else np.zeros(0, dtype=np.int64)
+            usable = living[position] & (market.product_rows[position] != own)
+            if self.config.text_max_similarity is not None:
+                usable &= score <= self.config.text_max_similarity
+            if self.config.text_min_similarity is not None:
+                usable &= score >= self.config.text_min_similarity
+            position, score = position[usable], score[usable]
+            if len(position) >= k or fetch == total:
+                best = top(score, position, k)
+                return position[best], score[best]
+            fetch = min(total, 2 * fetch)
+
+    @staticmethod
+    def _fetch(market: MarketBase, text: NDArray[np.float32], fetch: int) -> tuple[NDArray[np.int64], float]:
+        """FAISS's best texts of the market, and a bound no text outside them can exceed."""
+        scores, found = market.index.search(np.ascontiguousarray(text[None]), fetch)  # pyright: ignore[reportCallIssue]
+        bound = -np.inf if fetch == len(market.text_rows) else float(scores[0, -1]) + FLOAT32_ERROR
+        return np.sort(found[0]), bound
+
+    def _leaks(self, query: Query, rows: NDArray[np.int64], similarity: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Guards between each query image and each candidate image. [I], [C] -> [I, C]."""
+        same = np.stack([rows == self.base.image_row(name) for name in query.content_hashes])
+        bits = np.bitwise_count(query.perceptual_hashes[:, None] ^ self.base.perceptual[rows][None, :])
+        leaks = same | (bits.astype(np.int64) <= self.config.near_duplicate_bits)
+        if self.config.image_max_similarity is not None:
+            leaks |= similarity > self.config.image_max_similarity
+        return leaks

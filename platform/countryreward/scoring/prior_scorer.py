@@ -1,0 +1,121 @@
+"""A Scorer from retrieval alone: the prior of CC-RAG as a verdict, with the past ads that speak for it."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from countryreward.data.images import ImageRefused, decode, inspect
+from countryreward.errors import UserError
+from countryreward.retrieval.encoders import load_image_encoder, load_text_encoder
+from countryreward.retrieval.knowledge_base import EntryEvidence, KnowledgeBase, MarketBase
+from countryreward.retrieval.prior import Prior, PriorRetriever
+from countryreward.retrieval.search import Query
+from countryreward.retrieval.text import product_text
+from countryreward.scoring.config import PriorScorerConfig
+from countryreward.scoring.contracts import Evidence, PairRequest, PastAd, Product, Verdict
+
+
+class PriorScorer:
+    """`PriorScorer("runs/demo/knowledge_base").compare(product, image_a, image_b, ["KR", "BR"])`.
+
+    Loads the encoders that the knowledge base names. Raises `UserError` for a missing or altered base, an unknown market, an
+    image that cannot be read.
+    """
+
+    def __init__(self, knowledge_base: str | Path, config: PriorScorerConfig | None = None) -> None:
+        self.config = config or PriorScorerConfig()
+        self.base = KnowledgeBase.open(knowledge_base)
+        names = self.base.manifest.config["encoder_names"]
+        self.text_encoder, self.image_encoder = load_text_encoder(names["text"]), load_image_encoder(names["image"])
+        made_by = self.base.manifest.config["encoders"]
+        mine = {"text": self.text_encoder.fingerprint, "image": self.image_encoder.fingerprint}
+        if mine != made_by:
+            raise UserError(f"knowledge_base: built with encoders {made_by}, these are {mine}; rebuild it or restore the encoders")
+        self.retriever = PriorRetriever(self.base, self.config.retrieval)
+
+    def compare(self, product: Product, image_a: bytes, image_b: bytes, markets: Sequence[str]) -> list[Verdict]:
+        """One pair in several markets."""
+        return self.score([PairRequest(product=product, image_a=image_a, image_b=image_b, market=market) for market in markets])
+
+    def score(self, requests: Sequence[PairRequest]) -> list[Verdict]:
+        """See `Scorer.score`. Each text and each image is encoded once per call."""
+        markets = [request.market_code() for request in requests]
+        images = list(dict.fromkeys(image for request in requests for image in (request.image_a, request.image_b)))
+        texts = list(dict.fromkeys(_text(request.product) for request in requests))
+        if not requests:
+            return []
+        facts = dict(zip(images, [self._inspect(image) for image in images], strict=True))
+        limits = {"max_bytes": self.config.max_bytes, "max_pixels": self.config.max_pixels}
+        image_vectors = self.image_encoder.encode([decode(image, **limits) for image in images])
+        vector_of = dict(zip(images, image_vectors, strict=True))
+        text_of = dict(zip(texts, self.text_encoder.encode(texts), strict=True))
+        verdicts = []
+        for request, market in zip(requests, markets, strict=True):
+            pair = (request.image_a, request.image_b)
+            query = Query(
+                market=market,
+                text=text_of[_text(request.product)],
+                images=np.stack([vector_of[image] for image in pair]),
+                content_hashes=[facts[image].content_hash for image in pair],
+                perceptual_hashes=np.array([int(facts[image].perceptual_hash, 16) for image in pair], dtype=np.uint64),
+                product_id=request.product.product_id,
+                as_of=request.as_of,
+            )
+            verdicts.append(self._verdict(query, self.retriever.priors(query, [(0, 1)])[0]))
+        return verdicts
+
+    def _inspect(self, image: bytes):
+        try:
+            return inspect(image, max_bytes=self.config.max_bytes, max_pixels=self.config.max_pixels)
+        except ImageRefused as refused:
+            raise UserError(f"image: {refused}; give a whole PNG, JPEG or WEBP file") from None
+
+    def _verdict(self, query: Query, prior: Prior) -> Verdict:
+        probability = 1 / (1 + math.exp(-prior.log_odds))
+        abstains = prior.letter is None or abs(probability - 0.5) < self.config.abstain_below
+        return Verdict(
+            market=query.market,
+            probability=probability,
+            calibrated_probability=None,
+            choice=None if abstains else prior.letter,
+            log_odds=prior.log_odds,
+            evidence=tuple(self._evidence(query, prior)),
+            model_version=None,
+            knowledge_base_version=self.base.version,
+        )
+
+    def _evidence(self, query: Query, prior: Prior) -> list[Evidence]:
+        market = self.base.market(query.market)
+        if market is None or prior.n == 0:
+            return []
+        known = market.evidence(query.as_of)
+        total = prior.weights.sum()
+        return [
+            Evidence(
+                like_a=self._past_ad(market, known, int(prior.entries_a[i]), float(prior.similarity_a[i])),
+                like_b=self._past_ad(market, known, int(prior.entries_b[i]), float(prior.similarity_b[i])),
+                weight=float(prior.weights[i] / total),
+                vote=float(prior.votes[i]),
+            )
+            for i in range(prior.n)
+        ]
+
+    def _past_ad(self, market: MarketBase, known: EntryEvidence, entry: int, similarity: float) -> PastAd:
+        product = self.base.products.iloc[market.product_row[entry]]
+        impressions = known.impressions[entry]
+        return PastAd(
+            creative_id=str(market.creative_id[entry]),
+            product_id=str(product["product_id"]),
+            title=str(product["title"]),
+            similarity=similarity,
+            lift=float(known.lift[entry]),
+            value=float(known.value[entry]),
+            impressions=None if np.isnan(impressions) else int(impressions),
+            image_row=int(market.image_row[entry]),
+        )
+
+
+def _text(product: Product) -> str:
+    return product_text(product.title, product.category, product.attributes, product.tags)

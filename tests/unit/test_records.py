@@ -1,0 +1,198 @@
+"""Labels, drops, orientation and splits: method.md, evidence behind a label."""
+
+import datetime as dt
+
+import pandas as pd
+import pytest
+from countryreward.data.check import check, describe, discordant_share
+from countryreward.data.config import RecordsConfig, SplitConfig
+from countryreward.data.records import Dataset, build_records
+from countryreward.data.splits import unit_split
+from countryreward.errors import UserError
+
+from tests.unit.conftest import observations
+
+
+def counts(creative: str, market: str, clicks: int, impressions: int = 10_000, month: int = 1) -> dict:
+    return {
+        "creative_id": creative, "market": market, "kind": "counts", "impressions": impressions, "clicks": clicks,
+        "period_start": dt.date(2026, month, 1), "period_end": dt.date(2026, month, 28),
+    }  # fmt: skip
+
+
+def dataset(creatives: list[tuple[str, str, str]], rows: list[dict], listed: list[tuple[str, str, str, str]] | None = None) -> Dataset:
+    """creatives: (creative_id, product_id, content_hash)."""
+    return Dataset(
+        products=pd.DataFrame({"product_id": sorted({product for _, product, _ in creatives})}),
+        creatives=pd.DataFrame(creatives, columns=["creative_id", "product_id", "content_hash"]),
+        observations=observations(rows),
+        listed_pairs=pd.DataFrame(listed, columns=["product_id", "creative_1", "creative_2", "market"]) if listed else None,
+    )
+
+
+TWO = [("c1", "p", "h1"), ("c2", "p", "h2")]
+AS_GIVEN = RecordsConfig(orientation="as_given", min_impressions=100)
+
+
+def test_label_soft_label_and_ids():
+    built = build_records(dataset(TWO, [counts("c1", "KR", 300), counts("c2", "KR", 200), counts("c1", "BR", 100), counts("c2", "BR", 300)]), AS_GIVEN)
+    frame = built.frame.set_index("market")
+    assert frame["label"].to_dict() == {"KR": 1, "BR": 0}
+    assert frame.loc["KR", "value_a"] == 0.03
+    assert frame.loc["KR", "soft_label"] > 0.9 > 0.1 > frame.loc["BR", "soft_label"]
+    assert frame["pair_id"].nunique() == 1  # free of market
+    assert frame["record_id"].nunique() == 2
+    assert discordant_share(built.frame) == 1.0
+    assert built.counts["pairs"] == {"input": 2, "records": 2, "dropped": 0, "quarantined": 0, "dropped_by_reason": {}}
+
+
+def test_periods_are_pooled_before_labelling():
+    rows = [counts("c1", "KR", 10, 1_000), counts("c1", "KR", 10, 9_000, month=2), counts("c2", "KR", 30), counts("c2", "KR", 5, month=2)]
+    frame = build_records(dataset(TWO, rows), AS_GIVEN).frame
+    assert frame["value_a"].tolist() == [20 / 10_000]
+    assert frame["value_b"].tolist() == [35 / 20_000]
+    assert frame["impressions_a"].tolist() == [10_000]
+
+
+def test_ties_few_impressions_and_missing_common_evidence_are_dropped_with_a_reason():
+    creatives = [(f"{p}{c}", p, f"h-{p}{c}") for p in ("tie", "few", "mix", "ok") for c in "12"]
+    rows = [
+        counts("tie1", "KR", 10, 1_000), counts("tie2", "KR", 20, 2_000),
+        counts("few1", "KR", 10, 99), counts("few2", "KR", 30),
+        {"creative_id": "mix1", "market": "KR", "kind": "orders", "orders": 4.0},
+        {"creative_id": "mix2", "market": "KR", "kind": "score", "score": 4.0},
+        counts("ok1", "KR", 10), counts("ok2", "KR", 30), counts("ok1", "FR", 10),
+    ]  # fmt: skip
+    built = build_records(dataset(creatives, rows), AS_GIVEN)
+    assert built.counts["pairs"]["dropped_by_reason"] == {"tie": 1, "below_min_impressions": 1, "no_common_evidence": 1}
+    assert built.counts["pairs"]["input"] == 4
+    assert built.frame["product_id"].tolist() == ["ok"]
+
+
+def test_orders_assume_equal_exposure_and_have_no_soft_label():
+    rows = [{"creative_id": name, "market": "DE", "kind": "orders", "orders": float(n)} for name, n in (("c1", 5), ("c2", 3))]
+    row = build_records(dataset(TWO, rows), AS_GIVEN).frame.iloc[0]
+    assert row["label"] == 1
+    assert row["equal_exposure_assumed"]
+    assert pd.isna(row["soft_label"])
+    assert pd.isna(row["impressions_a"])
+
+
+def test_the_most_informative_common_kind_decides():
+    rows = [
+        counts("c1", "KR", 300), counts("c2", "KR", 100),
+        *({"creative_id": name, "market": "KR", "kind": "orders", "orders": float(n)} for name, n in (("c1", 1), ("c2", 9))),
+    ]  # fmt: skip
+    row = build_records(dataset(TWO, rows), AS_GIVEN).frame.iloc[0]
+    assert (row["kind"], row["label"]) == ("counts", 1)
+
+
+def test_scores_are_averaged_by_their_number_of_ratings():
+    rows = [
+        {"creative_id": "c1", "market": "US", "kind": "score", "score": 2.0, "score_n": 30},
+        {"creative_id": "c1", "market": "US", "kind": "score", "score": 5.0, "score_n": 10},
+        {"creative_id": "c2", "market": "US", "kind": "score", "score": 3.0},
+    ]
+    row = build_records(dataset(TWO, rows), AS_GIVEN).frame.iloc[0]
+    assert row["value_a"] == (2 * 30 + 5 * 10) / 40
+    assert row["label"] == 0
+
+
+def test_creatives_with_equal_bytes_are_one_image():
+    creatives = [("c1", "p", "h1"), ("c2", "p", "h2"), ("c3", "p", "h1")]
+    rows = [counts("c1", "KR", 100), counts("c2", "KR", 200), counts("c3", "KR", 500)]
+    frame = build_records(dataset(creatives, rows), AS_GIVEN).frame
+    assert frame["creative_a"].tolist() == ["c1"]
+    assert frame["value_a"].tolist() == [600 / 20_000]
+
+
+def test_hashed_orientation_is_one_for_both_orders_and_all_markets_and_balanced():
+    creatives = [(f"p{i}-{c}", f"p{i}", f"h{i}{c}") for i in range(200) for c in "12"]
+    rows = [counts(f"p{i}-{c}", market, 100 + int(c)) for i in range(200) for c in "12" for market in ("KR", "BR")]
+    listed = [(f"p{i}", f"p{i}-1", f"p{i}-2", market) for i in range(200) for market in ("KR", "BR")]
+    turned = [(product, two, one, market) for product, one, two, market in listed]
+    config = RecordsConfig(min_impressions=0)
+    frames = [build_records(dataset(creatives, rows, pairs), config).frame for pairs in (None, listed, turned)]
+    pd.testing.assert_frame_equal(frames[0], frames[1])
+    pd.testing.assert_frame_equal(frames[0], frames[2])
+    assert (frames[0].groupby("pair_id")["creative_a"].nunique() == 1).all()
+    assert 0.4 < frames[0]["label"].mean() < 0.6  # creative 2 always wins, and is A about half of the time
+    reseeded = build_records(dataset(creatives, rows), RecordsConfig(min_impressions=0, orientation_seed=1)).frame
+    assert (reseeded["creative_a"].to_numpy() != frames[0]["creative_a"].to_numpy()).any()
+
+
+def test_paper_reading_keeps_the_given_order_and_hard_labels():
+    creatives, rows = TWO, [counts("c1", "KR", 100), counts("c2", "KR", 200)]
+    turned = [("p", "c2", "c1", "KR")]
+    row = build_records(dataset(creatives, rows, turned), RecordsConfig(reading="paper")).frame.iloc[0]
+    assert (row["creative_a"], row["label"]) == ("c2", 1)
+    assert pd.isna(row["soft_label"])
+
+
+def test_listed_pairs_only_and_repeats_are_counted():
+    creatives = [(f"c{i}", "p", f"h{i}") for i in (1, 2, 3)]
+    rows = [counts(f"c{i}", "KR", 100 * i) for i in (1, 2, 3)]
+    listed = [("p", "c1", "c2", "KR"), ("p", "c2", "c1", "KR"), ("p", "c1", "c3", "FR")]
+    built = build_records(dataset(creatives, rows, listed), AS_GIVEN)
+    assert built.counts["pairs"]["dropped_by_reason"] == {"repeated_pair": 1, "no_common_evidence": 1}
+    assert built.counts["pairs"]["input"] == 3 == built.counts["pairs"]["records"] + 2
+
+
+def test_a_product_is_in_one_split_and_adding_products_moves_none():
+    config = SplitConfig(validation=0.2, test=0.3)
+    splits = [unit_split(f"p{i}", config) for i in range(5000)]
+    shares = {name: splits.count(name) / 5000 for name in ("train", "validation", "test")}
+    assert shares == pytest.approx({"train": 0.5, "validation": 0.2, "test": 0.3}, abs=0.03)
+    assert unit_split("p7", config) == splits[7]
+
+
+def test_split_by_image_drops_the_pairs_that_cross():
+    creatives = [(f"p{i}-{c}", f"p{i}", f"h{(i + c) % 40}") for i in range(40) for c in (0, 1, 2)]
+    rows = [counts(name, "KR", 100 + 7 * n) for n, (name, _, _) in enumerate(creatives)]
+    config = RecordsConfig(split=SplitConfig(by="image", validation=0.2, test=0.3))
+    built = build_records(dataset(creatives, rows), config)
+    units = built.units.set_index("unit")["split"]
+    assert built.counts["pairs"]["dropped_by_reason"]["crosses_split"] > 0
+    assert (built.frame["hash_a"].map(units) == built.frame["split"]).all()
+    assert (built.frame["hash_b"].map(units) == built.frame["split"]).all()
+
+
+def test_split_by_time():
+    rows = [counts(c, "KR", n + month, month=month) for c, n in (("c1", 100), ("c2", 200)) for month in (1, 2, 3, 4)]
+    rows += [{**counts("c1", "KR", 1), "period_start": dt.date(2026, 2, 15), "period_end": dt.date(2026, 3, 15)}]
+    rows += [{**counts("c1", "KR", 1), "period_start": None, "period_end": None}]
+    split = SplitConfig(by="time", train_until="2026-02-28", validation_until="2026-03-31")
+    built = build_records(dataset(TWO, rows), RecordsConfig(orientation="as_given", split=split))
+    frame = built.frame.set_index("split")
+    assert frame["impressions_a"].to_dict() == {"train": 20_000, "validation": 10_000, "test": 10_000}
+    assert frame["as_of"].to_dict() == {
+        "train": dt.date(2026, 2, 28), "validation": dt.date(2026, 2, 28), "test": dt.date(2026, 3, 31)
+    }  # fmt: skip
+    assert built.counts["observations"]["dropped_by_reason"] == {"straddles_window": 1, "undated": 1}
+    assert frame["record_id"].nunique() == 3
+    assert frame["pair_id"].nunique() == 1
+
+
+def test_bad_options_are_named():
+    with pytest.raises(UserError, match=r"split\.train_until"):
+        SplitConfig(by="time")
+    with pytest.raises(UserError, match="sum to less than 1"):
+        SplitConfig(validation=0.5, test=0.5)
+    rows = [counts("c1", "KR", 1), counts("c2", "KR", 2)]
+    wrong = SplitConfig(by="time", train_until="01.02.2026", validation_until="2026-03-01")
+    with pytest.raises(UserError, match="'01.02.2026' is not a date"):
+        build_records(dataset(TWO, rows), RecordsConfig(split=wrong))
+
+
+def test_data_check_says_what_can_be_shown():
+    creatives = [(f"p{i}-{c}", f"p{i}", f"h{i % 50}{c}") for i in range(100) for c in "12"]
+    rows = [counts(f"p{i}-{c}", market, 50 + (i * int(c)) % 90) for i in range(100) for c in "12" for market in ("KR", "BR")]
+    data = dataset(creatives, rows)
+    facts = check(data, build_records(data, RecordsConfig()))
+    assert 0.5 < facts["noise_ceiling"] <= 1
+    effect = facts["minimum_detectable_effect"]
+    assert 0 < effect["independent"] < effect["clustered"] < 0.5
+    assert any("split.by to image" in text for text in facts["warnings"])
+    text = describe(facts)
+    assert "noise ceiling" in text
+    assert "discordant share" in text
