@@ -51,7 +51,7 @@ VI U.S. Virgin Islander; VN Vietnamese; VU Vanuatuan; WF Wallisian and Futunan; 
 ZA South African; ZM Zambian; ZW Zimbabwean
 """
 
-# Adjectives a prompt may use instead, and shared ones: a code may stand behind several, an adjective behind several codes.
+# Adjectives a prompt may use instead, and shared ones: one adjective may mean several codes.
 _OTHER_ADJECTIVES = """
 AE UAE; AE Emirian; AG Antiguan; AR Argentinian; AR Argentinean; BA Herzegovinian; BB Bajan; BF Burkinabé;
 BL Barthélemois; CY Cypriote; DO Dominican Republic; EH Western Saharan; FJ Fiji; FO Faeroese; GB UK; GB English;
@@ -77,9 +77,10 @@ VI US Virgin Islands; VI United States Virgin Islands; VN Vietnam; ZA RSA; CN Ma
 
 # Preferred over pycountry's name, which is inverted or official there.
 _SHORT_NAMES = {
-    "BN": "Brunei", "BQ": "Caribbean Netherlands", "CC": "Cocos Islands", "CD": "Democratic Republic of the Congo", "CG": "Republic of the Congo", "FK": "Falkland Islands",
-    "FM": "Micronesia", "MF": "Saint Martin", "PS": "Palestine", "RU": "Russia", "SH": "Saint Helena",
-    "SX": "Sint Maarten", "VA": "Vatican City", "VG": "British Virgin Islands", "VI": "U.S. Virgin Islands",
+    "BN": "Brunei", "BQ": "Caribbean Netherlands", "CC": "Cocos Islands", "CD": "Democratic Republic of the Congo",
+    "CG": "Republic of the Congo", "FK": "Falkland Islands", "FM": "Micronesia", "MF": "Saint Martin",
+    "PS": "Palestine", "RU": "Russia", "SH": "Saint Helena", "SX": "Sint Maarten", "VA": "Vatican City",
+    "VG": "British Virgin Islands", "VI": "U.S. Virgin Islands",
 }  # fmt: skip
 
 # Also common English words: only a capital letter makes them a country ("nail polish market" names none).
@@ -173,7 +174,7 @@ def _longest_suffix(words: list[str]) -> tuple[int, set[str]]:
         phrase = words[-length:]
         if not any(letter.isalnum() for letter in phrase[0]):
             continue  # "/ Japanese": the joining sign is no part of the name
-        if any(word[-1] in ".,;:!?)\"”" and not _ABBREVIATION.fullmatch(word) for word in phrase):
+        if any(word[-1] in '.,;:!?)"”' and not _ABBREVIATION.fullmatch(word) for word in phrase):
             continue  # a sentence or a list ends inside the phrase
         plain = _plain(" ".join(phrase).strip("(\"“'<"))
         codes = _phrases().get(plain)
@@ -185,7 +186,9 @@ def _longest_suffix(words: list[str]) -> tuple[int, set[str]]:
 
 def _check(code: str, field: str = "market") -> None:
     if code not in _table(_ADJECTIVES):
-        raise UserError(f"{field}: {code!r} is not an ISO 3166-1 alpha-2 code; write one such as KR, or use markets.parse")
+        raise UserError(
+            f"{field}: {code!r} is not an ISO 3166-1 alpha-2 code; write one such as KR, or use markets.parse"
+        )
 
 
 def _plain(text: str) -> str:
@@ -239,7 +242,7 @@ def _adjectives() -> dict[str, frozenset[str]]:
 
 @functools.cache
 def _phrases() -> dict[str, frozenset[str]]:
-    """Plain adjective or country name -> codes, for the words before "market"; bare codes but US, UK, UAE are no names."""
+    """Plain adjective or country name -> codes, for the words before "market"; bare codes are no names."""
     names = {text: frozenset({code}) for text, code in _spellings().items() if len(text) > 3}
     for shared in ("korea", "congo"):
         names[shared] = frozenset({"korea": ("KR", "KP"), "congo": ("CG", "CD")}[shared])

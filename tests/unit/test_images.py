@@ -13,13 +13,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
-from pyarrow import fs
-
 from countryreward.data import image_source
 from countryreward.data.config import ImagesConfig
 from countryreward.data.images import ImageRefused, ImageSource, ImageTable, ImageWriter, decode, inspect
 from countryreward.errors import UserError
+from PIL import Image
+from pyarrow import fs
 
 CAPS: dict[str, Any] = {"max_bytes": 2**20, "max_pixels": 1_000_000}
 
@@ -38,11 +37,22 @@ def bomb_png(width: int, height: int) -> bytes:
         return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(b"\0" * 1000))
+        + chunk(b"IEND", b"")
+    )
 
 
 def bomb_webp(width: int, height: int) -> bytes:
-    body = b"VP8X" + struct.pack("<I", 10) + b"\x02\0\0\0" + (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
+    body = (
+        b"VP8X"
+        + struct.pack("<I", 10)
+        + b"\x02\0\0\0"
+        + (width - 1).to_bytes(3, "little")
+        + (height - 1).to_bytes(3, "little")
+    )
     return b"RIFF" + struct.pack("<I", len(body) + 4) + b"WEBP" + body
 
 
@@ -130,9 +140,7 @@ def test_decode_takes_the_first_frame_and_keeps_16_bit_grey() -> None:
     buffer = io.BytesIO()
     frames = [Image.new("RGB", (4, 4), color) for color in ("red", "blue")]
     frames[0].save(buffer, "WEBP", save_all=True, append_images=frames[1:], lossless=True)
-    assert decode(buffer.getvalue(), **CAPS).getpixel((0, 0)) == (254, 0, 0) or decode(buffer.getvalue(), **CAPS).getpixel(
-        (0, 0)
-    ) == (255, 0, 0)
+    assert decode(buffer.getvalue(), **CAPS).getpixel((0, 0)) == (255, 0, 0)
 
     buffer = io.BytesIO()
     Image.fromarray(np.full((4, 4), 32_896, np.uint16)).save(buffer, "PNG")
@@ -167,9 +175,11 @@ def test_folder_source_never_leaves_its_root(root: Path) -> None:
     assert source.read((root / "sub" / "b c.png").as_uri()) == b"B"
     assert source.read("in.png") == b"A"
     for uri in (
-        "../secret.png", "sub/../../secret.png", str(root.parent / "secret.png"), "/etc/passwd", "file:///etc/passwd", "out.png",
+        "../secret.png", "sub/../../secret.png", str(root.parent / "secret.png"), "/etc/passwd",
+        "file:///etc/passwd", "out.png",
         "up/secret.png", "http://example.com/a.png", "https://example.com/a.png", "HTTP://example.com/a.png",
-        "ftp://example.com/a.png", "s3://bucket/a.png", "gs://bucket/a.png", "data:image/png;base64,AAAA", "a.png\0.jpg",
+        "ftp://example.com/a.png", "s3://bucket/a.png", "gs://bucket/a.png", "data:image/png;base64,AAAA",
+        "a.png\0.jpg",
     ):  # fmt: skip
         assert reason_of(source, uri) == "forbidden_uri", uri
     for uri in ("none.png", "sub", ".", "pipe.png", "x" * 5000):
@@ -241,7 +251,14 @@ def test_cloud_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert inside.read("a.png") == inside.read("s3://shop/ads/a.png") == b"A"
     assert inside.locate("a.png") == "s3://shop/ads/a.png"
     assert reason_of(inside, "none.png") == "missing_image"
-    for uri in ("../b.png", "/b.png", "s3://shop/b.png", "s3://shop/ads/../b.png", "gs://shop/ads/a.png", "http://shop/ads/a.png"):
+    for uri in (
+        "../b.png",
+        "/b.png",
+        "s3://shop/b.png",
+        "s3://shop/ads/../b.png",
+        "gs://shop/ads/a.png",
+        "http://shop/ads/a.png",
+    ):
         assert reason_of(inside, uri) == "forbidden_uri"
 
     allowed = ImageSource(ImagesConfig(allowed_schemes=["s3"], max_bytes=10))

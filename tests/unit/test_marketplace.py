@@ -28,7 +28,7 @@ from countryreward.data.marketplace.taste import (
 from countryreward.data.marketplace.vocabulary import CLUTTERS, COLOURS, LIGHTINGS, PALETTES, SCENES, TEXTS, Spec
 from countryreward.data.marketplace.wording import spec_to_design
 from countryreward.errors import UserError
-from scipy.stats import norm, spearmanr
+from scipy.stats import norm
 
 MUG = ProductLook(category="mug", colour="RED")
 SMALL = MarketplaceConfig(products=6, markets=["KR", "US", "DE"], image_px=64, image_format="mixed")
@@ -43,8 +43,9 @@ def level_statistics(marketplace: Marketplace) -> dict[str, float]:
     """Pairs within product x market, periods pooled. q: probability that the observed label is A, given the truth."""
     config = marketplace.config
     shape = (config.products, config.creatives_per_product, len(config.markets))
-    pooled = marketplace.observations.groupby(["creative_id", "market"], sort=False)[["impressions", "clicks"]].sum()
-    shown, clicks = (pooled[name].to_numpy().reshape(shape) for name in ("impressions", "clicks"))
+    rows = marketplace.observations
+    shown = rows["impressions"].to_numpy().reshape(*shape, -1).sum(axis=3)
+    clicks = rows["clicks"].to_numpy().reshape(*shape, -1).sum(axis=3)
     truth = marketplace.truth["ctr"].to_numpy().reshape(shape)
     first, second = map(list, zip(*combinations(range(shape[1]), 2), strict=True))
     variance = truth * (1 - truth) / shown
@@ -74,7 +75,7 @@ def test_clean_level(levels: dict[str, dict[str, float]]) -> None:
 
 @pytest.mark.parametrize("seed", [0, 5])
 def test_real_noise_level_is_that_of_the_upworthy_tests(seed: int) -> None:
-    found = level_statistics(simulate(MarketplaceConfig(level="real-noise", products=300, seed=seed)))
+    found = level_statistics(simulate(MarketplaceConfig(level="real-noise", seed=seed)))
     assert found["mean_ctr"] == pytest.approx(0.016, rel=0.05)
     assert found["ratio"] - 1 == pytest.approx(0.26, rel=0.05)
     assert found["impressions"] == pytest.approx(3100, rel=0.05)
@@ -91,14 +92,16 @@ def test_hard_level_is_harder(levels: dict[str, dict[str, float]]) -> None:
 
 def test_frames() -> None:
     marketplace = simulate(replace(SMALL, periods=2, first_month="2024-01"))
-    assert len(marketplace.products), len(marketplace.creatives) == (6, 24)
+    assert (len(marketplace.products), len(marketplace.creatives)) == (6, 24)
     assert len(marketplace.observations) == 24 * 3 * 2
     assert len(marketplace.truth) == 24 * 3
-    assert marketplace.truth["ctr"].between(0, 1, inclusive="neither").all()
-    assert (marketplace.observations["clicks"] <= marketplace.observations["impressions"]).all()
-    months = marketplace.observations[["period_start", "period_end"]].drop_duplicates().to_numpy().tolist()
-    assert months == [[date(2024, 1, 1), date(2024, 1, 31)], [date(2024, 2, 1), date(2024, 2, 29)]]
-    assert marketplace.truth["ctr"].mean() == pytest.approx(0.03)
+    truth = marketplace.truth["ctr"].to_numpy()
+    assert 0 < truth.min() < truth.max() < 1
+    assert truth.mean() == pytest.approx(0.03)
+    rows = marketplace.observations
+    assert (rows["clicks"].to_numpy() <= rows["impressions"].to_numpy()).all()
+    months = set(zip(rows["period_start"], rows["period_end"], strict=True))
+    assert months == {(date(2024, 1, 1), date(2024, 1, 31)), (date(2024, 2, 1), date(2024, 2, 29))}
 
 
 def test_coverage_leaves_cells_unobserved_but_true() -> None:
@@ -117,10 +120,10 @@ def test_world_and_data_vary_independently() -> None:
 
 
 def test_titles_vary_and_are_not_all_ascii() -> None:
-    titles = simulate(MarketplaceConfig(products=300)).products["title"]
-    assert titles.nunique() > 250
-    assert titles.str.split().str.len().min() >= 3
-    assert 0.05 < 1 - titles.map(str.isascii).mean() < 0.7
+    titles = simulate(MarketplaceConfig(products=300)).products["title"].tolist()
+    assert len(set(titles)) > 250
+    assert min(len(title.split()) for title in titles) >= 3
+    assert 0.05 < np.mean([not title.isascii() for title in titles]) < 0.7
 
 
 def test_same_seed_same_bytes(tmp_path: Path) -> None:
@@ -154,7 +157,7 @@ def test_export_reads_back(tmp_path: Path) -> None:
         "clicks",
         "source",
     ]
-    assert observations["period_end"][0] == "2025-01-31"
+    assert observations["period_end"].tolist()[0] == "2025-01-31"
     assert pd.read_parquet(tmp_path / "truth.parquet").columns.tolist() == ["creative_id", "market", "ctr"]
     suffixes = {path.suffix: path for path in (tmp_path / "images").iterdir()}
     assert suffixes[".png"].read_bytes().startswith(b"\x89PNG")
@@ -234,7 +237,8 @@ def test_palettes_are_as_colourful_as_they_say() -> None:
         measured.append(
             np.hypot(red_green.std(), yellow_blue.std()) + 0.3 * np.hypot(red_green.mean(), yellow_blue.mean())
         )
-    assert spearmanr(measured, [palette.colourfulness for palette in PALETTES.values()]).statistic > 0.9
+    ranks = np.argsort(np.argsort(measured))  # PALETTES is in the order of its nominal scale
+    assert np.corrcoef(ranks, np.arange(len(PALETTES)))[0, 1] > 0.9
 
 
 def test_variants_differ_by_colour_alone() -> None:

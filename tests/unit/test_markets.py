@@ -5,7 +5,6 @@ import sys
 
 import pycountry
 import pytest
-
 from countryreward import markets
 from countryreward.errors import UserError
 
@@ -15,7 +14,8 @@ CODES = sorted(country.alpha_2 for country in pycountry.countries)
 @pytest.mark.parametrize(
     ("text", "code"),
     [
-        ("KR", "KR"), (" kr ", "KR"), ("kor", "KR"), ("Korea", "KR"), ("South Korea", "KR"), ("Korea, Republic of", "KR"),
+        ("KR", "KR"), (" kr ", "KR"), ("kor", "KR"), ("Korea", "KR"), ("South Korea", "KR"),
+        ("Korea, Republic of", "KR"),
         ("Republic of Korea", "KR"), ("north korea", "KP"), ("UK", "GB"), ("United Kingdom", "GB"), ("EIRE", "IE"),
         ("USA", "US"), ("U.S.A.", "US"), ("united states", "US"), ("Russia", "RU"), ("Türkiye", "TR"), ("Turkey", "TR"),
         ("Trinidad & Tobago", "TT"), ("Ivory Coast", "CI"), ("ALAND ISLANDS", "AX"), ("Czech Republic", "CZ"),
@@ -39,6 +39,7 @@ def test_every_country_has_name_and_adjective_that_lead_back_to_it() -> None:
     assert len(CODES) == 249
     for code in CODES:
         country = pycountry.countries.get(alpha_2=code)
+        assert country is not None
         for spelling in (code.lower(), country.alpha_3, country.name, country.name.upper(), markets.name(code)):
             assert markets.parse(spelling) == code
         assert code in markets.named_in(markets.adjective(code))
@@ -95,5 +96,5 @@ def test_named_in(text: str, codes: set[str]) -> None:
 
 
 def test_importing_does_not_load_pycountry() -> None:
-    code = "import sys, countryreward.markets as m; assert m.adjective('KR') == 'Korean'; print('pycountry' in sys.modules)"
+    code = "import sys, countryreward.markets as m; m.adjective('KR'); print('pycountry' in sys.modules)"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "False"

@@ -92,7 +92,7 @@ class Draft:
     counts: dict[str, Any] = field(default_factory=dict)
 
 
-def sha256_file(path: Path) -> str:
+def sha256_file(path: str | Path) -> str:
     """SHA-256 of a file's bytes, hex."""
     with open(path, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -1,11 +1,22 @@
 """Configs of the data room. Standard library only, so that `--help` is quick."""
 
+import os
+import re
 from dataclasses import dataclass, field
 from typing import Literal
 
 from countryreward.errors import UserError
 
 Reading = Literal["paper", "repaired"]
+
+
+def expand(path: str, field_name: str) -> str:
+    """Fill in environment variables ($NAME, ${NAME}) of a configured path. Raises `UserError` for one that is not set."""
+    expanded = os.path.expandvars(path)
+    unset = re.search(r"\$\{?(\w+)", expanded)
+    if unset:
+        raise UserError(f"{field_name}: {path!r} names the environment variable {unset[1]}, which is not set; export it, or write the path")
+    return expanded
 
 
 @dataclass(kw_only=True)
@@ -25,6 +36,9 @@ class ImagesConfig:
     workers: int = 4
     """Threads that read and decode."""
 
+    def __post_init__(self) -> None:
+        self.root = expand(self.root, "images.root")
+
 
 @dataclass(kw_only=True)
 class TableSource:
@@ -36,6 +50,9 @@ class TableSource:
     """Our column name -> the file's, for columns named differently."""
     constants: dict[str, str] = field(default_factory=dict)
     """Our column name -> one value for every row."""
+
+    def __post_init__(self) -> None:
+        self.path = expand(self.path, "path")
 
 
 @dataclass(kw_only=True)

@@ -14,7 +14,8 @@ LABELS: dict[str, str] = {
 """Field -> the label in front of it in the written form, in the written order."""
 
 _NAMES = r"(foreground|background|colou?r[ _]tone|lighting)"
-_HEAD = re.compile(  # plain, **Label:** or **Label**:, after an optional list mark; full-width colons occur in model output
+# plain, **Label:** or **Label**:, after an optional list mark; full-width colons occur in what models write
+_HEAD = re.compile(
     rf"^\s*(?:[-#>]+\s*|\d+[.)]\s*)?(?:\*\*{_NAMES}\s*[:：]\s*\*\*|\*\*{_NAMES}\*\*\s*[:：]|{_NAMES}\s*[:：])\s*(.*)$",
     re.IGNORECASE,
 )

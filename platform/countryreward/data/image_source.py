@@ -42,7 +42,9 @@ class ImageSource:
             self._open_local(Path(config.root))
 
     def read(self, uri: str) -> bytes:
-        """The bytes behind a URI. Raises `ImageRefused`: forbidden_uri, missing_image, image_too_large, undecodable_image."""
+        """The bytes behind a URI. Raises `ImageRefused`: forbidden_uri, missing_image, image_too_large or
+        undecodable_image (a damaged archive).
+        """
         scheme = _scheme(uri)
         if "\0" in uri or (scheme and scheme not in (*CLOUD_SCHEMES, "file")):
             raise ImageRefused("forbidden_uri", uri)
@@ -56,7 +58,9 @@ class ImageSource:
             return self._read_member(path, uri)
         if self._folder:
             return self._read_file(path, uri)
-        raise UserError(f"images.root: is empty, but image_uri {uri!r} names a local file; set the folder the images are in")
+        raise UserError(
+            f"images.root: is empty, but image_uri {uri!r} names a local file; set the folder the images are in"
+        )
 
     def locate(self, uri: str) -> str:
         """The URI under which `read_located` finds the same bytes without this source's root."""
@@ -74,7 +78,9 @@ class ImageSource:
         try:
             filesystem, path = fs.FileSystem.from_uri(root)
         except (OSError, ValueError) as error:
-            raise UserError(f"images.root: cannot open {root!r} ({error}); check the address and the credentials") from None
+            raise UserError(
+                f"images.root: cannot open {root!r} ({error}); check the address and the credentials"
+            ) from None
         self._cloud = (filesystem, path.rstrip("/"), root.partition("?")[0].rstrip("/"))
         parts = urlsplit(root)
         self._filesystems[_scheme(root), parts.netloc] = filesystem
@@ -161,7 +167,9 @@ class ImageSource:
         except FileNotFoundError:
             raise ImageRefused("missing_image", uri) from None
         except OSError as error:  # not the row's fault: quarantining it would make the dataset depend on the network
-            raise UserError(f"images: cannot read {uri} ({error}); check the network and the credentials, then run again") from None
+            raise UserError(
+                f"images: cannot read {uri} ({error}); check the network and the credentials, then run again"
+            ) from None
 
     def _check_size(self, size: int) -> None:
         if size > self.max_bytes:

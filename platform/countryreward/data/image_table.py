@@ -24,7 +24,9 @@ _PART_BYTES = 256 * 2**20
 class ImageWriter:
     """Streams unique images into images/part-*.parquet; holds one row group in memory. Use as a context manager."""
 
-    def __init__(self, folder: Path, *, embed: bool, part_bytes: int = _PART_BYTES, group_bytes: int = _GROUP_BYTES) -> None:
+    def __init__(
+        self, folder: Path, *, embed: bool, part_bytes: int = _PART_BYTES, group_bytes: int = _GROUP_BYTES
+    ) -> None:
         self.folder = folder / FOLDER
         self.embed = embed
         self.part_bytes = part_bytes
@@ -40,7 +42,9 @@ class ImageWriter:
         self.folder.mkdir(parents=True, exist_ok=True)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if kind is None:
             self._flush()
             self._open()  # a dataset without images still has its first part
@@ -118,7 +122,7 @@ class ImageTable:
         return list(self._index())
 
     def bytes_of(self, content_hash: str) -> bytes:
-        """The file's bytes. Raises `UserError` for an unknown hash, and for a referenced file that is gone or altered."""
+        """The file's bytes. Raises `UserError` for an unknown hash, or a referenced file that is gone or altered."""
         found = self._index().get(content_hash)
         if found is None:
             raise UserError(f"content_hash: {content_hash!r} is not in {self.folder}; import the image first")
@@ -161,7 +165,9 @@ class ImageTable:
         try:
             data = read_located(uri, max_bytes=self.max_bytes)
         except ImageRefused as error:
-            raise UserError(f"image: {uri} cannot be read ({error}); put it back, or import with images.store: embed") from None
+            raise UserError(
+                f"image: {uri} cannot be read ({error}); put it back, or import with images.store: embed"
+            ) from None
         if hashlib.sha256(data).hexdigest() != content_hash:
             raise UserError(f"image: {uri} has changed since it was imported; import again, or use images.store: embed")
         return data

@@ -1,7 +1,7 @@
 """Quarantine: a bad row goes here with its reason and the job goes on. One mechanism for every stage.
 
-Dropping is something else: a dropped row is a good row that a rule leaves out (a tie, too few impressions); it is counted
-by reason but not kept here. At every stage input = kept + dropped + quarantined (`check_counts`).
+Dropping is something else: a dropped row is a good row that a rule leaves out (a tie, too few impressions); it is
+counted by reason but not kept here. At every stage input = kept + dropped + quarantined (`check_counts`).
 """
 
 import json
@@ -16,7 +16,7 @@ import pandas as pd
 REASONS: dict[str, str] = {
     "missing_value": "fill the named field in",
     "wrong_type": "write the named field in the type that docs/data.md gives for it",
-    "malformed_row": "CSV: as many cells as the header, quote cells that hold the delimiter; JSONL: one JSON object a line",
+    "malformed_row": "CSV: as many cells as the header, quotes around commas; JSONL: one JSON object a line",
     "duplicate_key": "keep one row per key; docs/data.md says what the key of each table is",
     "unknown_product": "add the product to the products table, or correct product_id",
     "unknown_creative": "add the creative to the creatives table, or correct creative_id",
@@ -66,7 +66,15 @@ class Quarantine:
         self.refusals: list[Refusal] = []
 
     def add(
-        self, *, table: str, row: int, reason: str, field: str, value: object = "", key: object = "", content: object = None
+        self,
+        *,
+        table: str,
+        row: int,
+        reason: str,
+        field: str,
+        value: object = "",
+        key: object = "",
+        content: object = None,
     ) -> None:
         """Quarantine one row. `reason` must be one of `REASONS`."""
         self.refusals.append(
@@ -91,7 +99,9 @@ class Quarantine:
     def write(self, folder: Path) -> None:
         """Write `quarantine.jsonl`, one row a line; an empty file says that nothing was refused."""
         lines = (json.dumps(asdict(refusal), ensure_ascii=False) for refusal in self.refusals)
-        (folder / "quarantine.jsonl").write_text("".join(line + "\n" for line in lines), encoding="utf-8", errors="replace")
+        (folder / "quarantine.jsonl").write_text(
+            "".join(line + "\n" for line in lines), encoding="utf-8", errors="replace"
+        )
 
 
 class RowChecks:
@@ -104,7 +114,7 @@ class RowChecks:
         self.quarantine = quarantine
         self.good = pd.Series(True, index=self.frame.index)
 
-    def refuse(self, bad: "pd.Series[bool]", reason: str, field: str, values: "pd.Series | None" = None) -> None:
+    def refuse(self, bad: pd.Series, reason: str, field: str, values: pd.Series | None = None) -> None:
         """Quarantine the rows of `bad` that passed every earlier check. `bad` is aligned with the frame's index.
 
         values: what was found, aligned too, where that says more than the row's own `field`.
@@ -116,7 +126,7 @@ class RowChecks:
         # A number that is missing is written as null: NaN is not JSON.
         rows = [
             {name: None if isinstance(cell, float) and cell != cell else cell for name, cell in row.items()}
-            for row in self.frame[newly].to_dict("records")
+            for row in self.frame.loc[newly].to_dict("records")
         ]
         for position, content in zip(self.frame.index[newly], rows, strict=True):
             found = content.get(field) if values is None else values[position]
@@ -133,10 +143,14 @@ class RowChecks:
 
     def kept(self) -> pd.DataFrame:
         """The rows that passed every check."""
-        return self.frame[self.good].reset_index(drop=True)
+        return self.frame.loc[self.good].reset_index(drop=True)
 
 
 def check_counts(counts: dict[str, Any], where: str, *, parts: Callable[[dict[str, Any]], int] | None = None) -> None:
     """Assert that a stage lost nothing: input = kept (or records) + dropped + quarantined."""
-    total = parts(counts) if parts else sum(int(counts.get(name, 0)) for name in ("kept", "records", "dropped", "quarantined"))
+    total = (
+        parts(counts)
+        if parts
+        else sum(int(counts.get(name, 0)) for name in ("kept", "records", "dropped", "quarantined"))
+    )
     assert counts["input"] == total, f"{where}: {counts['input']} rows came in, {total} are accounted for"

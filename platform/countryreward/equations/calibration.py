@@ -52,6 +52,7 @@ def debiased_calibration_error(rows: Floats, p: Floats, y: Floats) -> Floats:
 
     Kumar, Liang and Ma 2019, "Verified Uncertainty Calibration", whose published code (`normal_debiased_ce`) takes
     2 ECE - E[ECE*], where in ECE* each bin's mean y is redrawn from Normal(mean y_b, mean y_b (1 - mean y_b) / n_b).
+    For a perfectly calibrated judge that takes away 41 % of the bias, for a badly calibrated one there is none.
     They draw; the expectation of |Normal(g, s^2)| is a folded normal's mean, s sqrt(2/pi) exp(-g^2/2s^2) +
     g (1 - 2 Phi(-g/s)), so we write it down. Rows are taken as independent: markets of one item are not quite.
     """

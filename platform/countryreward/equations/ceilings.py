@@ -82,7 +82,7 @@ def market_blind_ceiling_sums(q: Floats, item: Ints, n_items: int) -> Sums:
 
 
 EXACT_BELOW_CLICKS = 50.0
-"""Below this many expected clicks on either side `label_probability` sums the two binomials instead of approximating."""
+"""Below this many expected clicks on either side `label_probability` sums both binomials, not approximates."""
 
 
 def label_probability(ctr_a: Floats, ctr_b: Floats, n_a: NDArray, n_b: NDArray) -> Floats:

@@ -65,7 +65,10 @@ def _markets(axis: "Axes", markets: tuple[MarketVerdict, ...]) -> None:
     for place, market in enumerate(markets):
         axis.barh(place, 100, left=-50, height=0.66, color=TRACK, zorder=1)
         if market.answer is None:
-            axis.text(0, place, "no evidence, no answer", ha="center", va="center", fontsize=8.5, color=QUIET)
+            ground = {"facecolor": TRACK, "edgecolor": "none", "pad": 1.0}
+            axis.text(
+                0, place, "no evidence, no answer", ha="center", va="center", fontsize=8.5, color=QUIET, bbox=ground
+            )
         else:
             sure = max(market.probability, 1 - market.probability)
             sign, colour = (-1, A_COLOUR) if market.answer == "A" else (1, B_COLOUR)

@@ -69,16 +69,19 @@ def _words(report: Mapping[str, Any], variant: str) -> dict[str, Any]:
         "tiles": [
             tile(
                 "discordant_ordering",
-                "ignoring the country: 50 %" + ("" if best is None else f" · best possible: {words.percent(best)}"),
+                "ignoring the country: 50 %"
+                + ("" if best is None else f" · knowing the true click rates: {words.percent(best)}"),
             ),
             tile(
                 "discordant_sensitivity",
                 "ignoring the country: 0 % · a coin: 25 %"
-                + ("" if both is None else f" · best possible: {words.percent(both)}"),
+                + ("" if both is None else f" · knowing the true click rates: {words.percent(both)}"),
             ),
             tile(
                 "accuracy",
-                "a coin: 50 %" if known is None else f"best possible ignoring the country: {words.percent(known)}",
+                "a coin: 50 %"
+                if known is None
+                else f"knowing the true click rates, country-blind: {words.percent(known)}",
             ),
         ],
         "who": words.name_of(variant),

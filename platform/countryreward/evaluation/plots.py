@@ -76,7 +76,14 @@ def market_dots(report: Mapping[str, Any]) -> bytes:
         if number:
             marker = "dsv^Ph*"[(number - 1) % 7]
             colour = ("#d08a1d", "#8a929d", "#b3413a", "#7b9e6b", "#a97bb5", "#5fa5a5", "#444444")[(number - 1) % 7]
-            style = {"s": 30, "marker": marker, "facecolor": "white", "edgecolor": colour, "linewidth": 1.4, "zorder": 4}
+            style = {
+                "s": 30,
+                "marker": marker,
+                "facecolor": "white",
+                "edgecolor": colour,
+                "linewidth": 1.4,
+                "zorder": 4,
+            }
         axis.scatter([x for x, _ in points], [y for _, y in points], label=name_of(name), **style)
     axis.set_yticks(range(len(markets)), [market_name(m) for m in markets])
     axis.set_ylim(-0.6, len(markets) - 0.4)
@@ -172,8 +179,8 @@ def amount(count: Any) -> int:
 def _figure(height: float, rows: int = 1) -> "tuple[Figure, list[Axes]]":
     from matplotlib.figure import Figure  # no pyplot: no global state, no display
 
-    figure = Figure(figsize=(WIDTH, height), dpi=170, layout="constrained", facecolor="white")
-    figure.get_layout_engine().set(h_pad=0.08, hspace=0.06)  # pyright: ignore[reportOptionalMemberAccess]
+    figure = Figure(figsize=(WIDTH, height), dpi=170, facecolor="white")
+    figure.set_layout_engine("constrained", h_pad=0.08, hspace=0.06)
     axes = figure.subplots(rows, 1, squeeze=False)[:, 0]
     return figure, list(axes)
 

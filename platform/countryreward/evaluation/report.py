@@ -97,7 +97,7 @@ def evaluate(
             "reliability": None if skipped else _reliability(sums[name]),
         }
     pairs = list(compare) if compare is not None else [(first, other) for other in clean if other != first]
-    for name in {name for pair in pairs for name in pair} - set(clean):
+    for name in sorted({name for pair in pairs for name in pair} - set(clean)):
         raise ValueError(f"compare: no variant {name!r}; there are {', '.join(clean)}")
     counted = {name: int(column.sum()) for name, column in sums[first].items() if name in ("pairs", "discordant")}
     return {
@@ -127,9 +127,7 @@ def _rows(records: pd.DataFrame, unit: str, draws: int, seed: int) -> _Rows:
     if unit == "product":
         weights = unit_weights(firsts["product_id"].to_numpy(str), draws=draws, seed=seed)
     else:
-        weights = unit_weights(
-            firsts["hash_a"].to_numpy(str), firsts["hash_b"].to_numpy(str), draws=draws, seed=seed
-        )
+        weights = unit_weights(firsts["hash_a"].to_numpy(str), firsts["hash_b"].to_numpy(str), draws=draws, seed=seed)
     market = records["market"].to_numpy(object)
     return _Rows(
         label=records["label"].to_numpy(np.int8),
@@ -176,7 +174,7 @@ def _reliability(sums: Sums) -> list[dict[str, float]]:
 
 def _ceilings(q: NDArray | None, source: CeilingSource | None, rows: _Rows) -> dict[str, Any]:
     if q is None:
-        nothing = {metric: NOTHING for metric in RANKING_METRICS}
+        nothing = dict.fromkeys(RANKING_METRICS, NOTHING)
         return {"source": None, "noise": nothing, "market_blind": nothing}
     q = _checked("q", q, rows.item.size)
     if (q < 0).any() or (q > 1).any():

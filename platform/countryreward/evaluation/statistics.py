@@ -48,7 +48,9 @@ class UnitWeights:
             yield weights if self.unit_2 is None else weights * counts[:, self.unit_2]
 
 
-def unit_weights(units_1: Sequence, units_2: Sequence | None = None, *, draws: int = 2000, seed: int = 0) -> UnitWeights:
+def unit_weights(
+    units_1: Sequence | NDArray, units_2: Sequence | NDArray | None = None, *, draws: int = 2000, seed: int = 0
+) -> UnitWeights:
     """Bootstrap weights for items whose unit (product) is units_1, or whose two units (images) are units_1 and _2."""
     both = [np.asarray(units_1)] + ([] if units_2 is None else [np.asarray(units_2)])
     names, codes = np.unique(np.concatenate(both), return_inverse=True)
@@ -142,7 +144,8 @@ def mcnemar_p(right_1: NDArray[np.bool_], right_2: NDArray[np.bool_]) -> float:
     if only_1 + only_2 == 0:
         return 1.0
     table = [[int(np.sum(right_1 & right_2)), only_1], [only_2, int(np.sum(~right_1 & ~right_2))]]
-    return float(mcnemar(table, exact=only_1 + only_2 < 25, correction=True).pvalue)
+    found = mcnemar(table, exact=only_1 + only_2 < 25, correction=True)
+    return float(found.pvalue)  # pyright: ignore[reportAttributeAccessIssue]  # set at run time
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
@@ -151,5 +154,5 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
         return {}
     from statsmodels.stats.multitest import multipletests
 
-    adjusted = multipletests(list(p_values.values()), method="holm")[1]
+    adjusted = np.asarray(multipletests(list(p_values.values()), method="holm")[1])
     return {name: float(p) for name, p in zip(p_values, adjusted, strict=True)}

@@ -13,7 +13,7 @@ LETTERS_ONLY = ("constant_letter", "market_blind_oracle")
 
 def constant_letter(train: pd.DataFrame, test: pd.DataFrame) -> NDArray[np.float64]:
     """The majority letter of the train records on every test row [R]; a tie, or no train record, says A."""
-    share = train["label"].mean() if len(train) else 0.5
+    share = float(train["label"].to_numpy().mean()) if len(train) else 0.5
     return np.full(len(test), 1.0 if share >= 0.5 else -1.0)
 
 
@@ -23,11 +23,11 @@ def item_keys(records: pd.DataFrame) -> pd.Series:
     That is the pair. With time windows one pair meets one market several times; then the window (as_of) is part of the
     item, for a country pair compares two markets and not two windows of one.
     """
-    keys = records["pair_id"].astype(str)
-    if not records.duplicated(["pair_id", "market"]).any():
-        return keys
-    keys = keys + "|" + records["as_of"].astype(str)
-    if pd.DataFrame({"key": keys, "market": records["market"]}).duplicated().any():
+    pair = records["pair_id"].astype(str).to_numpy()
+    if records.duplicated(["pair_id", "market"]).any():
+        pair = np.array([f"{name}|{window}" for name, window in zip(pair, records["as_of"], strict=True)], dtype=object)
+    keys = pd.Series(pair, index=records.index)
+    if pd.DataFrame({"key": pair, "market": records["market"].to_numpy()}).duplicated().any():
         raise ValueError("records: a market occurs twice in one item (pair_id and as_of); keep one row of each")
     return keys
 
@@ -38,7 +38,7 @@ def market_blind_oracle(test: pd.DataFrame) -> NDArray[np.float64]:
     No judge that ignores the market can be more accurate on these rows, and none can be right on both sides of a
     discordant country pair, this one included.
     """
-    share = test["label"].groupby(item_keys(test)).transform("mean").to_numpy()
+    share = test["label"].groupby(item_keys(test).to_numpy()).transform("mean").to_numpy()
     return np.where(share >= 0.5, 1.0, -1.0)
 
 

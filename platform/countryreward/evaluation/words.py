@@ -9,9 +9,9 @@ NAMES = {
     "prior_only": "Past ads alone",
     "prior_shuffled": "Past ads, countries mixed up",
     "constant_letter": "Always the same letter",
-    "market_blind_oracle": "Ignores the country (hindsight)",
-    "noise": "Nobody can do better",
-    "market_blind": "Nobody who ignores the country can do better",
+    "market_blind_oracle": "Country-blind, in hindsight",
+    "noise": "Knows the true click rates",
+    "market_blind": "Knows them, but country-blind",
 }
 
 METRICS = {
@@ -25,7 +25,7 @@ METRICS = {
     "concordant_sensitivity": ("Both right where countries agree", "the same, only country pairs with one winner"),
     "discordant_ordering": (
         "Countries in the right order",
-        "where two countries disagree: the one in which A won got the higher A-score; coin and country-blind: 50 %",
+        "where two countries disagree: the one where A won got the higher A-score; coin and country-blind: 50\u00a0%",
     ),
     "brier": ("Brier score", "mean squared error of the stated probability; 0 is perfect, .25 is always saying 50 %"),
     "log_loss": ("Log loss", "surprise per answer in nats; .693 is always saying 50 %"),
@@ -84,11 +84,15 @@ def headline(report: Mapping[str, Any], variant: str = "prior_only") -> str:
     who = name_of(variant)
     ordering = report["variants"][variant]["discordant_ordering"]
     if ordering["value"] is None:
-        return "No two countries disagree about any product here, so nothing can be said about listening to the country."
+        return (
+            "No two countries disagree about any product here, so nothing can be said about listening to the country."
+        )
     digits = _digits(ordering)
     value, interval = percent(ordering["value"], digits), span(ordering, digits)
     if ordering["low"] is None:
-        return f"{who} put two countries in the right order {value} of the time; there is too little data for an interval."
+        return (
+            f"{who} put two countries in the right order {value} of the time; there is too little data for an interval."
+        )
     if ordering["low"] > 0.5:
         return (
             f"{who} put two countries in the right order {value} of the time "
@@ -112,7 +116,7 @@ def _digits(metric: Mapping[str, float | None]) -> int:
 
 def findings(report: Mapping[str, Any], variant: str = "prior_only") -> list[str]:
     """Two or three more sentences: against its own shuffle, against the blind judge, against what is possible."""
-    who, found = name_of(variant), []
+    found: list[str] = []
     variants, ceilings = report["variants"], report["ceilings"]
     shuffled = report.get("differences", {}).get(f"{variant} - prior_shuffled")
     if shuffled and shuffled["metrics"]["discordant_ordering"]["value"] is not None:
@@ -127,7 +131,8 @@ def findings(report: Mapping[str, Any], variant: str = "prior_only") -> list[str
             found.append(f"Mixing up the countries' answers gains {size}: each country's own answer is the worse one.")
         else:
             found.append(
-                f"Mixing up the countries' answers makes a difference of {size} (95 % interval {_points(gap)}), "
+                f"Mixing up the countries' answers makes a difference of {100 * gap['value']:+.1f} points "
+                f"(95 % interval {_points(gap)}), "
                 "so there is no proof that listening to the country helps."
             )
     blind = variants.get("market_blind_oracle")

@@ -117,7 +117,17 @@ def _map(frame: pd.DataFrame, actor: type, arguments: dict[str, Any], batch_size
     most = actors or max(1, int(ray.cluster_resources().get("CPU", 1)))
     source = ray.data.from_pandas(frame).repartition(max(1, min(len(frame) // batch_size, 4 * most)))
     pool = ray.data.ActorPoolStrategy(min_size=1, max_size=most)
-    return source.map_batches(actor, fn_constructor_kwargs=arguments, compute=pool, batch_size=batch_size, zero_copy_batch=False)
+    # Restarts are for lost nodes; on one node they only make Ray print an error about its own arguments.
+    restarts = -1 if len(ray.nodes()) > 1 else 0
+    return source.map_batches(
+        actor,
+        fn_constructor_kwargs=arguments,
+        compute=pool,
+        batch_size=batch_size,
+        zero_copy_batch=False,
+        max_restarts=restarts,
+        max_task_retries=restarts,
+    )
 
 
 def _fill(path: Path, rows: int, source: ray.data.Dataset, collect: Callable[[Batch], None] | None) -> None:

@@ -24,7 +24,6 @@ def session(config: RayConfig) -> Iterator[None]:
     # A job that `ray job submit` started must join its own cluster, whatever the default says.
     if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ or os.environ.get("RAY_ADDRESS"):
         config = RayConfig(address="auto")
-    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     with contextlib.ExitStack() as stack:

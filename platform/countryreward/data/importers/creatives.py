@@ -46,10 +46,14 @@ def import_creatives(
 
     products: the ids that were kept; a creative of any other product is refused.
     """
-    raw = read_table(source, field="creatives", known=_COLUMNS, required=("creative_id", "product_id"), skip=("image_bytes",))
+    raw = read_table(
+        source, field="creatives", known=_COLUMNS, required=("creative_id", "product_id"), skip=("image_bytes",)
+    )
     embedded = _has_bytes(source, raw)
     if embedded and images.store == "reference":
-        raise UserError("images.store: 'reference' needs an image_uri column, but creatives have image_bytes; use embed")
+        raise UserError(
+            "images.store: 'reference' needs an image_uri column, but creatives have image_bytes; use embed"
+        )
     checks = RowChecks(raw.frame, table="creatives", key="creative_id", quarantine=quarantine)
     checks.refuse(raw.malformed.notna(), "malformed_row", "row", raw.malformed)
     for name in ("creative_id", "product_id", *(() if embedded else ("image_uri",))):
@@ -73,25 +77,25 @@ def write_creatives(
 
     frame: creative_id, product_id, image_uri. stream: the image bytes of every row, instead of reading image_uri.
     """
-    good = frame[checks.good]
+    good = frame.loc[checks.good]
     if stream is None:  # an image that many creatives share is read once
-        wanted = list(good["image_uri"].drop_duplicates())
+        wanted = good["image_uri"].drop_duplicates().tolist()
         found = _gather((_Image(uri, uri, None) for uri in wanted), len(wanted), images, folder, progress)
-        results = good["image_uri"].map(found)
+        results = pd.Series([found[uri] for uri in good["image_uri"]], index=good.index, dtype=object)
         field = "image_uri"
     else:
         rows = set(good.index)
         inline = (_Image(row, None, data or b"") for row, data in enumerate(stream) if row in rows)
         found = _gather(inline, len(rows), images, folder, progress)
-        results = good.index.to_series().map(found)
+        results = pd.Series([found[row] for row in good.index], index=good.index, dtype=object)
         field = "image_bytes"
-    results = results.reindex(frame.index).astype(object)
+    results = results.reindex(frame.index)
     refused = {row: result for row, result in results.items() if isinstance(result, _Refused)}
     reasons = pd.Series({row: result.reason for row, result in refused.items()}, dtype=object).reindex(frame.index)
     values = pd.Series({row: result.value for row, result in refused.items()}, dtype=object).reindex(frame.index)
     for reason in sorted({result.reason for result in refused.values()}):
         checks.refuse(reasons == reason, reason, field, values)
-    kept = frame[checks.good].copy()
+    kept = frame.loc[checks.good].copy()
     facts = [result for result in results[checks.good] if isinstance(result, ImageFacts)]
     kept["content_hash"] = pd.Series([fact.content_hash for fact in facts], index=kept.index, dtype="str")
     kept["perceptual_hash"] = pd.Series([fact.perceptual_hash for fact in facts], index=kept.index, dtype="str")
@@ -106,8 +110,8 @@ def _has_bytes(source: TableSource, raw: RawTable) -> bool:
         return True
     if "image_uri" not in raw.frame:
         raise UserError(
-            f"creatives: column 'image_uri' is not in {source.path}, which has {', '.join(raw.names)}; say which column it "
-            "is by creatives.columns: {image_uri: ...}, or give image_bytes in Parquet"
+            f"creatives: column 'image_uri' is not in {source.path}, which has {', '.join(raw.names)}; "
+            "say which column it is by creatives.columns: {image_uri: ...}, or give image_bytes in Parquet"
         )
     return False
 
@@ -135,8 +139,8 @@ def _gather(
             image, data, result = waiting.popleft().result()
             found[image.key] = result
             if isinstance(result, ImageFacts):
-                by_reference = config.store == "reference" and image.uri is not None
-                writer.add(result, data=data, uri=source.locate(image.uri) if by_reference else None)
+                located = source.locate(image.uri) if config.store == "reference" and image.uri is not None else None
+                writer.add(result, data=data, uri=located)
             if progress and (len(found) % 256 == 0 or len(found) == total):
                 progress("images", len(found), total)
 

@@ -19,8 +19,8 @@ def import_dataset(config: ImportConfig, folder: Path, progress: Progress | None
     """Import three tables or a pair file into `folder`; returns counts by table, each of which adds up.
 
     Writes products.parquet, creatives.parquet, images/part-*.parquet, observations.parquet, quarantine.jsonl, and
-    pairs.parquet for a pair file (schemas: `data/tables.py`). A bad row is quarantined and the job goes on; a file that is
-    missing, unreadable or lacks a column is a `UserError`. progress: called with (what, done, total).
+    pairs.parquet for a pair file (schemas: `data/tables.py`). A bad row is quarantined and the job goes on; a file that
+    is missing, unreadable or lacks a column is a `UserError`. progress: called with (what, done, total).
     """
     quarantine = Quarantine("import")
     if config.pairs.path:

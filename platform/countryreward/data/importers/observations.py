@@ -49,7 +49,7 @@ def import_observations(
     frame = pd.concat([creative, market, periods, values, raw.column("source")], axis=1)
     checks.refuse(frame[SORTED_BY].where(checks.good).duplicated() & checks.good, "duplicate_key", "creative_id")
     checks.refuse(overlapping(frame, checks.good), "overlapping_period", "period_start")
-    kept = frame[checks.good]
+    kept = frame.loc[checks.good]
     write_sorted(kept, OBSERVATIONS, folder / "observations.parquet", SORTED_BY)
     return tally("observations", input=len(frame), kept=len(kept), quarantine=quarantine)
 
@@ -72,8 +72,8 @@ def market_column(checks: RowChecks, raw: RawTable, aliases: Mapping[str, str]) 
 
 def value_columns(checks: RowChecks, raw: RawTable, suffix: str = "") -> pd.DataFrame:
     """`kind` and the seven value columns, checked. suffix: the side's ending in a pair file ("_a")."""
-    text = pd.DataFrame({name: raw.column(name + suffix) for name in VALUES})
-    filled = text.notna()
+    text = {name: raw.column(name + suffix) for name in VALUES}
+    filled = pd.DataFrame(text).notna()
     given = raw.column("kind").str.strip().str.lower()
     checks.refuse(given.notna() & ~given.isin(KINDS), "unknown_kind", "kind")
     # Without a kind, the most informative one whose values are all there.
@@ -92,15 +92,14 @@ def value_columns(checks: RowChecks, raw: RawTable, suffix: str = "") -> pd.Data
     for name, column in parsed.items():
         checks.refuse(column.not_finite, "not_a_number", name + suffix)
         checks.refuse(column.wrong_type, "wrong_type", name + suffix)
-    frame = pd.DataFrame({name: column.values for name, column in parsed.items()})
+    value = {name: column.values for name, column in parsed.items()}
     for name in VALUES:
         if name != "score":
-            checks.refuse(frame[name] < 0, "negative_value", name + suffix)
-    checks.refuse(frame["impressions"] == 0, "zero_impressions", "impressions" + suffix)
-    checks.refuse(frame["clicks"] > frame["impressions"], "clicks_exceed_impressions", "clicks" + suffix)
-    checks.refuse(frame["rate"] > 1, "rate_above_one", "rate" + suffix)
-    frame.insert(0, "kind", kind)
-    return frame
+            checks.refuse(value[name] < 0, "negative_value", name + suffix)
+    checks.refuse(value["impressions"] == 0, "zero_impressions", "impressions" + suffix)
+    checks.refuse(value["clicks"] > value["impressions"], "clicks_exceed_impressions", "clicks" + suffix)
+    checks.refuse(value["rate"] > 1, "rate_above_one", "rate" + suffix)
+    return pd.DataFrame({"kind": kind, **value})
 
 
 def period_columns(checks: RowChecks, raw: RawTable) -> pd.DataFrame:
@@ -116,7 +115,7 @@ def period_columns(checks: RowChecks, raw: RawTable) -> pd.DataFrame:
     return pd.DataFrame({"period_start": start, "period_end": end})
 
 
-def overlapping(frame: pd.DataFrame, good: "pd.Series[bool]") -> "pd.Series[bool]":
+def overlapping(frame: pd.DataFrame, good: pd.Series) -> pd.Series:
     """Good rows that share a day with an earlier good row of the same creative and market, which was itself kept.
 
     An observation without dates covers any period. Sorting finds the few series with an overlap at all; only those are

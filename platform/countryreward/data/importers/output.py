@@ -21,7 +21,9 @@ def write_sorted(frame: pd.DataFrame, schema: pa.Schema, path: Path, by: list[st
     pq.write_table(table.replace_schema_metadata(None), path, compression="zstd")
 
 
-def tally(table: str, *, input: int, kept: int, quarantine: Quarantine, dropped: dict[str, int] | None = None) -> dict[str, Any]:
+def tally(
+    table: str, *, input: int, kept: int, quarantine: Quarantine, dropped: dict[str, int] | None = None
+) -> dict[str, Any]:
     """The counts of one table, checked: input = kept + dropped + quarantined."""
     by_reason = quarantine.counts(table)
     counts: dict[str, Any] = {

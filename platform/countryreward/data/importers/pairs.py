@@ -48,10 +48,13 @@ def import_pairs(
     raw = read_table(source, field="pairs", known=_KNOWN, required=("product_id", "image_a", "image_b", "market"))
     if not any(name in raw.frame for name in side_names()):
         raise UserError(
-            f"pairs: {source.path} has no values of the two images, only {', '.join(raw.names)}; a winner alone is no evidence: "
-            "give impressions_a/_b and clicks_a/_b, or rate, orders or score with _a and _b (pairs.columns maps other names)"
+            f"pairs: {source.path} has no values of the two images, only {', '.join(raw.names)}; a winner alone is no "
+            "evidence: give impressions_a/_b and clicks_a/_b, or rate, orders or score with _a and _b "
+            "(pairs.columns maps other names)"
         )
-    checks = RowChecks(raw.frame, table="pairs_file", key=["product_id", "image_a", "image_b", "market"], quarantine=quarantine)
+    checks = RowChecks(
+        raw.frame, table="pairs_file", key=["product_id", "image_a", "image_b", "market"], quarantine=quarantine
+    )
     checks.refuse(raw.malformed.notna(), "malformed_row", "row", raw.malformed)
     for name in ("product_id", "image_a", "image_b"):
         checks.refuse(raw.column(name).isna(), "missing_value", name)
@@ -67,17 +70,23 @@ def import_pairs(
 
     repeated = _repeated(sides, checks.good)
     kept = checks.good & ~repeated
-    both = pd.concat([sides["a"][kept], sides["b"][kept]]).sort_index(kind="stable")  # rows in file order, a before b
+    both = pd.concat([sides["a"].loc[kept], sides["b"].loc[kept]]).sort_index(
+        kind="stable"
+    )  # rows in file order, a before b
     observations = both.drop_duplicates(SORTED_BY)
     write_sorted(observations, OBSERVATIONS, folder / "observations.parquet", SORTED_BY)
-    pairs = pd.DataFrame(
-        {
-            "product_id": raw.column("product_id"),
-            "creative_1": sides["a"]["creative_id"],
-            "creative_2": sides["b"]["creative_id"],
-            "market": shared["market"],
-        }
-    )[kept].drop_duplicates()
+    pairs = (
+        pd.DataFrame(
+            {
+                "product_id": raw.column("product_id"),
+                "creative_1": sides["a"]["creative_id"],
+                "creative_2": sides["b"]["creative_id"],
+                "market": shared["market"],
+            }
+        )
+        .loc[kept]
+        .drop_duplicates()
+    )
     write_sorted(pairs, LISTED_PAIRS, folder / "pairs.parquet", LISTED_PAIRS.names)
     counts["observations"] = tally(
         "observations",
@@ -87,7 +96,11 @@ def import_pairs(
         dropped={"repeated": len(both) - len(observations)},
     )
     counts["pairs_file"] = tally(
-        "pairs_file", input=len(raw.frame), kept=int(kept.sum()), quarantine=quarantine, dropped={"repeated": int(repeated.sum())}
+        "pairs_file",
+        input=len(raw.frame),
+        kept=int(kept.sum()),
+        quarantine=quarantine,
+        dropped={"repeated": int(repeated.sum())},
     )
     return counts
 
@@ -98,7 +111,7 @@ def _creative(raw: RawTable, side: str) -> pd.Series:
 
 def _import_products(raw: RawTable, checks: RowChecks, folder: Path) -> dict[str, Any]:
     """The first row of each product describes it; without a title its id is its title."""
-    first = raw.frame[checks.good].drop_duplicates("product_id")
+    first = raw.frame.loc[checks.good].drop_duplicates("product_id")
     frame = first.assign(row=first.index).reset_index(drop=True)
     frame["title"] = frame["title"].fillna(frame["product_id"]) if "title" in frame else frame["product_id"]
     described = RawTable(
@@ -114,11 +127,14 @@ def _import_creatives(
     raw: RawTable, checks: RowChecks, images: ImagesConfig, folder: Path, progress: Progress | None
 ) -> dict[str, Any]:
     """One creative per product and image; pair rows of a refused one are refused."""
-    good = raw.frame[checks.good]
+    good = raw.frame.loc[checks.good]
     sides = [
-        pd.DataFrame({"product_id": good["product_id"], "image_uri": good[f"image_{side}"], "row": good.index}) for side in SIDES
+        pd.DataFrame({"product_id": good["product_id"], "image_uri": good[f"image_{side}"], "row": good.index})
+        for side in SIDES
     ]
-    frame = pd.concat(sides).sort_index(kind="stable").drop_duplicates(["product_id", "image_uri"]).reset_index(drop=True)
+    frame = (
+        pd.concat(sides).sort_index(kind="stable").drop_duplicates(["product_id", "image_uri"]).reset_index(drop=True)
+    )
     frame["creative_id"] = frame["product_id"] + "/" + frame["image_uri"]
     creative_checks = RowChecks(frame, table="creatives", key="creative_id", quarantine=checks.quarantine)
     # "a/b" + "c" and "a" + "b/c" would share an id.
@@ -136,7 +152,7 @@ def _refuse_conflicts(checks: RowChecks, sides: Mapping[str, pd.DataFrame]) -> N
 
     Only the series (creative and market) in which something disagrees are walked in file order.
     """
-    both = pd.concat([sides[side][checks.good] for side in SIDES])
+    both = pd.concat([sides[side].loc[checks.good] for side in SIDES])
     series = both.groupby(["creative_id", "market"], sort=False).ngroup().to_numpy()
     value = both.groupby(["kind", *VALUES], sort=False, dropna=False).ngroup().to_numpy()
     start, end = days(both)
@@ -150,14 +166,16 @@ def _refuse_conflicts(checks: RowChecks, sides: Mapping[str, pd.DataFrame]) -> N
     reasons = pd.Series("", index=checks.frame.index, dtype=object)
     known: dict[tuple[int, int, int], int] = {}
     taken: dict[int, Taken] = {}
-    for row in np.flatnonzero(suspicious[:half] | suspicious[half:]):
+    for row in np.flatnonzero(suspicious[:half] | suspicious[half:]).tolist():
         new: list[tuple[int, int, int]] = []
         reason = ""
         for position in (row, row + half):
             key = (int(series[position]), int(start[position]), int(end[position]))
             if key not in known:
                 new.append(key)
-                reason = reason or ("overlapping_period" if key[0] in taken and taken[key[0]].shares_a_day(*key[1:]) else "")
+                reason = reason or (
+                    "overlapping_period" if key[0] in taken and taken[key[0]].shares_a_day(*key[1:]) else ""
+                )
             elif known[key] != value[position]:
                 reason = reason or "conflicting_value"
         if reason:
@@ -170,7 +188,7 @@ def _refuse_conflicts(checks: RowChecks, sides: Mapping[str, pd.DataFrame]) -> N
     checks.refuse(reasons == "overlapping_period", "overlapping_period", "period_start")
 
 
-def _repeated(sides: Mapping[str, pd.DataFrame], good: "pd.Series[bool]") -> "pd.Series[bool]":
+def _repeated(sides: Mapping[str, pd.DataFrame], good: pd.Series) -> pd.Series:
     """Good rows that list, in either order, a pair of an earlier good row in the same market and period."""
     a, b = (sides[side]["creative_id"] for side in SIDES)
     key = sides["a"][["market", "period_start", "period_end"]].assign(low=a.where(a < b, b), high=b.where(a < b, a))

@@ -18,8 +18,8 @@ class Parsed(NamedTuple):
     """values: missing where the cell is missing or bad. The masks are false for missing cells."""
 
     values: pd.Series
-    wrong_type: "pd.Series[bool]"
-    not_finite: "pd.Series[bool]"
+    wrong_type: pd.Series
+    not_finite: pd.Series
 
 
 def numbers(text: pd.Series) -> Parsed:
@@ -49,23 +49,23 @@ def dates(text: pd.Series) -> Parsed:
     return Parsed(days, text.notna() & days.isna(), pd.Series(False, index=text.index))
 
 
-def attributes(text: pd.Series) -> tuple[pd.Series, "pd.Series[bool]"]:
+def attributes(text: pd.Series) -> tuple[pd.Series, pd.Series]:
     """dict[str, str] per row from a JSON object or key=value;key=value, {} when missing; and the unreadable rows."""
     return _each(text, _attributes, dict)
 
 
-def tags(text: pd.Series) -> tuple[pd.Series, "pd.Series[bool]"]:
+def tags(text: pd.Series) -> tuple[pd.Series, pd.Series]:
     """list[str] per row from a JSON list or a;b, [] when missing; and the unreadable rows."""
     return _each(text, _tags, list)
 
 
-def _matches(text: pd.Series, pattern: str) -> "pd.Series[bool]":
+def _matches(text: pd.Series, pattern: str) -> pd.Series:
     return text.str.fullmatch(pattern).fillna(False).astype(bool)
 
 
 def _each(
     text: pd.Series, parse: Callable[[str], Cell | None], empty: Callable[[], Cell]
-) -> tuple[pd.Series, "pd.Series[bool]"]:
+) -> tuple[pd.Series, pd.Series]:
     found = [empty() if not isinstance(cell, str) else parse(cell) for cell in text.to_numpy(dtype=object)]
     bad = pd.Series([cell is None for cell in found], index=text.index, dtype=bool)
     return pd.Series(found, index=text.index, dtype=object), bad

@@ -42,8 +42,9 @@ def write_products(raw: RawTable, checks: RowChecks, folder: Path) -> tuple[dict
         for found, cell in filled:
             found[key] = cell
     checks.refuse(frame["product_id"].where(checks.good).duplicated(), "duplicate_key", "product_id")
-    kept = frame[checks.good].copy()
-    kept["attributes"] = [list(found.items()) for found in kept["attributes"]]
+    kept = frame.loc[checks.good].copy()
+    items = [list(found.items()) for found in kept["attributes"]]  # Arrow builds a map from pairs
+    kept["attributes"] = pd.Series(items, index=kept.index, dtype=object)
     write_sorted(kept, PRODUCTS, folder / "products.parquet", ["product_id"])
     counts = tally("products", input=len(frame), kept=len(kept), quarantine=checks.quarantine)
     return counts, set(kept["product_id"])

@@ -45,7 +45,7 @@ class RawTable:
     def column(self, name: str) -> pd.Series:
         """A column of the frame; all missing when the file does not have it."""
         if name in self.frame:
-            return self.frame[name]
+            return cast(pd.Series, self.frame[name])
         return pd.Series(None, index=self.frame.index, dtype="str", name=name)
 
     def binary(self, name: str, batch_rows: int = 16) -> Iterator[bytes | None]:
@@ -55,7 +55,10 @@ class RawTable:
             file = pq.ParquetFile(handle)
             kind = file.schema_arrow.field(column).type
             if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
-                raise UserError(f"{self.field}: column {column!r} of {self.source.path} is {kind}, not binary; write image files as bytes")
+                raise UserError(
+                    f"{self.field}: column {column!r} of {self.source.path} is {kind}, not binary; "
+                    "write image files as bytes"
+                )
             for batch in file.iter_batches(batch_size=batch_rows, columns=[column]):
                 yield from batch.column(0).to_pylist()
 
@@ -74,9 +77,17 @@ def read_table(
             if not _is_known(name, known):
                 raise UserError(f"{field}.{option}: {name!r} is not a column of ours; there are {', '.join(known)}")
     ending = source.path.rpartition(".")[2].lower()
-    readers = {"csv": _read_csv, "tsv": _read_csv, "parquet": _read_parquet, "jsonl": _read_jsonl, "ndjson": _read_jsonl}
+    readers = {
+        "csv": _read_csv,
+        "tsv": _read_csv,
+        "parquet": _read_parquet,
+        "jsonl": _read_jsonl,
+        "ndjson": _read_jsonl,
+    }
     if ending not in readers:
-        raise UserError(f"{field}.path: {source.path!r} ends in none of .csv, .tsv, .parquet, .jsonl; convert or rename it")
+        raise UserError(
+            f"{field}.path: {source.path!r} ends in none of .csv, .tsv, .parquet, .jsonl; convert or rename it"
+        )
     with _open(source.path, field) as handle:
         try:
             table = readers[ending](handle, "\t" if ending == "tsv" else ",")
@@ -84,11 +95,17 @@ def read_table(
             wanted = _wanted(names, source, known, required, field, skip)
             columns = {ours: _as_text(table.column(theirs)) for ours, theirs in wanted.items() if ours not in skip}
         except UnicodeDecodeError as error:
-            raise UserError(f"{field}: {source.path} is not UTF-8 (byte {error.start} of a block); save it as UTF-8") from None
+            raise UserError(
+                f"{field}: {source.path} is not UTF-8 (byte {error.start} of a block); save it as UTF-8"
+            ) from None
         except csv.Error as error:
-            raise UserError(f"{field}: {source.path} cannot be read as {ending.upper()} ({error}); check its quotes") from None
+            raise UserError(
+                f"{field}: {source.path} cannot be read as {ending.upper()} ({error}); check its quotes"
+            ) from None
         except pa.ArrowInvalid as error:
-            raise UserError(f"{field}: {source.path} cannot be read ({error}); write the file again, text as UTF-8") from None
+            raise UserError(
+                f"{field}: {source.path} cannot be read ({error}); write the file again, text as UTF-8"
+            ) from None
     frame = pa.table(columns).to_pandas() if columns else pd.DataFrame(index=range(table.num_rows))
     frame = frame.astype("str")
     for name in frame:
@@ -107,7 +124,12 @@ def _is_known(name: str, known: Sequence[str]) -> bool:
 
 
 def _wanted(
-    names: list[str], source: TableSource, known: Sequence[str], required: Sequence[str], field: str, skip: Sequence[str]
+    names: list[str],
+    source: TableSource,
+    known: Sequence[str],
+    required: Sequence[str],
+    field: str,
+    skip: Sequence[str],
 ) -> dict[str, str]:
     """Our name -> the file's, for the columns to read."""
     wanted = {name: name for name in names if _is_known(name, known) and name not in source.columns}

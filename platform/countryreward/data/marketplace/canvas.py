@@ -1,4 +1,4 @@
-"""Drawing in unit coordinates on an RGB array, antialiased, by OpenCV. x grows to the right, y grows down, both 0 to 1."""
+"""Antialiased drawing in unit coordinates, by OpenCV. x grows to the right, y grows down, both 0 to 1."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -74,19 +74,26 @@ class Canvas:
         if last <= first:
             return
         steps = np.linspace(0, 1, last - first)[:, None]
-        rows = np.array(top) * (1 - steps) + np.array(bottom) * steps
-        self.pixels[first:last] = np.rint(rows).astype(np.uint8)[:, None, :]
+        rows = np.rint(np.array(top) * (1 - steps) + np.array(bottom) * steps).astype(np.uint8)
+        self.pixels[first:last] = cv2.repeat(rows[:, None, :], 1, self.px)
 
-    def stamp(self, mask: np.ndarray, x: float, y: float, colour: RGB) -> None:
-        """Blend a colour through a uint8 mask [h, w] centred at (x, y); what lies outside is cut."""
-        height, width = mask.shape
+    def paste(self, premultiplied: np.ndarray, remainder: np.ndarray, x: float, y: float) -> None:
+        """Composite a picture centred at (x, y); what lies outside is cut. Both arrays are uint8 [h, w, 3].
+
+        `premultiplied` is colour x alpha, `remainder` is 255 (1 - alpha).
+        """
+        height, width = premultiplied.shape[:2]
         left, top = round(x * self.px - width / 2), round(y * self.px - height / 2)
         x0, y0, x1, y1 = max(left, 0), max(top, 0), min(left + width, self.px), min(top + height, self.px)
         if x0 >= x1 or y0 >= y1:
             return
-        alpha = mask[y0 - top : y1 - top, x0 - left : x1 - left, None].astype(np.uint16)
         area = self.pixels[y0:y1, x0:x1]
-        area[:] = (area * (255 - alpha) + np.array(colour, np.uint16) * alpha + 127) // 255
+        part = slice(y0 - top, y1 - top), slice(x0 - left, x1 - left)
+        area[:] = cv2.add(cv2.multiply(area, remainder[part], scale=1 / 255), premultiplied[part])
+
+    def stamp(self, mask: np.ndarray, x: float, y: float, colour: RGB) -> None:
+        """Blend a colour through a uint8 mask [h, w, 3] centred at (x, y); what lies outside is cut."""
+        self.paste(cv2.multiply(mask, (*colour, 0), scale=1 / 255), 255 - mask, x, y)  # type: ignore[call-overload]
 
     def _point(self, x: float, y: float) -> tuple[int, int]:
         return round(x * self.px * _ONE), round(y * self.px * _ONE)
@@ -100,7 +107,7 @@ class Canvas:
 
 @lru_cache(maxsize=256)
 def text_mask(text: str, height_px: int, *, angle: float = 0) -> np.ndarray:
-    """A uint8 mask [h, w] of bold text about `height_px` high, turned by `angle` degrees. Do not write to it."""
+    """A uint8 mask [h, w, 3] of bold text about `height_px` high, turned by `angle` degrees. Do not write to it."""
     font = cv2.FontFace("sans")
     room = np.zeros((height_px * 3, height_px * (len(text) + 2)), np.uint8)
     cv2.putText(room, text, (height_px, height_px * 2), (255,), font, height_px, 800)
@@ -112,4 +119,4 @@ def text_mask(text: str, height_px: int, *, angle: float = 0) -> np.ndarray:
         turn = cv2.getRotationMatrix2D((side / 2, side / 2), angle, 1)
         room = cv2.warpAffine(square, turn, (side, side))
     x, y, width, height = cv2.boundingRect(room)
-    return room[y : y + height, x : x + width]
+    return cv2.merge([room[y : y + height, x : x + width]] * 3)

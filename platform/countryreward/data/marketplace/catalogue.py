@@ -1,4 +1,4 @@
-"""What the marketplace sells: eight categories, each with its own product shape, and the words of titles and attributes."""
+"""What the marketplace sells: eight categories with the words of their titles and attributes."""
 
 from dataclasses import dataclass
 
@@ -20,13 +20,15 @@ class Category:
 
 
 BRANDS: tuple[str, ...] = (
-    "Alder", "Brisa", "Café Lumen", "Dahlia & Co", "Élan", "Fjörd", "Grove", "Hikari 光", "Indigo", "Jardín", "Kestrel", "Lumo",
-    "Måne", "Nordlys", "Orchard", "Piñata", "Quill", "Rosé", "Söder", "Tide", "Umbra", "Vela", "Wren", "Yuki 雪", "Zephyr",
+    "Alder", "Brisa", "Café Lumen", "Dahlia & Co", "Élan", "Fjörd", "Grove", "Hikari 光", "Indigo", "Jardín",
+    "Kestrel", "Lumo", "Måne", "Nordlys", "Orchard", "Piñata", "Quill", "Rosé", "Söder", "Tide", "Umbra", "Vela",
+    "Wren", "Yuki 雪", "Zephyr",
 )  # fmt: skip
 """Invented brands; some are not ASCII, as in real catalogues."""
 
 SUFFIXES: tuple[str, ...] = (
-    "", "", "for everyday use", "gift edition", "2 pcs", "classic", "limited edition", "for men and women", "travel size", "II",
+    "", "", "for everyday use", "gift edition", "2 pcs", "classic", "limited edition", "for men and women",
+    "travel size", "II",
 )  # fmt: skip
 """Ends of titles."""
 

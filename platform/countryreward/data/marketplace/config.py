@@ -12,7 +12,7 @@ ImageFormat = Literal["JPEG", "PNG", "mixed"]
 
 @dataclass(frozen=True, kw_only=True)
 class Level:
-    """How much can be seen of the truth, and how much of it depends on the market. Utilities are in log-odds of a click."""
+    """How much can be seen of the truth, and how much of it depends on the market."""
 
     mean_ctr: float
     """Mean true CTR over all creatives and markets, as a share."""
@@ -27,7 +27,7 @@ class Level:
 LEVELS: dict[str, Level] = {
     "clean": Level(mean_ctr=0.03, impressions=40_000, shared_sd=0.44, taste_scale=1.0),
     # calibrated so that sampled CTRs have the Upworthy A/B tests' mean (1.6 %), median ratio (1.26), median arm (3,100)
-    "real-noise": Level(mean_ctr=0.016, impressions=3_100, shared_sd=0.148, taste_scale=0.185),
+    "real-noise": Level(mean_ctr=0.016, impressions=3_100, shared_sd=0.155, taste_scale=0.193),
     "hard": Level(mean_ctr=0.012, impressions=1_200, shared_sd=0.155, taste_scale=0.12),
 }
 """The three levels."""

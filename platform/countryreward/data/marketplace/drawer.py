@@ -1,4 +1,4 @@
-"""From a design and a product to a picture. The same code draws the simulated creatives and, later, generated designs."""
+"""From a design and a product to a picture: for the simulated creatives and, later, for generated designs."""
 
 import hashlib
 from collections.abc import Callable
@@ -76,7 +76,7 @@ def draw(
     spec = design_to_spec(design) if isinstance(design, Design) else design
     rng = np.random.default_rng(seed)
     palette = PALETTES[spec.palette]
-    canvas = Canvas(np.empty((px, px, 3), np.uint8))
+    canvas = Canvas(np.zeros((px, px, 3), np.uint8))
     DRAW[spec.scene](canvas, Tint(palette), rng)
     props = CLUTTERS[spec.clutter].props
     for _ in range(props - props // 3):
@@ -96,16 +96,16 @@ def draw(
 
 
 def draw_variant(title: str, colour: str, *, px: int = 224) -> np.ndarray:
-    """A plain studio picture, uint8 RGB [px, px, 3], of the product with this title in a colour (key of COLOURS, any case).
+    """A plain studio picture, uint8 RGB [px, px, 3], of the product with this title in a colour.
 
-    Shape and pattern come from a hash of the title, so variants of one product differ by colour alone. The background is a
-    grey on which ivory and white can be told apart. Raises `UserError` for an unknown colour.
+    The colour is a key of COLOURS in any case; `UserError` names an unknown one. Shape and pattern come from a hash of
+    the title, so variants of one product differ by colour alone. The background is a grey on which ivory can be seen.
     """
     name = colour.strip().upper().replace("GRAY", "GREY")
     digest = hashlib.sha256(title.strip().casefold().encode()).digest()
     category = list(CATEGORIES)[digest[0] % len(CATEGORIES)]
     look = ProductLook(category=category, colour=name, pattern=PATTERNS[digest[1] % len(PATTERNS)])
-    canvas = Canvas(np.empty((px, px, 3), np.uint8))
+    canvas = Canvas(np.zeros((px, px, 3), np.uint8))
     canvas.gradient(0, 0.72, (196, 198, 202), (210, 212, 215))
     canvas.gradient(0.72, 1, (186, 188, 192), (200, 202, 205))
     _product(canvas, look, Craft(size=0.56 + digest[2] / 255 * 0.1))
@@ -115,23 +115,18 @@ def draw_variant(title: str, colour: str, *, px: int = 224) -> np.ndarray:
 def _product(canvas: Canvas, look: ProductLook, craft: Craft) -> None:
     """Soft shadow, then the product, centred at (0.5, 0.56) plus its offset."""
     side = max(8, round(craft.size * canvas.px))
-    colours, silhouette = product_tile(look.category, COLOURS[look.colour], look.pattern, side)
+    tile = product_tile(look.category, COLOURS[look.colour], look.pattern, side)
     x, y = 0.5 + craft.offset_x, 0.56 + craft.offset_y
-    foot = float(np.flatnonzero(silhouette.any(axis=1))[-1]) / side - 0.5  # the shadow lies where the shape ends
-    canvas.stamp(_shadow(side), x + 0.01, y + foot * craft.size, (16, 14, 20))
-    left, top = round(x * canvas.px - side / 2), round(y * canvas.px - side / 2)
-    x0, y0, x1, y1 = max(left, 0), max(top, 0), min(left + side, canvas.px), min(top + side, canvas.px)
-    alpha = silhouette[y0 - top : y1 - top, x0 - left : x1 - left, None].astype(np.uint16)
-    area = canvas.pixels[y0:y1, x0:x1]
-    area[:] = (area * (255 - alpha) + colours[y0 - top : y1 - top, x0 - left : x1 - left] * alpha + 127) // 255
+    canvas.stamp(_shadow(side), x + 0.01, y + (tile.foot - 0.5) * craft.size, (16, 14, 20))
+    canvas.paste(tile.premultiplied, tile.remainder, x, y)
 
 
 @lru_cache(maxsize=256)
 def _shadow(side: int) -> np.ndarray:
-    """A blurred ellipse as wide as the product; mask uint8."""
+    """A blurred ellipse as wide as the product; mask uint8 [side, side, 3]."""
     mask = Canvas(np.zeros((side, side), np.uint8))
     mask.ellipse(0.5, 0.5, 0.4, 0.08, 150)
-    return cv2.GaussianBlur(mask.pixels, (0, 0), max(1.0, side * 0.035))
+    return cv2.merge([cv2.GaussianBlur(mask.pixels, (0, 0), max(1.0, side * 0.035))] * 3)
 
 
 def _prop(canvas: Canvas, palette: Palette, rng: np.random.Generator, *, behind: bool) -> None:

@@ -13,7 +13,7 @@ WHITE: RGB = (255, 255, 255)
 
 @dataclass(frozen=True)
 class Tint:
-    """Colours of a scene under a palette: mostly the palette's, partly the thing's own, greyed where the palette is grey."""
+    """Colours of a scene: mostly the palette's, partly the thing's own, greyed where the palette is grey."""
 
     palette: Palette
 
@@ -63,7 +63,8 @@ def living_room(canvas: Canvas, tint: Tint, rng: np.random.Generator) -> None:
 def kitchen(canvas: Canvas, tint: Tint, rng: np.random.Generator) -> None:
     """Tiled wall, a shelf with jars, hanging utensils, a countertop over cupboards."""
     p = tint.palette
-    canvas.rect(0, 0, 1, 0.72, mix(p.light, WHITE, 0.35))
+    canvas.gradient(0, 0.72, mix(p.light, WHITE, 0.4), mix(p.light, WHITE, 0.3))
+    canvas.gradient(0.72, 1, p.middle, mix(p.second, p.dark, 0.15))  # rectangles leave the border pixels half covered
     grout = mix(p.light, p.dark, 0.22)
     for row, y in enumerate(np.arange(0.0, 0.72, 0.09)):
         canvas.line([(0, y), (1, y)], 0.006, grout)

@@ -1,8 +1,10 @@
-"""The products: one shape per category, in a product colour, with a small pattern. A shape fills the unit square of its tile."""
+"""The products: one shape per category, in a product colour, with a small pattern. It fills the unit square."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 
+import cv2
 import numpy as np
 
 from countryreward.data.marketplace.canvas import Canvas, Point, mix
@@ -81,9 +83,9 @@ class Tile:
 
 
 def _sneaker(t: Tile, pattern: str) -> None:
-    upper: list[Point] = [(0.06, 0.68), (0.07, 0.42), (0.14, 0.36), (0.24, 0.42), (0.38, 0.38), (0.47, 0.32), (0.56, 0.40), (0.70, 0.52),
-                          (0.88, 0.57), (0.95, 0.64), (0.95, 0.70)]  # fmt: skip
-    t.poly(upper, t.main, body=True)
+    heel: list[Point] = [(0.06, 0.68), (0.07, 0.42), (0.14, 0.36), (0.24, 0.42), (0.38, 0.38), (0.47, 0.32)]
+    toe: list[Point] = [(0.56, 0.40), (0.70, 0.52), (0.88, 0.57), (0.95, 0.64), (0.95, 0.70)]
+    t.poly(heel + toe, t.main, body=True)
     t.apply_pattern(pattern)
     t.poly([(0.06, 0.68), (0.07, 0.50), (0.2, 0.53), (0.24, 0.69)], t.shade)
     t.poly([(0.70, 0.70), (0.74, 0.57), (0.88, 0.57), (0.95, 0.64), (0.95, 0.70)], t.shade)
@@ -175,11 +177,25 @@ _DRAW: dict[str, Callable[[Tile, str], None]] = {
 }  # fmt: skip
 
 
+@dataclass(frozen=True)
+class ProductTile:
+    """A drawn product, ready for `Canvas.paste`; arrays are uint8 [P, P, 3]. Cached: do not write to them."""
+
+    premultiplied: np.ndarray
+    """Colour x alpha."""
+    remainder: np.ndarray
+    """255 (1 - alpha)."""
+    foot: float
+    """Where the shape ends below, as a share of the tile: the shadow lies there."""
+
+
 @lru_cache(maxsize=512)
-def product_tile(category: str, colour: RGB, pattern: str, px: int) -> tuple[np.ndarray, np.ndarray]:
-    """Colours uint8 [P, P, 3] and silhouette uint8 [P, P] of a product. Cached: do not write to them."""
+def product_tile(category: str, colour: RGB, pattern: str, px: int) -> ProductTile:
+    """The product of a category (key of CATEGORIES) in a colour with one of PATTERNS, `px` high and wide."""
     tile = Tile(px, colour)
     _DRAW[category](tile, pattern)
     across = np.linspace(1.07, 0.85, px)[None, :, None]  # light from the left rounds the shape
     shaded = np.clip(tile.colours.pixels * across, 0, 255).astype(np.uint8)
-    return shaded, tile.silhouette.pixels
+    alpha = cv2.merge([tile.silhouette.pixels] * 3)
+    foot = float(np.flatnonzero(tile.silhouette.pixels.any(axis=1))[-1] + 1) / px
+    return ProductTile(premultiplied=cv2.multiply(shaded, alpha, scale=1 / 255), remainder=255 - alpha, foot=foot)

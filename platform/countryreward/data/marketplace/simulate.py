@@ -1,10 +1,10 @@
 """A marketplace whose true click probabilities are known.
 
-logit CTR(creative, market) = level + product + market + shared quality(creative) + scale x taste(design, category, market)
+logit CTR(creative, market) = level + product + market + shared quality + scale x taste(design, category, market)
 
-Shared quality comes from what can be seen in the picture (size, centring, sharpness, contrast of the product) and a small
-part that cannot. It dominates taste, so a judge blind to the market is often right, and never on both of two markets that
-disagree. Clicks are binomial by month; impressions are lognormal and do not depend on the creative's success.
+Shared quality comes from what can be seen in the picture (size and centring of the product, sharpness, contrast) and
+a small part that cannot. It dominates taste, so a judge blind to the market is often right, and never on both of two
+markets that disagree. Clicks are binomial by month; impressions are lognormal and independent of success.
 """
 
 import calendar
@@ -27,7 +27,7 @@ _AXES = {"scene": SCENES, "palette": PALETTES, "clutter": CLUTTERS, "lighting": 
 _PRODUCT_SD, _MARKET_SD = 0.3, 0.2  # log-odds; they move whole products and markets and cancel within a pair
 _VISIBLE_SHARE = 0.85  # of the variance of shared quality
 _EXPOSURE_SD, _ARM_SD, _PERIOD_SD = 0.33, 0.08, 0.15  # log impressions: product x market, creative within it, month
-_CRAFT = {"size": (0.36, 0.68), "offset": (0.16, 0.0), "blur": (0.010, 0.0), "contrast": (0.55, 1.15)}  # worst, best
+_CRAFT = {"size": (0.36, 0.68), "offset": (0.16, 0.0), "blur": (0.007, 0.0), "contrast": (0.6, 1.15)}  # worst, best
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ class Marketplace:
     truth: pd.DataFrame
     """creative_id, market, ctr: the true probability of a click, also of cells nobody observed."""
     specs: pd.DataFrame
-    """Per creative all that its picture needs: the axes of a Spec, the fields of Craft and ProductLook, draw_seed; and shared (log-odds)."""
+    """Per creative: the fields of Spec, Craft and ProductLook, draw_seed, and its shared quality (log-odds)."""
 
 
 def simulate(config: MarketplaceConfig) -> Marketplace:
@@ -62,7 +62,7 @@ def simulate(config: MarketplaceConfig) -> Marketplace:
         products=products,
         creatives=creatives,
         observations=_observations(config, level, creatives, ctr),
-        truth=_long(creatives["creative_id"], config.markets, ctr),
+        truth=_long(specs["creative_id"].tolist(), config.markets, ctr),
         specs=specs,
     )
 
@@ -81,7 +81,7 @@ def _products(config: MarketplaceConfig) -> tuple[pd.DataFrame, pd.DataFrame]:
         colour = str(rng.choice(list(COLOURS)))
         attributes = {name: str(rng.choice(values)) for name, values in category.attributes.items()}
         words = [rng.choice(BRANDS), rng.choice(category.adjectives), rng.choice(category.nouns)]
-        words += [colour.lower()] * int(rng.random() < 0.4) + [rng.choice(list(attributes.values()))] * int(
+        words += [colour.lower()] * int(rng.random() < 0.4) + [next(iter(attributes.values()))] * int(
             rng.random() < 0.4
         )
         title = " ".join([*words, rng.choice(SUFFIXES)]).strip()
@@ -129,7 +129,7 @@ def _true_ctr(config: MarketplaceConfig, level: Level, specs: pd.DataFrame) -> n
         axis: {key: i for i, key in enumerate(choices)} for axis, choices in {**_AXES, "category": CATEGORIES}.items()
     }
     index = SpecIndex(
-        **{axis: specs[axis].map(place[axis]).to_numpy(np.int64) for axis in SpecIndex.__dataclass_fields__}
+        **{axis: np.array([place[axis][key] for key in specs[axis]]) for axis in SpecIndex.__dataclass_fields__}
     )
     of_product = np.repeat(
         _stream(config.seed, "product level").normal(0, _PRODUCT_SD, config.products), config.creatives_per_product
@@ -166,7 +166,7 @@ def _observations(config: MarketplaceConfig, level: Level, creatives: pd.DataFra
             "source": "marketplace",
         }
     )
-    return frame[keep].reset_index(drop=True)
+    return frame.loc[keep].reset_index(drop=True)
 
 
 def _months(config: MarketplaceConfig) -> tuple[list[date], list[date]]:
@@ -176,10 +176,10 @@ def _months(config: MarketplaceConfig) -> tuple[list[date], list[date]]:
     return firsts, [day.replace(day=calendar.monthrange(day.year, day.month)[1]) for day in firsts]
 
 
-def _long(creative_ids: pd.Series, markets: list[str], ctr: np.ndarray) -> pd.DataFrame:
+def _long(creative_ids: list[str], markets: list[str], ctr: np.ndarray) -> pd.DataFrame:
     return pd.DataFrame(
         {
-            "creative_id": np.repeat(creative_ids.to_numpy(object), len(markets)),
+            "creative_id": np.repeat(np.array(creative_ids, object), len(markets)),
             "market": np.tile(np.array(markets, object), len(creative_ids)),
             "ctr": ctr.ravel(),
         }

@@ -1,14 +1,14 @@
 """What each market likes: published peaks of visual appeal, and invented likings per category.
 
 Reinecke and Gajos, "Quantifying visual preferences around the world", CHI 2014: per country, the colourfulness and the
-visual complexity (0 to 10) at which the appeal of a web page peaks. The 43 pairs of numbers are facts of that study, taken
-from the LabintheWild code. Everything else here is invented and seeded: clicks made from it are semi-synthetic.
+visual complexity (0 to 10) at which the appeal of a web page peaks. The 43 pairs of numbers are facts of that study,
+taken from the LabintheWild code. All else here is invented and seeded: clicks made from it are semi-synthetic.
 
-Imputation: South Korea is absent from the study and gets the mean of Japan, China, Hong Kong and Singapore; Saudi Arabia and
-any other absent country get the mean of all 43. `is_imputed` tells which markets that concerns.
+Imputation: South Korea is absent from the study and gets the mean of Japan, China, Hong Kong and Singapore; Saudi
+Arabia and any other absent country get the mean of all 43. `is_imputed` tells which markets that concerns.
 
-Stretch: the published peaks lie between 3.56 and 7.62 (colourfulness) and 2.51 and 4.77 (complexity), while our vocabulary
-spans 0 to 10. A peak that is z standard deviations from the mean of the 43 countries is placed at 5 + 3 z, cut to [0, 10].
+Stretch: the published peaks lie between 3.56 and 7.62 (colourfulness) and 2.51 and 4.77 (complexity), our vocabulary
+spans 0 to 10. A peak z standard deviations from the mean of the 43 countries is placed at 5 + 3 z, cut to [0, 10].
 """
 
 import zlib
@@ -21,14 +21,15 @@ from countryreward.data.marketplace.catalogue import CATEGORIES
 from countryreward.data.marketplace.vocabulary import CLUTTERS, LIGHTINGS, PALETTES, SCENES
 
 PEAKS: dict[str, tuple[float, float]] = {
-    "AR": (5.62, 4.37), "AT": (4.55, 3.93), "AU": (5.53, 4.09), "BA": (6.42, 4.69), "BE": (5.28, 3.85), "BG": (4.63, 4.26),
-    "BR": (5.15, 4.00), "CA": (5.89, 4.20), "CH": (4.25, 3.70), "CL": (6.95, 4.56), "CN": (6.27, 4.09), "DE": (4.45, 3.75),
-    "DK": (4.24, 3.69), "ES": (5.76, 4.36), "FI": (3.56, 3.31), "FR": (4.41, 3.78), "GB": (6.52, 4.52), "GR": (6.21, 4.09),
-    "HK": (5.68, 3.54), "HU": (5.93, 4.54), "IE": (6.37, 4.29), "IL": (5.08, 3.90), "IN": (5.73, 4.08), "IT": (5.63, 3.74),
-    "JP": (5.36, 4.08), "LT": (6.15, 4.28), "MK": (7.62, 4.46), "MX": (6.36, 4.56), "MY": (6.97, 4.39), "NL": (5.35, 3.88),
-    "NO": (4.77, 3.86), "NZ": (5.73, 4.22), "PH": (5.90, 4.28), "PL": (3.83, 3.75), "PT": (4.95, 3.99), "RO": (6.30, 4.50),
-    "RS": (6.60, 4.77), "RU": (3.62, 2.51), "SE": (4.50, 3.39), "SG": (6.39, 4.53), "SK": (5.11, 3.94), "US": (6.09, 4.15),
-    "ZA": (5.94, 4.54),
+    "AR": (5.62, 4.37), "AT": (4.55, 3.93), "AU": (5.53, 4.09), "BA": (6.42, 4.69), "BE": (5.28, 3.85),
+    "BG": (4.63, 4.26), "BR": (5.15, 4.00), "CA": (5.89, 4.20), "CH": (4.25, 3.70), "CL": (6.95, 4.56),
+    "CN": (6.27, 4.09), "DE": (4.45, 3.75), "DK": (4.24, 3.69), "ES": (5.76, 4.36), "FI": (3.56, 3.31),
+    "FR": (4.41, 3.78), "GB": (6.52, 4.52), "GR": (6.21, 4.09), "HK": (5.68, 3.54), "HU": (5.93, 4.54),
+    "IE": (6.37, 4.29), "IL": (5.08, 3.90), "IN": (5.73, 4.08), "IT": (5.63, 3.74), "JP": (5.36, 4.08),
+    "LT": (6.15, 4.28), "MK": (7.62, 4.46), "MX": (6.36, 4.56), "MY": (6.97, 4.39), "NL": (5.35, 3.88),
+    "NO": (4.77, 3.86), "NZ": (5.73, 4.22), "PH": (5.90, 4.28), "PL": (3.83, 3.75), "PT": (4.95, 3.99),
+    "RO": (6.30, 4.50), "RS": (6.60, 4.77), "RU": (3.62, 2.51), "SE": (4.50, 3.39), "SG": (6.39, 4.53),
+    "SK": (5.11, 3.94), "US": (6.09, 4.15), "ZA": (5.94, 4.54),
 }  # fmt: skip
 """ISO code -> (peak colourfulness, peak complexity), both 0 to 10, of the 43 countries of the study."""
 
@@ -101,7 +102,7 @@ def market_taste(market: str, *, world_seed: int) -> MarketTaste:
 def utility(taste: MarketTaste, index: SpecIndex) -> np.ndarray:
     """Utility [N] of designs in a market: quadratic fall-off around both peaks plus the market's terms, without unit.
 
-    -((colourfulness - peak)^2 + (complexity - peak)^2) / (2 width^2) + scene + palette + lighting terms of the category.
+    -((colourfulness - peak)^2 + (complexity - peak)^2) / (2 width^2) + the category's scene, palette, lighting terms.
     """
     colourfulness = np.array([palette.colourfulness for palette in PALETTES.values()])[index.palette]
     complexity = np.array([clutter.complexity for clutter in CLUTTERS.values()])[index.clutter]

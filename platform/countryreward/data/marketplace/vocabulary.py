@@ -1,4 +1,4 @@
-"""The words the marketplace is made of: scenes, palettes, clutter, lightings, promotional texts, named colours, categories."""
+"""The words designs are made of: scenes, palettes, clutter, lightings, promotional texts, named product colours."""
 
 from dataclasses import dataclass, fields
 
@@ -127,7 +127,7 @@ SCENES: dict[str, Word] = {
 PALETTES: dict[str, Palette] = {
     "monochrome": Palette(
         phrase="monochrome whites, greys and black", colourfulness=0.5,
-        keywords=("monochrom*", "black and white", "grey*", "gray*", "greyscale", "grayscale", "white", "black", "silver*", "achromatic"),
+        keywords=("monochrom*", "black and white", "grey*", "gray*", "white", "black", "silver*", "achromatic"),
         light=(236, 236, 236), middle=(190, 190, 191), accent=(70, 70, 72), second=(128, 128, 130), dark=(42, 42, 44),
     ),
     "neutral": Palette(
@@ -138,7 +138,8 @@ PALETTES: dict[str, Palette] = {
     "pastel": Palette(
         phrase="pastel pink, mint and lavender", colourfulness=3.5,
         keywords=("pastel*", "mint", "lavender", "powder", "blush", "baby blue", "candy", "pink"),
-        light=(250, 226, 234), middle=(196, 228, 216), accent=(205, 168, 222), second=(250, 200, 190), dark=(118, 98, 136),
+        light=(250, 226, 234), middle=(196, 228, 216), accent=(205, 168, 222), second=(250, 200, 190),
+        dark=(118, 98, 136),
     ),
     "earth": Palette(
         phrase="earthy terracotta, ochre and olive", colourfulness=5.0,
@@ -157,12 +158,12 @@ PALETTES: dict[str, Palette] = {
     ),
     "tropical": Palette(
         phrase="tropical green, yellow and hot pink", colourfulness=8.8,
-        keywords=("tropical", "green*", "yellow*", "hot pink", "lime", "vibrant", "colorful", "colourful", "lush", "bright"),
+        keywords=("tropical", "green*", "yellow*", "hot pink", "lime", "vibrant", "colorful", "colourful", "lush"),
         light=(255, 232, 84), middle=(22, 178, 92), accent=(246, 34, 130), second=(0, 176, 222), dark=(8, 74, 62),
     ),
     "neon": Palette(
         phrase="neon magenta, electric cyan and acid green", colourfulness=10.0,
-        keywords=("neon*", "magenta", "electric", "acid", "fluorescent", "saturated", "violet", "purple*", "rainbow", "cyber*"),
+        keywords=("neon*", "magenta", "electric", "acid", "fluorescent", "saturated", "violet", "purple*", "rainbow"),
         light=(0, 226, 255), middle=(142, 20, 255), accent=(255, 0, 158), second=(120, 255, 0), dark=(30, 0, 92),
     ),
 }  # fmt: skip
@@ -170,7 +171,7 @@ PALETTES: dict[str, Palette] = {
 CLUTTERS: dict[str, Clutter] = {
     "minimal": Clutter(
         phrase="The product alone", complexity=0.8, props=0,
-        keywords=("alone", "single", "only", "minimal*", "nothing else", "isolated", "clean", "simple", "uncluttered", "empty"),
+        keywords=("alone", "single", "only", "minimal*", "nothing else", "isolated", "clean", "simple", "empty"),
     ),
     "few": Clutter(
         phrase="The product with two small props beside it", complexity=3.6, props=2,
@@ -178,11 +179,11 @@ CLUTTERS: dict[str, Clutter] = {
     ),
     "rich": Clutter(
         phrase="The product among many decorative props", complexity=6.4, props=7,
-        keywords=("many", "several", "decor*", "arranged", "surrounded", "array", "assorted", "variety", "collection", "rich*"),
+        keywords=("many", "several", "decor*", "arranged", "surrounded", "assorted", "variety", "collection", "rich*"),
     ),
     "crowded": Clutter(
         phrase="The product in a busy, crowded heap of props and confetti", complexity=9.4, props=18,
-        keywords=("busy", "crowded", "heap*", "confetti", "packed", "piles", "overflowing", "cluttered", "dense*", "maximal*"),
+        keywords=("busy", "crowded", "heap*", "confetti", "packed", "piles", "overflowing", "cluttered", "maximal*"),
     ),
 }  # fmt: skip
 
@@ -246,9 +247,10 @@ AXES: dict[str, dict[str, Word]] = {
 """Axis of a spec -> its choices."""
 
 COLOURS: dict[str, RGB] = {
-    "PINK": (240, 128, 170), "BLUE": (44, 96, 190), "RED": (206, 36, 44), "GREEN": (44, 146, 76), "IVORY": (248, 241, 220),
-    "BLACK": (32, 32, 36), "WHITE": (252, 252, 252), "PURPLE": (128, 60, 160), "YELLOW": (246, 208, 48), "ORANGE": (240, 130, 32),
-    "SILVER": (184, 190, 198), "GOLD": (206, 164, 66), "CREAM": (255, 243, 200), "BROWN": (120, 76, 44), "GREY": (126, 128, 132),
+    "PINK": (240, 128, 170), "BLUE": (44, 96, 190), "RED": (206, 36, 44), "GREEN": (44, 146, 76),
+    "IVORY": (248, 241, 220), "BLACK": (32, 32, 36), "WHITE": (252, 252, 252), "PURPLE": (128, 60, 160),
+    "YELLOW": (246, 208, 48), "ORANGE": (240, 130, 32), "SILVER": (184, 190, 198), "GOLD": (206, 164, 66),
+    "CREAM": (255, 243, 200), "BROWN": (120, 76, 44), "GREY": (126, 128, 132),
 }  # fmt: skip
 """Named product colours, RGB."""
 

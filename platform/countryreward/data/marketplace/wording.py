@@ -28,9 +28,9 @@ def spec_to_design(spec: Spec) -> Design:
 def design_to_spec(design: Design) -> Spec:
     """The nearest spec of any free text.
 
-    Per axis, the fields that usually carry it are read in order (the scene from the background, else from the foreground,
-    ...); our own phrase decides at once, else the choice with most keyword hits, ties to the one named first in the text. An
-    axis nobody speaks of takes the default of `Spec`: studio, neutral, few, daylight, none.
+    Per axis, the fields that usually carry it are read in order (the scene from the background, else from the
+    foreground, ...); our own phrase decides at once, else the choice with most keyword hits, ties to the one named
+    first. An axis nobody speaks of takes the default of `Spec`: studio, neutral, few, daylight, none.
     """
     chosen = {}
     for axis, names in _FIELDS.items():

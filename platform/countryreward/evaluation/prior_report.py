@@ -1,0 +1,165 @@
+"""The report of retrieval alone: priors of both readings against judges that ignore the country."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from countryreward.data.artifacts import Artifact, open_artifact
+from countryreward.data.image_table import ImageTable
+from countryreward.data.records import Dataset
+from countryreward.equations.ceilings import label_probability
+from countryreward.errors import UserError
+from countryreward.evaluation import words
+from countryreward.evaluation.flips import flip_cards, telling_items
+from countryreward.evaluation.gallery import FlipCard
+from countryreward.evaluation.report import CeilingSource, evaluate
+from countryreward.evaluation.variants import constant_letter, market_blind_oracle, shuffled
+from countryreward.retrieval.config import PriorConfig, RetrievalConfig, SearchConfig
+from countryreward.retrieval.knowledge_base import Embeddings, KnowledgeBase
+from countryreward.retrieval.prior import PriorRetriever
+
+
+class ReportConfig(Protocol):
+    """What a report job is told."""
+
+    dataset: str
+    records: str
+    embeddings: str
+    knowledge_base: str
+    priors: dict[str, str]
+    choose_k: str
+    truth: str
+    split: Any
+    gallery: int
+    draws: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Opened inputs of a report."""
+
+    dataset: Artifact
+    records: Artifact
+    embeddings: Embeddings
+    base: KnowledgeBase
+    priors: dict[str, Artifact]
+    curves: dict[str, Any]
+    lineage: dict[str, Artifact]
+
+
+def open_inputs(config: ReportConfig) -> Inputs:
+    """Open and verify every artifact. Raises `UserError` for what is missing, or for priors of other records or bases."""
+    import json
+
+    dataset, records = open_artifact(config.dataset, kind="dataset"), open_artifact(config.records, kind="records")
+    embeddings, base = Embeddings.open(config.embeddings), KnowledgeBase.open(config.knowledge_base)
+    priors = {name: open_artifact(path, kind="priors") for name, path in config.priors.items()}
+    if not priors:
+        raise UserError("priors: none is given; write at least prior_only: PATH")
+    for name, artifact in priors.items():
+        for kind, wanted in (("records", records.manifest.version), ("knowledge_base", base.version)):
+            if artifact.manifest.inputs[kind]["version"] != wanted:
+                raise UserError(f"priors.{name}: made from other {kind}; run jobs/build_priors.py again")
+    lineage = {
+        "dataset": dataset,
+        "records": records,
+        "embeddings": embeddings.artifact,
+        "knowledge_base": base.artifact,
+        **priors,
+    }
+    curves: dict[str, Any] = {}
+    if config.choose_k:
+        chosen = open_artifact(config.choose_k, kind="choose_k")
+        curves = json.loads((chosen.path / "curves.json").read_text(encoding="utf-8"))
+        lineage["choose_k"] = chosen
+    return Inputs(dataset, records, embeddings, base, priors, curves, lineage)
+
+
+def build_report(inputs: Inputs, config: ReportConfig) -> tuple[dict[str, Any], list[FlipCard]]:
+    """The numbers of report.json (contract in README) and the gallery."""
+    frame = pd.read_parquet(inputs.records.path / "records.parquet")
+    test = frame[frame["split"] == config.split].sort_values("record_id").reset_index(drop=True)
+    if test.empty:
+        raise UserError(f"split: there are no {config.split} records; jobs/build_records.py sets the shares")
+    logits: dict[str, NDArray[np.float64]] = {
+        name: _log_odds(artifact, test, name) for name, artifact in inputs.priors.items()
+    }
+    subject = next(iter(logits))
+    logits["prior_shuffled"] = shuffled(logits[subject], test, seed=config.seed)
+    logits["constant_letter"] = constant_letter(frame[frame["split"] == "train"], test)
+    logits["market_blind_oracle"] = market_blind_oracle(test)
+    q, source = _label_probabilities(test, config.truth)
+    unit = "image" if inputs.records.manifest.config["split"]["by"] == "image" else "product"
+    report: dict[str, Any] = {"simulated": bool(config.truth)}
+    report |= evaluate(test, logits, unit=unit, q=q, ceiling_source=source, draws=config.draws, seed=config.seed)
+    report["counts"] = {
+        **{name: _plain(part) for name, part in inputs.dataset.manifest.counts.items()},
+        "pairs": inputs.records.manifest.counts["pairs"],
+        "priors": inputs.priors[subject].manifest.counts["records"],
+    }
+    report["data"] = inputs.records.manifest.counts["facts"]
+    report["choose_k"] = {
+        stage: {key: curve[key] for key in ("k", "K", "threshold", "queries")} for stage, curve in inputs.curves.items()
+    }
+    report["seconds"] = {name: artifact.manifest.seconds for name, artifact in inputs.lineage.items()}
+    report["versions"] = inputs.base.manifest.versions | {"knowledge_base": inputs.base.version}
+    report["headline"] = words.headline(report, subject)
+    return report, _gallery(inputs, test, logits[subject], inputs.priors[subject], config.gallery)
+
+
+def _plain(part: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: value
+        for name, value in part.items()
+        if name in ("input", "kept", "dropped", "quarantined", "quarantined_by_reason")
+    }
+
+
+def _log_odds(artifact: Artifact, test: pd.DataFrame, name: str) -> NDArray[np.float64]:
+    priors = pd.read_parquet(artifact.path / "priors.parquet", columns=["record_id", "log_odds"]).set_index(
+        "record_id"
+    )["log_odds"]
+    missing = ~test["record_id"].isin(priors.index)
+    if missing.any():
+        reason = f"{int(missing.sum())} of {len(test)} evaluated records have none"
+        raise UserError(f"priors.{name}: {reason}; build them for this split, and look into their quarantine.jsonl")
+    return priors.loc[test["record_id"]].to_numpy(float)
+
+
+def _label_probabilities(test: pd.DataFrame, truth: str) -> tuple[NDArray[np.float64] | None, CeilingSource | None]:
+    """P(observed label is A): from the simulator's truth, else the soft labels, else nobody knows."""
+    if truth:
+        if not Path(truth).is_file():
+            raise UserError(f"truth: no file {truth}; give the simulation's truth.parquet, or '' for real data")
+        ctr = pd.read_parquet(truth).set_index(["creative_id", "market"])["ctr"]
+        a = ctr.reindex(pd.MultiIndex.from_frame(test[["creative_a", "market"]])).to_numpy(float)
+        b = ctr.reindex(pd.MultiIndex.from_frame(test[["creative_b", "market"]])).to_numpy(float)
+        if np.isnan(a).any() or np.isnan(b).any():
+            raise UserError(f"truth: {truth} lacks some evaluated creatives; it belongs to another simulation")
+        counts = [test[name].to_numpy(np.int64) for name in ("impressions_a", "impressions_b")]
+        return label_probability(a, b, *counts), "simulator truth"
+    soft = test["soft_label"]
+    if soft.isna().any():
+        return None, None
+    return soft.to_numpy(float), "estimated by empirical Bayes"
+
+
+def _gallery(
+    inputs: Inputs, test: pd.DataFrame, logits: NDArray[np.float64], priors: Artifact, most: int
+) -> list[FlipCard]:
+    options = priors.manifest.config["retrieval"]
+    retrieval = RetrievalConfig(search=SearchConfig(**options["search"]), prior=PriorConfig(**options["prior"]))
+    return flip_cards(
+        test,
+        telling_items(test, logits, most=most),
+        logits,
+        products=Dataset.read(inputs.dataset.path).products,
+        source=inputs.embeddings,
+        retriever=PriorRetriever(inputs.base, retrieval),
+        image_bytes=ImageTable(inputs.dataset.path).bytes_of,
+    )

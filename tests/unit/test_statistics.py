@@ -1,0 +1,167 @@
+"""The bootstrap resamples units and not rows; paired differences; McNemar and Holm on literals."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from countryreward.equations.metrics import item_sums, metrics_of, total
+from countryreward.evaluation.statistics import (
+    bootstrap_totals,
+    difference_intervals,
+    holm,
+    interval,
+    intervals,
+    mcnemar_p,
+    unit_weights,
+)
+from countryreward.evaluation.variants import constant_letter, item_keys, market_blind_oracle, shuffled
+
+
+def width(found: dict[str, Any]) -> float:
+    return found["high"] - found["low"]
+
+
+def judged(units: int, copies: int, seed: int = 0):
+    """`units` products of one verdict each, repeated over `copies` items: the copies are no new evidence."""
+    rng = np.random.default_rng(seed)
+    label = np.repeat(rng.integers(0, 2, units), copies).astype(np.int8)
+    logit = np.repeat(rng.normal(size=units), copies)
+    return item_sums(label, logit, np.arange(units * copies), units * copies), np.repeat(np.arange(units), copies)
+
+
+def test_more_rows_of_the_same_products_are_no_more_evidence():
+    one, ten = judged(200, 1), judged(200, 10)
+    by_product = [width(intervals(s, unit_weights(u, draws=1000))["accuracy"]) for s, u in (one, ten)]
+    assert by_product[0] == pytest.approx(by_product[1], rel=1e-6)  # same draws, same numbers
+    by_row = width(intervals(ten[0], unit_weights(np.arange(2000), draws=1000))["accuracy"])
+    assert by_row < by_product[1] / 2.5  # what resampling rows would have pretended
+
+
+def test_interval_has_the_width_theory_says():
+    sums, units = judged(400, 1)
+    found: dict[str, Any] = intervals(sums, unit_weights(units, draws=2000))["accuracy"]
+    p = found["value"]
+    assert width(found) == pytest.approx(2 * 1.96 * np.sqrt(p * (1 - p) / 400), rel=0.1)
+
+
+def test_weights_are_counts_of_products():
+    weights = np.concatenate(list(unit_weights(["a", "a", "b", "c"], draws=500, seed=1).chunks()))
+    assert weights.shape == (500, 4)
+    assert (weights[:, 0] == weights[:, 1]).all()
+    assert (weights[:, 1:].sum(axis=1) == 3).all()  # three units drawn with replacement
+    again = np.concatenate(list(unit_weights(["a", "a", "b", "c"], draws=500, seed=1).chunks()))
+    assert (weights == again).all()
+
+
+def test_vertex_bootstrap_multiplies_the_counts_of_both_images():
+    weights = np.concatenate(list(unit_weights(["x", "x", "y"], ["y", "z", "z"], draws=3000).chunks()))
+    x, y, z = 1, 1, 1
+    assert weights.mean(axis=0) == pytest.approx(np.full(3, 1 - 1 / 3), abs=0.06)  # E[n_1 n_2] = 1 - 1/3
+    for first, second, third in weights:  # xy, xz, yz of counts that sum to 3
+        assert (first, second, third) in {
+            (x * y, x * z, y * z), (2, 0, 0), (0, 2, 0), (0, 0, 2), (0, 0, 0)
+        }  # fmt: skip
+
+
+def test_chunks_do_not_depend_on_how_many_follow():
+    a = next(unit_weights(np.arange(50), draws=10, seed=3).chunks())
+    assert a.dtype == np.float32
+    assert a.sum(axis=1).tolist() == [50.0] * 10
+
+
+def test_paired_difference_of_a_variant_with_itself_is_exactly_zero():
+    sums, units = judged(100, 2)
+    draws = bootstrap_totals({"a": sums, "b": sums}, unit_weights(units, draws=200))
+    value = metrics_of(total(sums))
+    found = difference_intervals(value, value, metrics_of(draws["a"]), metrics_of(draws["b"]))
+    assert found["accuracy"] == {"value": 0.0, "low": 0.0, "high": 0.0}
+
+
+def test_paired_difference_is_tighter_than_two_intervals():
+    rng = np.random.default_rng(0)
+    label = rng.integers(0, 2, 500).astype(np.int8)
+    base = rng.normal(size=500)
+    better = np.where(rng.random(500) < 0.1, np.where(label == 1, 3.0, -3.0), base)
+    item = np.arange(500)
+    sums = {"base": item_sums(label, base, item, 500), "better": item_sums(label, better, item, 500)}
+    drawn = {name: metrics_of(t) for name, t in bootstrap_totals(sums, unit_weights(item, draws=1000)).items()}
+    value = {name: metrics_of(total(t)) for name, t in sums.items()}
+    found: dict[str, Any] = difference_intervals(value["better"], value["base"], drawn["better"], drawn["base"])[
+        "accuracy"
+    ]
+    assert found["low"] > 0
+    single = interval(float(value["base"]["accuracy"]), drawn["base"]["accuracy"])
+    assert width(found) < width(single) / 1.5
+
+
+def test_no_denominator_is_null():
+    assert interval(float("nan"), np.array([0.1])) == {"value": None, "low": None, "high": None}
+    found = intervals(item_sums(np.array([1]), np.array([1.0]), np.array([0]), 1), unit_weights(["p"], draws=10))
+    assert found["sensitivity"] == {"value": None, "low": None, "high": None}
+
+
+def test_calibration_interval_holds_its_value():
+    rng = np.random.default_rng(4)
+    logit = rng.normal(size=300)
+    label = (rng.random(300) < 1 / (1 + np.exp(-logit))).astype(np.int8)  # calibrated: the value is about 0
+    weights = unit_weights(np.arange(300), draws=500)
+    found: dict[str, Any] = intervals(item_sums(label, logit, np.arange(300), 300), weights)["ece"]
+    assert 0 <= found["low"] <= found["value"] <= found["high"]
+
+
+def test_mcnemar_literals():
+    right = np.array([True] * 8 + [False] * 2 + [True] * 5)
+    other = np.array([False] * 8 + [True] * 2 + [True] * 5)
+    # exact: 10 rows part 8 to 2; two-sided binomial: 2 (1 + 10 + 45) / 1024
+    assert mcnemar_p(right, other) == pytest.approx(2 * 56 / 1024)
+    assert mcnemar_p(right, right) == 1.0
+
+
+def test_holm_literal():
+    # sorted .01 .02 .04: times 3, 2, 1, never decreasing
+    found = holm({"JP": 0.04, "US": 0.01, "BR": 0.02})
+    assert found == pytest.approx({"JP": 0.04, "US": 0.03, "BR": 0.04})
+    assert holm({}) == {}
+
+
+FRAME = pd.DataFrame(
+    {
+        "record_id": list("abcdef"),
+        "pair_id": ["p", "p", "p", "q", "q", "r"],
+        "market": ["JP", "US", "BR", "JP", "US", "JP"],
+        "label": [1, 1, 0, 0, 1, 0],
+        "as_of": [None] * 6,
+    }
+)
+
+
+def test_baselines_by_hand():
+    train = pd.DataFrame({"label": [0, 0, 1]})
+    assert constant_letter(train, FRAME).tolist() == [-1.0] * 6
+    assert constant_letter(train.head(0), FRAME).tolist() == [1.0] * 6
+    assert market_blind_oracle(FRAME).tolist() == [1, 1, 1, 1, 1, -1]  # 2 of 3 A; tie -> A; B
+
+
+def test_shuffled_stays_within_the_item_and_ignores_row_order():
+    logits = np.arange(6.0)
+    found = shuffled(logits, FRAME, seed=5)
+    assert sorted(found[:3]) == [0, 1, 2]
+    assert sorted(found[3:5]) == [3, 4]
+    assert found[5] == 5
+    order = np.array([5, 2, 4, 0, 3, 1])
+    assert (shuffled(logits[order], FRAME.iloc[order], seed=5) == found[order]).all()
+
+
+def test_shuffled_is_uniform_over_the_permutations():
+    draws = [tuple(shuffled(np.arange(6.0), FRAME, seed=s)[:3]) for s in range(600)]
+    counts = pd.Series(draws).value_counts()
+    assert len(counts) == 6
+    assert counts.min() > 60  # 100 expected; the identity is one of the six
+
+
+def test_a_window_is_part_of_the_item_when_markets_repeat():
+    twice = pd.concat([FRAME.assign(as_of="2024-01-01"), FRAME.assign(as_of="2024-02-01")])
+    assert item_keys(twice).nunique() == 6
+    with pytest.raises(ValueError, match="twice in one item"):
+        item_keys(pd.concat([FRAME, FRAME]))
