@@ -1,6 +1,6 @@
 """Build the knowledge base from the observations of the training units, one FAISS index per market.
 
-    python jobs/build_knowledge_base.py --dataset=runs/bass/dataset --records=runs/bass/records ...
+python jobs/build_knowledge_base.py --dataset=runs/bass/dataset --records=runs/bass/records ...
 """
 
 from dataclasses import dataclass, field
@@ -47,8 +47,14 @@ def main(config: Config) -> Artifact:
     from countryreward.progress import bar
 
     units = pd.read_parquet(records.path / "units.parquet")
-    with session(config.ray), publish(config.out, kind=KIND, inputs=inputs, config=options) as draft, bar("markets") as progress:
-        draft.counts |= build_knowledge_base(Dataset.read(dataset.path), units, split, source, draft.path, progress=progress)
+    with (
+        session(config.ray),
+        publish(config.out, kind=KIND, inputs=inputs, config=options) as draft,
+        bar("markets") as progress,
+    ):
+        draft.counts |= build_knowledge_base(
+            Dataset.read(dataset.path), units, split, source, draft.path, progress=progress
+        )
     entries = draft.counts["entries"]
     print(f"knowledge base: {sum(entries.values()):,} past ads in {len(entries)} markets {entries} -> {config.out}")
     return open_artifact(config.out, kind=KIND)

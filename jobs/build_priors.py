@@ -1,6 +1,6 @@
 """Priors of records from a knowledge base (Eq. 1-3), keyed by record, knowledge-base version and retrieval configuration.
 
-    python jobs/build_priors.py --retrieval.prior.reading=paper --out=runs/demo/priors_paper
+python jobs/build_priors.py --retrieval.prior.reading=paper --out=runs/demo/priors_paper
 """
 
 from dataclasses import dataclass, field

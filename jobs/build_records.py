@@ -1,6 +1,6 @@
 """Derive labelled pairs from a dataset: one row per pair and market.
 
-    python jobs/build_records.py --records.split.by=image --dataset=runs/bass/dataset --out=runs/bass/records
+python jobs/build_records.py --records.split.by=image --dataset=runs/bass/dataset --out=runs/bass/records
 """
 
 from dataclasses import dataclass, field

@@ -1,6 +1,6 @@
 """Appendix F: how many products and images to retrieve, from the decay of similarity by rank.
 
-    python jobs/choose_k.py --text_list=200 --threshold=0.8
+python jobs/choose_k.py --text_list=200 --threshold=0.8
 """
 
 from dataclasses import dataclass
@@ -60,7 +60,9 @@ def main(config: Config) -> Artifact:
         (draft.path / "curves.json").write_text(json.dumps(curves, indent=1))
         (draft.path / "curves.png").write_bytes(choose_k_curves(curves))
     for stage, curve in curves.items():
-        print(f"choose k: {stage} k = {curve['k']} (of K = {curve['K']}, {config.threshold:.0%} of the decay, {curve['queries']} lists)")
+        print(
+            f"choose k: {stage} k = {curve['k']} (of K = {curve['K']}, {config.threshold:.0%} of the decay, {curve['queries']} lists)"
+        )
     return open_artifact(Path(config.out), kind="choose_k")
 
 

@@ -1,6 +1,6 @@
 """The whole product on a simulated marketplace: what `make demo` runs.
 
-    python jobs/demo.py --out=runs/noisy --marketplace.level=real-noise
+python jobs/demo.py --out=runs/noisy --marketplace.level=real-noise
 """
 
 from dataclasses import dataclass, field
@@ -37,11 +37,18 @@ class Config:
 def main(config: Config) -> None:
     export = f"{config.out}/export"
     made = make_marketplace.main(make_marketplace.Config(out=export, marketplace=config.marketplace))
-    tables = {name: TableSource(path=f"{export}/{name}.csv") for name in ("products", "creatives", "observations")}
+    products, creatives, observations = (
+        TableSource(path=f"{export}/{name}.csv") for name in ("products", "creatives", "observations")
+    )
     prior_chain.main(
         prior_chain.Config(
             out=config.out,
-            source=ImportConfig(**tables, images=ImagesConfig(root=f"{export}/images")),
+            source=ImportConfig(
+                products=products,
+                creatives=creatives,
+                observations=observations,
+                images=ImagesConfig(root=f"{export}/images"),
+            ),
             records=config.records,
             encoders=config.encoders,
             retrieval=config.retrieval,

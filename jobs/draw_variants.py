@@ -48,7 +48,11 @@ def main(config: Config) -> Artifact:
         return found
     with publish(config.out, kind="drawn_variants", config=options) as draft:
         draft.counts |= draw_variant_pairs(
-            config.pairs, draft.path, title=config.title, variants=(config.variant_a, config.variant_b), px=config.image_px
+            config.pairs,
+            draft.path,
+            title=config.title,
+            variants=(config.variant_a, config.variant_b),
+            px=config.image_px,
         )
     print(f"variants: {draft.counts} -> {config.out}")
     return open_artifact(config.out, kind="drawn_variants")

@@ -1,6 +1,6 @@
 """Embed every product text and image of a dataset once, with Ray Data.
 
-    python jobs/embed.py --encoders.image=clip:openai/clip-vit-base-patch32
+python jobs/embed.py --encoders.image=clip:openai/clip-vit-base-patch32
 """
 
 from dataclasses import dataclass, field

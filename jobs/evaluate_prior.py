@@ -1,6 +1,6 @@
 """Report what retrieval alone is worth, against judges that ignore the country.
 
-    python jobs/evaluate_prior.py --config jobs/configs/bass_report.yaml
+python jobs/evaluate_prior.py --config jobs/configs/bass_report.yaml
 """
 
 from dataclasses import dataclass, field
@@ -23,7 +23,9 @@ class Config:
     """Its embeddings."""
     knowledge_base: str = "runs/demo/knowledge_base"
     """The knowledge base of the priors."""
-    priors: dict[str, str] = field(default_factory=lambda: {"prior_only": "runs/demo/priors", "prior_only_paper": "runs/demo/priors_paper"})
+    priors: dict[str, str] = field(
+        default_factory=lambda: {"prior_only": "runs/demo/priors", "prior_only_paper": "runs/demo/priors_paper"}
+    )
     """Name of a variant -> its priors; the first one is the report's subject."""
     choose_k: str = "runs/demo/choose_k"
     """Published curves of jobs/choose_k.py; empty: none."""
@@ -72,8 +74,14 @@ def main(config: Config) -> Artifact:
         write_atomically(Path(config.out).parent / name, (artifact.path / name).read_bytes())
     for name, metrics in report["variants"].items():
         parts = [
-            f"{label} {metrics[key]['value']:.3f} [{metrics[key]['low']:.3f}, {metrics[key]['high']:.3f}]" if metrics[key]["value"] is not None else f"{label} none"
-            for label, key in (("accuracy", "accuracy"), ("discordant ordering", "discordant_ordering"), ("discordant sensitivity", "discordant_sensitivity"))
+            f"{label} {metrics[key]['value']:.3f} [{metrics[key]['low']:.3f}, {metrics[key]['high']:.3f}]"
+            if metrics[key]["value"] is not None
+            else f"{label} none"
+            for label, key in (
+                ("accuracy", "accuracy"),
+                ("discordant ordering", "discordant_ordering"),
+                ("discordant sensitivity", "discordant_sensitivity"),
+            )
         ]
         print(f"report: {name:<20} {'  '.join(parts)}")
     print(f"report: {report['headline']}")

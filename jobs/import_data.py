@@ -34,7 +34,7 @@ def main(config: Config) -> Artifact:
         print(f"import: {config.out} is up to date")
         return found
     with publish(config.out, kind="dataset", config=options) as draft, bar("images read") as progress:
-        draft.counts |= import_dataset(config.source, draft.path, progress=lambda _, done, total: progress(done, total))
+        draft.counts |= import_dataset(config.source, draft.path, progress=progress)
     for table, counts in draft.counts.items():
         print(
             f"import: {table:<13} {counts['input']:,} rows = {counts['kept']:,} kept + {counts['dropped']:,} dropped"

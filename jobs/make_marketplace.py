@@ -1,6 +1,6 @@
 """Simulate a marketplace whose truth is known and write it as an ad platform would export it.
 
-    python jobs/make_marketplace.py --marketplace.level=real-noise --out=runs/noisy/export
+python jobs/make_marketplace.py --marketplace.level=real-noise --out=runs/noisy/export
 """
 
 from dataclasses import dataclass, field

@@ -5,7 +5,7 @@
 Each stage is a job of its own (jobs/import_data.py, ...) and is skipped when its result is up to date.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import build_knowledge_base
 import build_priors
@@ -50,21 +50,25 @@ def main(config: Config) -> None:
     from countryreward.on_ray.session import session
 
     at = {name: f"{config.out}/{name}" for name in STAGES}
-    import_data.main(import_data.Config(out=at["dataset"], source=config.source))
-    build_records.main(build_records.Config(dataset=at["dataset"], out=at["records"], records=config.records))
+    dataset, records, embeddings, base = (at[name] for name in STAGES[:4])
+    import_data.main(import_data.Config(out=dataset, source=config.source))
+    build_records.main(build_records.Config(dataset=dataset, out=records, records=config.records))
     with session(config.ray):
-        embed.main(embed.Config(dataset=at["dataset"], out=at["embeddings"], encoders=config.encoders))
-        inputs = {name: at[name] for name in ("dataset", "records", "embeddings")}
-        build_knowledge_base.main(build_knowledge_base.Config(**inputs, out=at["knowledge_base"]))
-    inputs = {name: at[name] for name in ("records", "embeddings", "knowledge_base")}
-    build_priors.main(build_priors.Config(**inputs, out=at["priors"], retrieval=config.retrieval))
+        embed.main(embed.Config(dataset=dataset, out=embeddings, encoders=config.encoders))
+        build_knowledge_base.main(
+            build_knowledge_base.Config(dataset=dataset, records=records, embeddings=embeddings, out=base)
+        )
+    inputs = build_priors.Config(records=records, embeddings=embeddings, knowledge_base=base)
+    build_priors.main(replace(inputs, out=at["priors"], retrieval=config.retrieval))
     paper = RetrievalConfig(search=config.retrieval.search, prior=PriorConfig(reading="paper"))
-    build_priors.main(build_priors.Config(**inputs, out=at["priors_paper"], split="test", retrieval=paper))
-    choose_k.main(choose_k.Config(**inputs, out=at["choose_k"]))
+    build_priors.main(replace(inputs, out=at["priors_paper"], split="test", retrieval=paper))
+    choose_k.main(choose_k.Config(records=records, embeddings=embeddings, knowledge_base=base, out=at["choose_k"]))
     evaluate_prior.main(
         evaluate_prior.Config(
-            **inputs,
-            dataset=at["dataset"],
+            dataset=dataset,
+            records=records,
+            embeddings=embeddings,
+            knowledge_base=base,
             priors={"prior_only": at["priors"], "prior_only_paper": at["priors_paper"]},
             choose_k=at["choose_k"],
             truth=config.truth,

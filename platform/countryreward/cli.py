@@ -9,12 +9,16 @@ from countryreward.errors import UserError
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point. Exit code 2 on a user's error, 1 when the doctor found something wrong."""
-    parser = argparse.ArgumentParser(prog="countryreward", description="Which of these ad images will win in this country, and why.")
+    parser = argparse.ArgumentParser(
+        prog="countryreward", description="Which of these ad images will win in this country, and why."
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("doctor", help="versions, machine, GPU, ports, Ray auth, and the way out of what is wrong")
     data = commands.add_parser("data", help="look at a dataset").add_subparsers(dest="action", required=True)
     data_check = data.add_parser("check", help="what a dataset can show, before anyone trains")
-    data_check.add_argument("folder", type=Path, help="a published dataset or records folder, or the run folder that holds them")
+    data_check.add_argument(
+        "folder", type=Path, help="a published dataset or records folder, or the run folder that holds them"
+    )
     kb = commands.add_parser("kb", help="look at a knowledge base").add_subparsers(dest="action", required=True)
     kb_show = kb.add_parser("show", help="markets, entries, and the past ads with the highest lift")
     kb_show.add_argument("folder", type=Path, help="a published knowledge base, or the run folder that holds one")
@@ -95,7 +99,9 @@ def _kb_show(folder: Path, market: str | None, top: int) -> None:
         print(title)
         for row in rows:
             product = base.products.iloc[found.product_row[row]]
-            print(f"  {evidence.lift[row]:+.3f}  value {evidence.value[row]:.4g}  {found.creative_id[row]}  {product['title']}")
+            print(
+                f"  {evidence.lift[row]:+.3f}  value {evidence.value[row]:.4g}  {found.creative_id[row]}  {product['title']}"
+            )
 
 
 if __name__ == "__main__":

@@ -12,7 +12,18 @@ import psutil
 
 from countryreward.machine import describe_machine
 
-PACKAGES = ("torch", "transformers", "ray", "faiss-cpu", "faiss-gpu", "pyarrow", "numpy", "pandas", "opencv-python-headless", "pillow")
+PACKAGES = (
+    "torch",
+    "transformers",
+    "ray",
+    "faiss-cpu",
+    "faiss-gpu",
+    "pyarrow",
+    "numpy",
+    "pandas",
+    "opencv-python-headless",
+    "pillow",
+)
 PORTS = {8265: "Ray's dashboard", 6379: "a Ray head", 8000: "Ray Serve"}
 
 
@@ -47,7 +58,14 @@ def doctor(folder: Path | None = None) -> int:
 
 def _software() -> list[Finding]:
     python = ".".join(map(str, sys.version_info[:3]))
-    found = [Finding("python", python, "" if (3, 11) <= sys.version_info < (3, 14) else "use Python 3.11, 3.12 or 3.13", fatal=True)]
+    found = [
+        Finding(
+            "python",
+            python,
+            "" if (3, 11) <= sys.version_info < (3, 14) else "use Python 3.11, 3.12 or 3.13",
+            fatal=True,
+        )
+    ]
     versions = {}
     for name in PACKAGES:
         try:
@@ -57,10 +75,22 @@ def _software() -> list[Finding]:
     for name, version in versions.items():
         if name.startswith("faiss"):
             continue
-        found.append(Finding(name, version or "missing", "" if version else "run `make demo`, or pip install -e '.[cpu]'", fatal=True))
+        found.append(
+            Finding(
+                name, version or "missing", "" if version else "run `make demo`, or pip install -e '.[cpu]'", fatal=True
+            )
+        )
     both = [name for name in ("faiss-cpu", "faiss-gpu") if versions[name]]
-    way_out = {0: "pip install -e '.[cpu]' (or '.[gpu]')", 1: "", 2: "pip uninstall one of faiss-cpu, faiss-gpu: both provide `faiss`"}
-    found.append(Finding("faiss", ", ".join(f"{name} {versions[name]}" for name in both) or "missing", way_out[len(both)], fatal=True))
+    way_out = {
+        0: "pip install -e '.[cpu]' (or '.[gpu]')",
+        1: "",
+        2: "pip uninstall one of faiss-cpu, faiss-gpu: both provide `faiss`",
+    }
+    found.append(
+        Finding(
+            "faiss", ", ".join(f"{name} {versions[name]}" for name in both) or "missing", way_out[len(both)], fatal=True
+        )
+    )
     return found
 
 
@@ -70,14 +100,31 @@ def _hardware(folder: Path) -> list[Finding]:
     free_disk = shutil.disk_usage(folder).free / 2**30
     found = [
         Finding("cores", f"{machine['cores']} ({machine['processor']})"),
-        Finding("memory", f"{free_memory:.1f} of {machine['memory_gib']} GiB free", "" if free_memory > 3 else "the demo wants 3 GiB: close something"),
-        Finding("disk", f"{free_disk:.0f} GiB free", "" if free_disk > 4 else "the demo wants 4 GiB: free some", fatal=True),
-        Finding("folder", "writable" if os.access(folder, os.W_OK) else "not writable", "" if os.access(folder, os.W_OK) else "run from a folder you may write to", fatal=True),
+        Finding(
+            "memory",
+            f"{free_memory:.1f} of {machine['memory_gib']} GiB free",
+            "" if free_memory > 3 else "the demo wants 3 GiB: close something",
+        ),
+        Finding(
+            "disk", f"{free_disk:.0f} GiB free", "" if free_disk > 4 else "the demo wants 4 GiB: free some", fatal=True
+        ),
+        Finding(
+            "folder",
+            "writable" if os.access(folder, os.W_OK) else "not writable",
+            "" if os.access(folder, os.W_OK) else "run from a folder you may write to",
+            fatal=True,
+        ),
     ]
     shared = Path("/dev/shm")
     if shared.is_dir():
         free = shutil.disk_usage(shared).free / 2**30
-        found.append(Finding("shared memory", f"{free:.1f} GiB", "" if free > 0.6 else "Ray's object store wants 0.6 GiB: docker run --shm-size=2g"))
+        found.append(
+            Finding(
+                "shared memory",
+                f"{free:.1f} GiB",
+                "" if free > 0.6 else "Ray's object store wants 0.6 GiB: docker run --shm-size=2g",
+            )
+        )
     return found
 
 
@@ -88,7 +135,13 @@ def _gpu() -> list[Finding]:
         return []
     if not torch.cuda.is_available():
         return [Finding("gpu", "none; everything runs on the processor")]
-    return [Finding("gpu", f"{torch.cuda.get_device_name(i)}, {torch.cuda.get_device_properties(i).total_memory / 2**30:.0f} GiB") for i in range(torch.cuda.device_count())]
+    return [
+        Finding(
+            "gpu",
+            f"{torch.cuda.get_device_name(i)}, {torch.cuda.get_device_properties(i).total_memory / 2**30:.0f} GiB",
+        )
+        for i in range(torch.cuda.device_count())
+    ]
 
 
 def _ports() -> list[Finding]:

@@ -9,6 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
 from countryreward.data import tables
 from countryreward.data.artifacts import open_artifact, publish
 from countryreward.retrieval import knowledge_base as kb
@@ -22,7 +23,9 @@ def observations(rows: list[dict]) -> pd.DataFrame:
     for name in tables.OBSERVATIONS.names:
         if name not in frame:
             frame[name] = None
-    return pa.Table.from_pandas(frame[tables.OBSERVATIONS.names], schema=tables.OBSERVATIONS, preserve_index=False).to_pandas()
+    return pa.Table.from_pandas(
+        frame[tables.OBSERVATIONS.names], schema=tables.OBSERVATIONS, preserve_index=False
+    ).to_pandas()
 
 
 def write_world(
@@ -63,9 +66,12 @@ def write_world(
         }
         pq.write_table(pa.table(table), draft.path / "images.parquet")
     source = kb.Embeddings.open(folder / "embeddings")
-    product_frame = pd.DataFrame({"product_id": products, "title": products, "category": "c", "seller": None}, dtype="str")
+    product_frame = pd.DataFrame(
+        {"product_id": products, "title": products, "category": "c", "seller": None}, dtype="str"
+    )
     creative_frame = pd.DataFrame(
-        [(name, product, content[name]) for name, product in creatives], columns=["creative_id", "product_id", "content_hash"]
+        [(name, product, content[name]) for name, product in creatives],
+        columns=["creative_id", "product_id", "content_hash"],
     )
     with publish(folder / "base", kind=kb.KIND, config={"encoders": "hand", "encoder_names": {}}) as draft:
         counts = kb.write_tables(draft.path, product_frame, creative_frame, observations(rows), source)
@@ -74,7 +80,15 @@ def write_world(
     return kb.KnowledgeBase(open_artifact(folder / "base", kind=kb.KIND)), source
 
 
-def random_world(folder: Path, *, seed: int, products: int = 60, per_product: int = 3, markets: tuple[str, ...] = ("BR", "KR"), order: int = 0) -> World:
+def random_world(
+    folder: Path,
+    *,
+    seed: int,
+    products: int = 60,
+    per_product: int = 3,
+    markets: tuple[str, ...] = ("BR", "KR"),
+    order: int = 0,
+) -> World:
     """A base of random unit vectors with many exact ties: a third of the products share a text, a fifth of the images recur.
 
     `order` permutes the input rows, which must change nothing.
@@ -92,18 +106,18 @@ def random_world(folder: Path, *, seed: int, products: int = 60, per_product: in
             for market in markets:
                 impressions = int(rng.integers(1_000, 5_000))
                 clicks = int(rng.binomial(impressions, rng.uniform(0.01, 0.05)))
-                for month in (1, 2):
-                    rows.append(
-                        {
-                            "creative_id": creative,
-                            "market": market,
-                            "period_start": dt.date(2026, month, 1),
-                            "period_end": dt.date(2026, month, 28),
-                            "kind": "counts",
-                            "impressions": impressions,
-                            "clicks": min(clicks + month, impressions),
-                        }
-                    )
+                rows += [
+                    {
+                        "creative_id": creative,
+                        "market": market,
+                        "period_start": dt.date(2026, month, 1),
+                        "period_end": dt.date(2026, month, 28),
+                        "kind": "counts",
+                        "impressions": impressions,
+                        "clicks": min(clicks + month, impressions),
+                    }
+                    for month in (1, 2)
+                ]
     for extra in range(4):  # query products that are not in the base
         text[f"q{extra}"] = _unit(rng, 1, 8)[0] if extra else pool[0]
         for c in range(3):

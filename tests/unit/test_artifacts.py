@@ -9,6 +9,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+
 from countryreward.data import artifacts
 from countryreward.errors import UserError
 
@@ -79,7 +80,9 @@ def test_killed_at_any_step_of_a_publish_the_old_or_the_new_version_is_whole(tmp
             with artifacts.publish({str(path)!r}, kind="records") as draft:
                 (draft.path / "data.txt").write_text("new")
         """
-        done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], env=os.environ, capture_output=True, timeout=60)
+        done = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(script)], env=os.environ, capture_output=True, timeout=60
+        )
         assert done.returncode == -signal.SIGKILL, done.stderr.decode()
         assert read_text(path) in ("old", "new")
         publish_text(path, "newer")  # and the next publish works and cleans up

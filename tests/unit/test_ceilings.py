@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from scipy.stats import binom
+
 from countryreward.equations.ceilings import (
     blind_answers,
     label_probability,
@@ -9,7 +11,6 @@ from countryreward.equations.ceilings import (
     noise_ceiling_sums,
 )
 from countryreward.equations.metrics import item_sums, metrics_of, total
-from scipy.stats import binom
 
 Q = np.array([0.9, 0.2])  # one item, two markets that want different ads
 ITEM = np.array([0, 0])

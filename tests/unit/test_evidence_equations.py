@@ -4,15 +4,18 @@ import math
 
 import numpy as np
 import pytest
-from countryreward.equations import evidence as eq
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import integrate, stats
 
+from countryreward.equations import evidence as eq
+
 one = lambda value: np.array([float(value)])  # noqa: E731
 
 
-@pytest.mark.parametrize("parameters", [(50, 3000, 60, 3100), (0.7, 3, 2, 9), (1, 10, 69, 399), (2000, 6e4, 2100, 5.9e4)])
+@pytest.mark.parametrize(
+    "parameters", [(50, 3000, 60, 3100), (0.7, 3, 2, 9), (1, 10, 69, 399), (2000, 6e4, 2100, 5.9e4)]
+)
 def test_soft_label_equals_numerical_integration(parameters: tuple[float, float, float, float]):
     a, b, c, d = parameters
     exact = integrate.quad(lambda u: stats.beta.cdf(stats.beta.ppf(u, a, b), c, d), 0, 1, limit=500)[0]
@@ -50,7 +53,9 @@ def test_pure_noise_has_a_noise_ceiling_of_one_half():
     alpha, beta = prior.alpha + clicks, prior.beta + impressions - clicks
     soft = eq.probability_greater(alpha[:1000], beta[:1000], alpha[1000:], beta[1000:])
     assert np.maximum(soft, 1 - soft).mean() < 0.56
-    flat = eq.probability_greater(1 + clicks[:1000], 1 + 3000 - clicks[:1000], 1 + clicks[1000:], 1 + 3000 - clicks[1000:])
+    flat = eq.probability_greater(
+        1 + clicks[:1000], 1 + 3000 - clicks[:1000], 1 + clicks[1000:], 1 + 3000 - clicks[1000:]
+    )
     assert np.maximum(flat, 1 - flat).mean() == pytest.approx(0.75, abs=0.02)  # what a flat prior would have claimed
 
 
@@ -63,7 +68,11 @@ def test_lift_from_counts_by_hand():
     prior = eq.BetaPrior(2.0, 98.0)  # 100 impressions at 2 %
     clicks, impressions = np.array([30.0, 10.0, 0.0]), np.array([900.0, 900.0, 0.0])
     product_rate = (40 + 2) / (1800 + 100)
-    expected = [math.log((30 + 100 * product_rate) / 1000 / product_rate), math.log((10 + 100 * product_rate) / 1000 / product_rate), 0]
+    expected = [
+        math.log((30 + 100 * product_rate) / 1000 / product_rate),
+        math.log((10 + 100 * product_rate) / 1000 / product_rate),
+        0,
+    ]
     assert eq.lift_from_counts(clicks, impressions, np.zeros(3, dtype=np.int64), prior) == pytest.approx(expected)
 
 
@@ -84,5 +93,7 @@ def test_lift_from_orders_scores_and_rates():
     scores = eq.lift_from_scores(np.array([3.0, 5.0, 9.0]), product)
     assert scores == pytest.approx([-1 / math.sqrt(2), 1 / math.sqrt(2), 0])  # pooled sd: sqrt(2 / 1)
     rates = eq.lift_from_rates(np.array([0.0, 0.02, 0.03]), product)
-    assert rates == pytest.approx([math.log(0.01 / 0.02), math.log(0.03 / 0.02), 0])  # e = .01, half of the smallest rate
+    assert rates == pytest.approx(
+        [math.log(0.01 / 0.02), math.log(0.03 / 0.02), 0]
+    )  # e = .01, half of the smallest rate
     assert eq.lift_from_scores(np.array([4.0]), np.array([0])).tolist() == [0]

@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
+from pyarrow import fs
+
 from countryreward.data import image_source
 from countryreward.data.config import ImagesConfig
 from countryreward.data.images import ImageRefused, ImageSource, ImageTable, ImageWriter, decode, inspect
 from countryreward.errors import UserError
-from PIL import Image
-from pyarrow import fs
 
 CAPS: dict[str, Any] = {"max_bytes": 2**20, "max_pixels": 1_000_000}
 

@@ -15,12 +15,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
+
 from countryreward.data import tables
 from countryreward.data.config import ImagesConfig, ImportConfig, TableSource
 from countryreward.data.images import ImageTable
 from countryreward.data.importers.dataset import import_dataset
 from countryreward.errors import UserError
-from PIL import Image
 
 DATA = Path(os.environ.get("COUNTRYREWARD_DATA", Path(__file__).parents[2] / ".." / "shared" / "data"))
 MARKETS = ["BR", "Chile", "es", "FRA", "Korea", "JP", "USA", "mx", "AU", "Saudi Arabia"]

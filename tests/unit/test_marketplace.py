@@ -12,6 +12,8 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import norm
+
 from countryreward.data.design import Design
 from countryreward.data.marketplace.config import LevelName, MarketplaceConfig
 from countryreward.data.marketplace.drawer import Craft, ProductLook, draw, draw_variant
@@ -28,7 +30,6 @@ from countryreward.data.marketplace.taste import (
 from countryreward.data.marketplace.vocabulary import CLUTTERS, COLOURS, LIGHTINGS, PALETTES, SCENES, TEXTS, Spec
 from countryreward.data.marketplace.wording import spec_to_design
 from countryreward.errors import UserError
-from scipy.stats import norm
 
 MUG = ProductLook(category="mug", colour="RED")
 SMALL = MarketplaceConfig(products=6, markets=["KR", "US", "DE"], image_px=64, image_format="mixed")

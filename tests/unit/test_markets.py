@@ -5,6 +5,7 @@ import sys
 
 import pycountry
 import pytest
+
 from countryreward import markets
 from countryreward.errors import UserError
 

@@ -4,6 +4,9 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from countryreward.equations.calibration import (
     debiased_calibration_error,
     expected_calibration_error,
@@ -11,8 +14,6 @@ from countryreward.equations.calibration import (
 )
 from countryreward.equations.country_pairs import padded
 from countryreward.equations.metrics import item_sums, metrics, metrics_of, swap_consistency, total
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 # Two items in three markets. Item 0: labels A B A, answers A A A -> right, wrong, right.
 #                             Item 1: labels B B A, answers B A A -> right, wrong, right.

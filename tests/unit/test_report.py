@@ -7,13 +7,14 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
+
 from countryreward.evaluation.gallery import FlipCard, MarketVerdict, Neighbour
 from countryreward.evaluation.html import write_html
 from countryreward.evaluation.plots import flip_figure
 from countryreward.evaluation.report import REPORTED, evaluate
 from countryreward.evaluation.variants import constant_letter, market_blind_oracle, shuffled
 from countryreward.evaluation.words import findings, headline
-from PIL import Image
 
 MARKETS = ["JP", "US", "BR", "KR"]
 

@@ -4,9 +4,10 @@ import math
 
 import numpy as np
 import pytest
-from countryreward.equations import retrieval as eq
 from hypothesis import given
 from hypothesis import strategies as st
+
+from countryreward.equations import retrieval as eq
 
 PAPER = {"vote": "indicator", "ties": "letters"}
 HALF = {"vote": "indicator", "ties": "half"}
@@ -27,7 +28,9 @@ def test_eq_1_scores_of_equal_vectors_are_equal_to_the_bit():
     assert scores[3] == scores[57] == scores[100] == eq.canonical_scores(vectors[57:58], vectors[0])[0]
 
 
-@pytest.mark.parametrize(("kind", "n", "expected"), [("n-i", 3, [2, 1, 0]), ("n-i", 1, [1]), ("n-i+1", 3, [3, 2, 1]), ("n-i+1", 1, [1])])
+@pytest.mark.parametrize(
+    ("kind", "n", "expected"), [("n-i", 3, [2, 1, 0]), ("n-i", 1, [1]), ("n-i+1", 3, [3, 2, 1]), ("n-i+1", 1, [1])]
+)
 def test_eq_2_weights(kind: str, n: int, expected: list[float]):
     assert eq.position_weights(n, kind).tolist() == expected
 
@@ -77,7 +80,9 @@ lifts = st.lists(st.tuples(st.floats(-5, 5), st.floats(-5, 5)), min_size=1, max_
 
 
 @given(lifts, st.sampled_from(["n-i", "n-i+1"]), st.sampled_from([HALF, LOGISTIC]))
-def test_swapping_a_and_b_negates_the_log_odds_exactly(pairs: list[tuple[float, float]], kind: str, options: dict[str, str]):
+def test_swapping_a_and_b_negates_the_log_odds_exactly(
+    pairs: list[tuple[float, float]], kind: str, options: dict[str, str]
+):
     a, b = np.array(pairs).T
     weights = eq.position_weights(len(a), kind)
     forward = eq.log_odds(weights, eq.votes(a, b, **options), eq.votes_for_b(a, b, **options))

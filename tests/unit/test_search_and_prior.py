@@ -4,6 +4,7 @@ import datetime as dt
 
 import numpy as np
 import pytest
+
 from countryreward.retrieval.config import PriorConfig, RetrievalConfig, SearchConfig
 from countryreward.retrieval.prior import PriorRetriever, retrieval_hash
 from countryreward.retrieval.search import Query, TwoStageSearch
@@ -36,10 +37,14 @@ def plain_search(base, query: Query, k: int, m: int) -> tuple[list[int], list[li
     for image in query.images:
         entries = [entry for entry in range(len(market.creative_id)) if market.product_row[entry] in set(products)]
         similarity = {
-            entry: float((base.image_vectors[market.image_row[entry]].astype(np.float64) * image.astype(np.float64)).sum())
+            entry: float(
+                (base.image_vectors[market.image_row[entry]].astype(np.float64) * image.astype(np.float64)).sum()
+            )
             for entry in entries
         }
-        lists.append([str(market.creative_id[entry]) for entry in sorted(entries, key=lambda e: (-similarity[e], e))[:m]])
+        lists.append(
+            [str(market.creative_id[entry]) for entry in sorted(entries, key=lambda e: (-similarity[e], e))[:m]]
+        )
     return products, lists
 
 
@@ -47,7 +52,11 @@ def plain_search(base, query: Query, k: int, m: int) -> tuple[list[int], list[li
 def test_two_stage_search_equals_plain_numpy_with_many_ties(make_world, k: int, m: int, seed: int):
     base, source = make_world(seed=seed)
     search = TwoStageSearch(base, SearchConfig(text_k=k, image_k=m, near_duplicate_bits=-1))
-    for product, creatives in [("q0", ["q0-c1", "q0-c2"]), ("q1", ["q1-c1", "q1-c2"]), ("p003", ["p003-c0", "p003-c1"])]:
+    for product, creatives in [
+        ("q0", ["q0-c1", "q0-c2"]),
+        ("q1", ["q1-c1", "q1-c2"]),
+        ("p003", ["p003-c0", "p003-c1"]),
+    ]:
         query = query_of(source, product, creatives)
         found = search.candidates(query)
         products, lists = plain_search(base, query, k, m)
@@ -73,13 +82,15 @@ def test_a_smaller_k_is_a_filter_on_the_same_search(make_world):
 
 
 @pytest.mark.parametrize("reading", ["paper", "repaired"])
-def test_permuting_the_base_changes_nothing(make_world, reading: str):
+def test_permuting_the_base_changes_nothing(make_world, reading):
     config = RetrievalConfig(search=SearchConfig(text_k=15, image_k=9), prior=PriorConfig(reading=reading))
     answers = []
     for order in (0, 1, 2):
         base, source = make_world(seed=6, order=order)
         query = query_of(source, "q2", ["q2-c0", "q2-c1", "q2-c2"])
-        answers.append([prior.log_odds for prior in PriorRetriever(base, config).priors(query, [(0, 1), (1, 2), (0, 2)])])
+        answers.append(
+            [prior.log_odds for prior in PriorRetriever(base, config).priors(query, [(0, 1), (1, 2), (0, 2)])]
+        )
     assert answers[0] == answers[1] == answers[2]
     assert any(answers[0])
 
@@ -97,7 +108,9 @@ def test_swapping_the_images_negates_the_log_odds_and_flips_the_letter(make_worl
 
 def test_an_unknown_market_is_exactly_no_prior(make_world):
     base, source = make_world(seed=8)
-    prior = PriorRetriever(base, RetrievalConfig()).priors(query_of(source, "q0", ["q0-c1", "q0-c2"], market="FR"), [(0, 1)])[0]
+    prior = PriorRetriever(base, RetrievalConfig()).priors(
+        query_of(source, "q0", ["q0-c1", "q0-c2"], market="FR"), [(0, 1)]
+    )[0]
     assert (prior.log_odds, prior.n, prior.letter) == (0.0, 0, None)
 
 
@@ -154,7 +167,10 @@ def test_prior_by_hand_in_both_readings(hand_world):
 
 def test_planted_leak_same_product(hand_world):
     base, source = planted(
-        hand_world, extra_creatives=[("new-x", "new")], extra_rows=[counted("new-x", 9000)], extra_images={"new-x": NEAR_A}
+        hand_world,
+        extra_creatives=[("new-x", "new")],
+        extra_rows=[counted("new-x", 9000)],
+        extra_images={"new-x": NEAR_A},
     )
     query = query_of(source, "new", ["new-a", "new-b"])
     prior = PriorRetriever(base, RetrievalConfig()).priors(query, [(0, 1)])[0]
@@ -174,12 +190,18 @@ def test_planted_leak_same_bytes_in_another_product(hand_world):
 
 
 def test_planted_leak_near_duplicate(hand_world):
-    plant = {"extra_creatives": [("p3-a", "p3")], "extra_rows": [counted("p3-a", 9000)], "extra_images": {"p3-a": NEAR_A}}
+    plant = {
+        "extra_creatives": [("p3-a", "p3")],
+        "extra_rows": [counted("p3-a", 9000)],
+        "extra_images": {"p3-a": NEAR_A},
+    }
     perceptual = {"hash-new-b": f"{0xFFFF:016x}", "hash-p3-a": f"{0xFFFF ^ 0b1111:016x}"}  # four bits from B's
     base, source = planted(hand_world, **plant, perceptual=perceptual)
     query = query_of(source, "new", ["new-a", "new-b"])
     for bits, expected in ((4, False), (3, True)):
-        prior = PriorRetriever(base, RetrievalConfig(search=SearchConfig(near_duplicate_bits=bits))).priors(query, [(0, 1)])[0]
+        prior = PriorRetriever(base, RetrievalConfig(search=SearchConfig(near_duplicate_bits=bits))).priors(
+            query, [(0, 1)]
+        )[0]
         assert ("p3-a" in names(base, prior.entries_a)) is expected  # a copy of B must not speak for A either
 
 

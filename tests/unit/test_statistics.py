@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+
 from countryreward.equations.metrics import item_sums, metrics_of, total
 from countryreward.evaluation.statistics import (
     bootstrap_totals,

@@ -191,7 +191,12 @@ def open_artifact(path: str | Path, *, kind: str, schema_version: int = 1, verif
 
 
 def current(
-    path: str | Path, *, kind: str, schema_version: int = 1, inputs: Mapping[str, Artifact] | None = None, config: Any = None
+    path: str | Path,
+    *,
+    kind: str,
+    schema_version: int = 1,
+    inputs: Mapping[str, Artifact] | None = None,
+    config: Any = None,
 ) -> Artifact | None:
     """The artifact at `path` if it is whole and made from exactly these inputs and options, else None: how a stage resumes."""
     try:
@@ -205,7 +210,13 @@ def current(
 
 
 def _describe(
-    draft: Draft, kind: str, schema_version: int, run_id: str, inputs: Mapping[str, Artifact], config: Any, started: float
+    draft: Draft,
+    kind: str,
+    schema_version: int,
+    run_id: str,
+    inputs: Mapping[str, Artifact],
+    config: Any,
+    started: float,
 ) -> Manifest:
     paths = sorted(path for path in draft.path.rglob("*") if path.is_file())
     with ThreadPoolExecutor(8) as pool:  # fsync waits on the disk, not on the processor

@@ -57,7 +57,9 @@ def _warnings(dataset: Dataset, records: Records) -> list[str]:
     frame = records.frame
     by_product = len(frame) and not set(records.units["unit"]) & set(dataset.creatives["content_hash"])
     if recurring and by_product:
-        found.append(f"{recurring} of {len(per_image)} images occur in several products: set split.by to image, or test pairs leak")
+        found.append(
+            f"{recurring} of {len(per_image)} images occur in several products: set split.by to image, or test pairs leak"
+        )
     if len(frame) and frame["equal_exposure_assumed"].any():
         found.append("labels from orders assume that both creatives were shown equally often")
     if len(frame) and frame["soft_label"].isna().any():

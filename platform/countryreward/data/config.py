@@ -15,7 +15,9 @@ def expand(path: str, field_name: str) -> str:
     expanded = os.path.expandvars(path)
     unset = re.search(r"\$\{?(\w+)", expanded)
     if unset:
-        raise UserError(f"{field_name}: {path!r} names the environment variable {unset[1]}, which is not set; export it, or write the path")
+        raise UserError(
+            f"{field_name}: {path!r} names the environment variable {unset[1]}, which is not set; export it, or write the path"
+        )
     return expanded
 
 
@@ -60,13 +62,13 @@ class ImportConfig:
     """Three tables as an ad platform exports them, or one ready-made pair file instead of all three."""
 
     products: TableSource = field(default_factory=lambda: TableSource(path="runs/demo/export/products.csv"))
-    """Columns product_id, title, category, attributes (JSON object or key=value;...), tags (JSON list or a;b), seller; any column `attribute:NAME`."""
+    """Columns product_id, title, category, attributes (JSON or key=value;...), `attribute:NAME`, tags (JSON or a;b), seller."""
     creatives: TableSource = field(default_factory=lambda: TableSource(path="runs/demo/export/creatives.csv"))
     """Columns creative_id, product_id, image_uri, or image_bytes (Parquet) instead of image_uri."""
     observations: TableSource = field(default_factory=lambda: TableSource(path="runs/demo/export/observations.csv"))
-    """Columns creative_id, market, period_start, period_end, the values of its kind, source, and prompt (checked against market)."""
+    """Columns creative_id, market, period_start, period_end, the values of its kind, source, prompt (checked against market)."""
     pairs: TableSource = field(default_factory=TableSource)
-    """A pair file: product_id, title, category, image_a, image_b, market and the values with _a and _b; excludes the three tables."""
+    """A pair file: product_id, title, category, image_a, image_b, market, values with _a and _b; excludes the three tables."""
     images: ImagesConfig = field(default_factory=lambda: ImagesConfig(root="runs/demo/export/images"))
     """Where the images are."""
     market_aliases: dict[str, str] = field(default_factory=dict)
@@ -75,9 +77,13 @@ class ImportConfig:
     def __post_init__(self) -> None:
         tables = [self.products.path, self.creatives.path, self.observations.path]
         if self.pairs.path and any(tables):
-            raise UserError(f"pairs.path: {self.pairs.path!r} is set beside the three tables; set their paths to '' or leave pairs out")
+            raise UserError(
+                f"pairs.path: {self.pairs.path!r} is set beside the three tables; set their paths to '' or leave pairs out"
+            )
         if not self.pairs.path and not all(tables):
-            raise UserError("products.path, creatives.path, observations.path: all three are needed when there is no pairs.path")
+            raise UserError(
+                "products.path, creatives.path, observations.path: all three are needed when there is no pairs.path"
+            )
 
 
 @dataclass(kw_only=True)
@@ -99,11 +105,15 @@ class SplitConfig:
 
     def __post_init__(self) -> None:
         if min(self.validation, self.test) < 0 or self.validation + self.test >= 1:
-            raise UserError(f"split.validation, split.test: {self.validation} and {self.test} must be >= 0 and sum to less than 1")
+            raise UserError(
+                f"split.validation, split.test: {self.validation} and {self.test} must be >= 0 and sum to less than 1"
+            )
         if self.by == "time" and not (self.train_until and self.validation_until):
             raise UserError("split.train_until, split.validation_until: both are needed with split.by: time")
         if self.by == "time" and self.train_until > self.validation_until:
-            raise UserError(f"split.train_until: {self.train_until} is later than validation_until {self.validation_until}")
+            raise UserError(
+                f"split.train_until: {self.train_until} is later than validation_until {self.validation_until}"
+            )
 
 
 @dataclass(kw_only=True)

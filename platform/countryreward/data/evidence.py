@@ -13,7 +13,11 @@ def pool(observations: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     score.
     """
     frame = observations.assign(
-        ratings=observations["score_n"].fillna(0).astype(float).clip(lower=0).where(observations["score_n"].notna(), 1.0)
+        ratings=observations["score_n"]
+        .fillna(0)
+        .astype(float)
+        .clip(lower=0)
+        .where(observations["score_n"].notna(), 1.0)
     )
     frame["weighted_score"] = frame["score"].astype(float) * frame["ratings"]
     grouped = frame.groupby([*keys, "kind"], sort=True, observed=True)
@@ -34,4 +38,6 @@ def pool(observations: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
             pooled["weighted_score"].astype(float) / pooled["ratings"],
         )
     counted = kind == "counts"
-    return pooled[[*keys, "kind"]].assign(impressions=impressions.where(counted), clicks=clicks.where(counted), value=value)
+    return pooled[[*keys, "kind"]].assign(
+        impressions=impressions.where(counted), clicks=clicks.where(counted), value=value
+    )

@@ -132,7 +132,7 @@ class RowChecks:
             found = content.get(field) if values is None else values[position]
             self.quarantine.add(
                 table=self.table,
-                row=content.get("row", position),
+                row=int(str(content.get("row", position))),
                 reason=reason,
                 field=field,
                 value="" if found is None else found,

@@ -179,7 +179,9 @@ def _units(dataset: Dataset, pairs: pd.DataFrame, config: RecordsConfig) -> pd.D
     return pd.DataFrame({"unit": units, "split": [unit_split(unit, config.split) for unit in units]}, dtype="str")
 
 
-def _split_of(pairs: pd.DataFrame, units: pd.DataFrame, config: RecordsConfig) -> tuple["pd.Series[str]", "pd.Series[bool]"]:
+def _split_of(
+    pairs: pd.DataFrame, units: pd.DataFrame, config: RecordsConfig
+) -> tuple["pd.Series[str]", "pd.Series[bool]"]:
     split = units.set_index("unit")["split"]
     if config.split.by == "image":
         first, second = pairs["hash_1"].map(split), pairs["hash_2"].map(split)
@@ -196,7 +198,9 @@ def _orient(pairs: pd.DataFrame, config: RecordsConfig) -> pd.DataFrame:
     names = list(zip(items["product_id"], low, high, strict=True))
     items["pair_id"] = [_digest(*name) for name in names]
     if resolve(config.reading, "orientation", config.orientation) == "hashed":
-        low_is_a = np.array([hashed_share(config.orientation_seed, "orientation", *name) < 0.5 for name in names], dtype=bool)
+        low_is_a = np.array(
+            [hashed_share(config.orientation_seed, "orientation", *name) < 0.5 for name in names], dtype=bool
+        )
         items["swap"] = (items["hash_1"] == low).to_numpy() != low_is_a
     else:
         items["swap"] = False
@@ -212,17 +216,24 @@ def _label(pairs: pd.DataFrame, evidence: pd.DataFrame, config: RecordsConfig) -
     soft = pd.Series(np.nan, index=pairs.index)
     if resolve(config.reading, "label.kind", config.label_kind) == "soft":
         for (market, window), group in pairs[pairs["kind"] == "counts"].groupby(["market", "window"]):
-            here = evidence[(evidence["market"] == market) & (evidence["window"] == window) & (evidence["kind"] == "counts")]
+            here = evidence[
+                (evidence["market"] == market) & (evidence["window"] == window) & (evidence["kind"] == "counts")
+            ]
             prior = fit_beta(here["clicks"].to_numpy(float), here["impressions"].to_numpy(float))
             sides = [
-                (prior.alpha + group[f"clicks_{side}"], prior.beta + group[f"impressions_{side}"] - group[f"clicks_{side}"])
+                (
+                    prior.alpha + group[f"clicks_{side}"],
+                    prior.beta + group[f"impressions_{side}"] - group[f"clicks_{side}"],
+                )
                 for side in ("a", "b")
             ]
             soft[group.index] = probability_greater(*(part.to_numpy(float) for side in sides for part in side))
     days = {window: as_of_day(str(window), config.split) for window in pairs["window"].unique()}
     frame = pd.DataFrame(
         {
-            "record_id": [_digest(*row) for row in zip(pairs["pair_id"], pairs["market"], pairs["window"], strict=True)],
+            "record_id": [
+                _digest(*row) for row in zip(pairs["pair_id"], pairs["market"], pairs["window"], strict=True)
+            ],
             **{name: pairs[name] for name in ("pair_id", "product_id", "market", "creative_a", "creative_b")},
             **{name: pairs[name] for name in ("hash_a", "hash_b", "kind", "value_a", "value_b")},
             "impressions_a": pairs["impressions_a"].astype("Int64"),

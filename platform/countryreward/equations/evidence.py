@@ -46,7 +46,9 @@ def fit_beta(clicks: Floats, impressions: Floats) -> BetaPrior:
     def negative_log_likelihood(theta: Floats) -> float:
         mean, concentration = special.expit(theta[0]), np.exp(theta[1])
         alpha, beta = mean * concentration, (1 - mean) * concentration
-        return -float(np.mean(special.betaln(clicks + alpha, impressions - clicks + beta) - special.betaln(alpha, beta)))
+        return -float(
+            np.mean(special.betaln(clicks + alpha, impressions - clicks + beta) - special.betaln(alpha, beta))
+        )
 
     start = np.array([special.logit(rate), np.log(200.0)])
     bounds = [(start[0] - 3, start[0] + 3), (0.0, np.log(MAX_CONCENTRATION))]
@@ -55,7 +57,9 @@ def fit_beta(clicks: Floats, impressions: Floats) -> BetaPrior:
     return BetaPrior(mean * concentration, (1 - mean) * concentration)
 
 
-def probability_greater(alpha_a: Floats, beta_a: Floats, alpha_b: Floats, beta_b: Floats, *, nodes: int = 161) -> Floats:
+def probability_greater(
+    alpha_a: Floats, beta_a: Floats, alpha_b: Floats, beta_b: Floats, *, nodes: int = 161
+) -> Floats:
     """Soft label: P(X > Y) for independent X ~ Beta(alpha_a, beta_a), Y ~ Beta(alpha_b, beta_b). [R] each -> [R].
 
     The trapezoid rule on the logit scale over 12 standard deviations around the narrower of the two, where the integrand
@@ -100,7 +104,9 @@ def lift_from_orders(orders: Floats, product: Ints) -> Floats:
     """
     size = np.bincount(product).astype(float)
     mean = np.bincount(product, orders) / np.maximum(size, 1)
-    excess = np.where(size[product] > 1, (orders - mean[product]) ** 2 * size[product] / np.maximum(size[product] - 1, 1), 0)
+    excess = np.where(
+        size[product] > 1, (orders - mean[product]) ** 2 * size[product] / np.maximum(size[product] - 1, 1), 0
+    )
     excess = np.where(size[product] > 1, excess - mean[product], 0).sum()
     power = np.where(size[product] > 1, mean[product] ** 2, 0).sum()
     shape = float(np.clip(power / excess, 0.1, 1e6)) if excess > 0 else 1e6

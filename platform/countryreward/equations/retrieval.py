@@ -45,7 +45,8 @@ def votes(evidence_a: Floats, evidence_b: Floats, *, vote: str, ties: str) -> Fl
     if vote == "logistic":
         return 1 / (1 + np.exp(np.clip(evidence_b - evidence_a, -700, 700)))
     assert vote == "indicator", vote
-    return (evidence_a > evidence_b) + (evidence_a == evidence_b) * (1.0 if ties == "letters" else 0.5)
+    tie = 1.0 if ties == "letters" else 0.5
+    return np.where(evidence_a == evidence_b, tie, evidence_a > evidence_b).astype(np.float64)
 
 
 def votes_for_b(evidence_a: Floats, evidence_b: Floats, *, vote: str, ties: str) -> Floats:

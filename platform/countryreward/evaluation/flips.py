@@ -24,7 +24,10 @@ def telling_items(test: pd.DataFrame, logits: NDArray[np.float64], *, most: int,
     signed = np.clip(np.where(test["label"] == 1, logits, -logits), -1, 1)
     frame = test.assign(score=signed, answer=logits >= 0)
     items = frame.groupby("pair_id").agg(
-        product_id=("product_id", "first"), score=("score", "mean"), observed=("label", "mean"), answers=("answer", "mean")
+        product_id=("product_id", "first"),
+        score=("score", "mean"),
+        observed=("label", "mean"),
+        answers=("answer", "mean"),
     )
     minority = np.minimum(items[["observed", "answers"]], 1 - items[["observed", "answers"]]).min(axis=1)
     flips = items.assign(split=minority >= 0.2)[minority > 0].sort_values(["split", "score"], ascending=False)
@@ -116,14 +119,13 @@ def _neighbours(rows: pd.DataFrame, source: Embeddings, retriever: PriorRetrieve
             for entry in entries[:per_market]:
                 lift = float(evidence.lift[entry])
                 product = retriever.base.products.iloc[market.product_row[entry]]
-                other: Letter = "B" if side == "A" else "A"
                 shown.append(
                     Neighbour(
                         image=retriever.base.thumbnails([int(market.image_row[entry])])[0],
                         title=str(product["title"]),
                         market=countries.name(str(row["market"])),
                         lift=f"looks like {side}: {lift_in_words(lift, str(row['kind']))}",
-                        speaks_for="A" if (lift >= 0) == (side == "A") else "B" if side == "A" else other,
+                        speaks_for="A" if (lift >= 0) == (side == "A") else "B",
                     )
                 )
     return shown

@@ -1,5 +1,6 @@
 """Embeddings of a dataset by Ray Data: every unique text and image once, in any number of actors."""
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import ray.data
+from ray.util.annotations import RayDeprecationWarning
 
 from countryreward.data.quarantine import Quarantine, check_counts
 from countryreward.data.thumbnails import thumbnail
+from countryreward.errors import UserError
 from countryreward.retrieval.config import EncodersConfig
 from countryreward.retrieval.encoders import load_image_encoder, load_text_encoder
 from countryreward.retrieval.text import product_texts
@@ -41,7 +44,7 @@ class EmbedImages:
             except ImageRefused as refused:
                 pictures.append(None)
                 reasons.append(refused.reason)
-                values.append(str(refused.value))
+                values.append(str(refused.field_value))
         good = [picture for picture in pictures if picture is not None]
         vectors = np.zeros((len(pictures), self.encoder.dimension), dtype=np.float32)
         if good:
@@ -60,23 +63,35 @@ class EmbedTexts:
         return {"row": batch["row"], "embedding": self.encoder.encode([str(text) for text in batch["text"]])}
 
 
-def embed_dataset(dataset: Path, folder: Path, config: EncodersConfig, *, progress: Progress | None = None) -> dict[str, Any]:
+def embed_dataset(
+    dataset: Path, folder: Path, config: EncodersConfig, *, progress: Progress | None = None
+) -> dict[str, Any]:
     """Write the files of an `embeddings` artifact; `dataset` is a published dataset. Returns counts.
 
     products.parquet (product_id, text_row), texts.npy, images.parquet (content_hash, perceptual_hash, image_row, thumbnail),
     images.npy, quarantine.jsonl. Rows are placed by their hash's rank, so the files do not depend on the number of actors.
     """
     products = pq.read_table(dataset / "products.parquet").to_pandas()
+    parts = sorted((dataset / "images").glob("part-*.parquet"))
+    if products.empty or not parts:
+        raise UserError(
+            f"dataset: {dataset} holds no product with an image; its quarantine.jsonl says what was refused"
+        )
     texts, text_row = np.unique(np.array(product_texts(products), dtype=object), return_inverse=True)
     pq.write_table(
-        pa.table({"product_id": products["product_id"].to_list(), "text_row": text_row.astype(np.int64)}), folder / "products.parquet"
+        pa.table({"product_id": products["product_id"].to_list(), "text_row": text_row.astype(np.int64)}),
+        folder / "products.parquet",
     )
     text_vectors = _map(
-        pd.DataFrame({"row": np.arange(len(texts)), "text": texts}), EmbedTexts, {"encoder": config.text}, config.batch_size, actors=1
+        pd.DataFrame({"row": np.arange(len(texts)), "text": texts}),
+        EmbedTexts,
+        {"encoder": config.text},
+        config,
+        actors=1,
     )
     _fill(folder / "texts.npy", len(texts), text_vectors, None)
 
-    catalogue = pq.read_table(sorted((dataset / "images").glob("part-*.parquet")), columns=["content_hash", "perceptual_hash"])
+    catalogue = pq.read_table(parts, columns=["content_hash", "perceptual_hash"])
     images = catalogue.to_pandas().sort_values("content_hash").reset_index(drop=True)
     arguments = {"encoder": config.image, "dataset": str(dataset)}
     frame = pd.DataFrame({"row": np.arange(len(images)), "content_hash": images["content_hash"]})
@@ -94,7 +109,7 @@ def embed_dataset(dataset: Path, folder: Path, config: EncodersConfig, *, progre
         if progress:
             progress(len(small) + len(quarantine.refusals), len(images))
 
-    _fill(folder / "images.npy", len(images), _map(frame, EmbedImages, arguments, config.batch_size), collect)
+    _fill(folder / "images.npy", len(images), _map(frame, EmbedImages, arguments, config), collect)
     kept = images.iloc[sorted(small)]
     table = {
         "content_hash": kept["content_hash"].to_list(),
@@ -113,27 +128,34 @@ def embed_dataset(dataset: Path, folder: Path, config: EncodersConfig, *, progre
     return counts
 
 
-def _map(frame: pd.DataFrame, actor: type, arguments: dict[str, Any], batch_size: int, actors: int | None = None) -> ray.data.Dataset:
-    most = actors or max(1, int(ray.cluster_resources().get("CPU", 1)))
-    source = ray.data.from_pandas(frame).repartition(max(1, min(len(frame) // batch_size, 4 * most)))
-    pool = ray.data.ActorPoolStrategy(min_size=1, max_size=most)
+def _map(
+    frame: pd.DataFrame, actor: type, arguments: dict[str, Any], config: EncodersConfig, actors: int | None = None
+) -> ray.data.Dataset:
+    """`actor` over the rows of `frame` in a pool of at most `actors` (default: one per processor or GPU share)."""
+    per_actor, resource = (config.gpus_per_actor, "GPU") if config.gpus_per_actor else (1.0, "CPU")
+    most = actors or max(1, int(ray.cluster_resources().get(resource, 1) / per_actor))
+    source = ray.data.from_pandas(frame).repartition(max(1, min(len(frame) // config.batch_size, 4 * most)))
     # Restarts are for lost nodes; on one node they only make Ray print an error about its own arguments.
-    restarts = -1 if len(ray.nodes()) > 1 else 0
-    return source.map_batches(
-        actor,
-        fn_constructor_kwargs=arguments,
-        compute=pool,
-        batch_size=batch_size,
-        zero_copy_batch=False,
-        max_restarts=restarts,
-        max_task_retries=restarts,
-    )
+    restarts: dict[str, Any] = {"max_restarts": 0, "max_task_retries": 0} if len(ray.nodes()) == 1 else {}
+    with warnings.catch_warnings():
+        # Ray 2.60 deprecates free remote arguments for named ones, but has no named one for restarts yet.
+        warnings.simplefilter("ignore", category=RayDeprecationWarning)
+        return source.map_batches(
+            actor,
+            fn_constructor_kwargs=arguments,
+            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=most),
+            batch_size=config.batch_size,
+            zero_copy_batch=False,
+            num_gpus=config.gpus_per_actor or None,
+            **restarts,
+        )
 
 
 def _fill(path: Path, rows: int, source: ray.data.Dataset, collect: Callable[[Batch], None] | None) -> None:
     """Write embeddings into a memory-mapped array, each at its own row, in whatever order batches arrive."""
     target: np.memmap | None = None
-    for batch in source.iter_batches(batch_size=None, batch_format="numpy"):
+    batches: Any = source.iter_batches(batch_size=None, batch_format="numpy")
+    for batch in batches:
         vectors = np.stack([np.asarray(row, dtype=np.float32) for row in batch["embedding"]])
         if target is None:
             target = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(rows, vectors.shape[1]))

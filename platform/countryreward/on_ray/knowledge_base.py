@@ -46,4 +46,3 @@ def build_knowledge_base(
         if progress:
             progress(done, len(markets))
     return counts
-

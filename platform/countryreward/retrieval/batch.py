@@ -25,17 +25,23 @@ class PriorTable:
 
 def queries(records: pd.DataFrame, source: Embeddings) -> Iterator[tuple[Query, pd.DataFrame, list[tuple[int, int]]]]:
     """Group records by product, market and day: a query with the group's images, its records and their (a, b) positions."""
-    text_row = source.products.set_index("product_id")["text_row"]
-    images = source.images.set_index("content_hash")
-    for (product_id, market, as_of), group in records.groupby(["product_id", "market", "as_of"], dropna=False, sort=True):
+    text_row = dict(zip(source.products["product_id"], source.products["text_row"], strict=True))
+    image_row = dict(zip(source.images["content_hash"], source.images["image_row"], strict=True))
+    perceptual = {
+        name: int(text, 16)
+        for name, text in zip(source.images["content_hash"], source.images["perceptual_hash"], strict=True)
+    }
+    keys: Any
+    for keys, group in records.groupby(["product_id", "market", "as_of"], dropna=False, sort=True):
+        product_id, market, as_of = keys
         names = sorted(set(group["hash_a"]) | set(group["hash_b"]))
         place = {name: position for position, name in enumerate(names)}
         query = Query(
             market=str(market),
             text=np.asarray(source.texts[text_row[product_id]]),
-            images=np.asarray(source.image_vectors[images.loc[names, "image_row"].to_numpy(np.int64)]),
+            images=np.asarray(source.image_vectors[[image_row[name] for name in names]]),
             content_hashes=names,
-            perceptual_hashes=np.array([int(text, 16) for text in images.loc[names, "perceptual_hash"]], dtype=np.uint64),
+            perceptual_hashes=np.array([perceptual[name] for name in names], dtype=np.uint64),
             product_id=str(product_id),
             as_of=as_of if isinstance(as_of, date) and not pd.isna(as_of) else None,
         )
@@ -44,7 +50,11 @@ def queries(records: pd.DataFrame, source: Embeddings) -> Iterator[tuple[Query, 
 
 
 def build_priors(
-    records: pd.DataFrame, source: Embeddings, retriever: PriorRetriever, *, progress: Callable[[int, int], None] | None = None
+    records: pd.DataFrame,
+    source: Embeddings,
+    retriever: PriorRetriever,
+    *,
+    progress: Callable[[int, int], None] | None = None,
 ) -> PriorTable:
     """Priors of `records` (contract 4). A record whose image has no embedding is quarantined. input = kept + quarantined."""
     source.check_encoders(retriever.base)
@@ -55,7 +65,12 @@ def build_priors(
         row = records.iloc[position]
         missing = row["hash_a"] if row["hash_a"] not in known else row["hash_b"]
         table.quarantine.add(
-            table="records", row=int(position), key=row["record_id"], reason="undecodable_image", field="image", value=missing
+            table="records",
+            row=int(position),
+            key=row["record_id"],
+            reason="undecodable_image",
+            field="image",
+            value=missing,
         )
     rows: list[dict[str, Any]] = []
     name = retrieval_hash(retriever.config)
@@ -78,5 +93,14 @@ _COLUMNS = ("record_id", "knowledge_base", "retrieval", "log_odds", "n", "letter
 
 def _row(record_id: str, prior: Prior, market: MarketBase | None, version: str, retrieval: str) -> dict[str, Any]:
     ids = (lambda entries: list(market.creative_id[entries])) if market is not None else (lambda entries: [])
-    values = (record_id, version, retrieval, prior.log_odds, prior.n, prior.letter, ids(prior.entries_a), ids(prior.entries_b))
+    values = (
+        record_id,
+        version,
+        retrieval,
+        prior.log_odds,
+        prior.n,
+        prior.letter,
+        ids(prior.entries_a),
+        ids(prior.entries_b),
+    )
     return dict(zip(_COLUMNS, values, strict=True))

@@ -37,7 +37,15 @@ class DecayCurve:
 
 
 def decay_curves(
-    records: pd.DataFrame, source: Embeddings, base: KnowledgeBase, *, text_list: int, image_list: int, threshold: float, most_queries: int, seed: int = 0
+    records: pd.DataFrame,
+    source: Embeddings,
+    base: KnowledgeBase,
+    *,
+    text_list: int,
+    image_list: int,
+    threshold: float,
+    most_queries: int,
+    seed: int = 0,
 ) -> dict[str, DecayCurve]:
     """Curves of both stages over up to `most_queries` queries (product x market) of `records`.
 
@@ -50,7 +58,7 @@ def decay_curves(
     text_lists, image_lists = [], []
     for query, _, _ in queries(records.merge(chosen, on=["product_id", "market"]), source):
         found = search.candidates(query)
-        if found is None or len(found.entry) == 0:
+        if len(found.entry) == 0:
             continue
         text_lists.append(found.text_similarity)
         for image in range(len(query.images)):
@@ -58,7 +66,9 @@ def decay_curves(
             if len(positions):
                 image_lists.append(found.similarity[image][positions])
     if not text_lists or not image_lists:
-        raise UserError("records: no query found anything in the knowledge base; check that both are of the same markets")
+        raise UserError(
+            "records: no query found anything in the knowledge base; check that both are of the same markets"
+        )
     return {
         "text": _curve(text_lists, threshold),
         "image": _curve(image_lists, threshold),
@@ -70,4 +80,6 @@ def _curve(lists: list[NDArray[np.float64]], threshold: float) -> DecayCurve:
     length = int(np.quantile([len(values) for values in lists], 0.1))
     full = [values[:length] for values in lists if len(values) >= length]
     mean = np.mean(full, axis=0)
-    return DecayCurve(mean_similarity=mean, k=choose_k(mean, threshold=threshold), threshold=threshold, queries=len(full))
+    return DecayCurve(
+        mean_similarity=mean, k=choose_k(mean, threshold=threshold), threshold=threshold, queries=len(full)
+    )

@@ -17,6 +17,8 @@ class EncodersConfig:
     """layout-hog (no download), or clip:NAME, siglip:NAME."""
     batch_size: int = 64
     """Texts or images per encoder call."""
+    gpus_per_actor: float = 0.0
+    """GPUs of each encoding actor, fractions allowed; 0: processors only."""
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:

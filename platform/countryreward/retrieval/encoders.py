@@ -7,7 +7,7 @@ folder. A fingerprint names what made a vector: a knowledge base refuses queries
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -58,8 +58,9 @@ class HashedNgrams:
         """See `TextEncoder.encode`."""
         from sklearn.feature_extraction.text import HashingVectorizer
 
-        hasher = HashingVectorizer(analyzer="char_wb", ngram_range=(3, 5), n_features=self.dimension, norm=None)
-        return unit_rows(hasher.transform(texts).toarray())
+        hasher = HashingVectorizer(analyzer="char_wb", ngram_range=(3, 5), n_features=self.dimension)
+        counts: Any = hasher.transform(texts)  # a scipy sparse matrix
+        return unit_rows(counts.toarray())
 
 
 class LayoutHog:
@@ -76,9 +77,11 @@ class LayoutHog:
             pixels = cv2.resize(np.asarray(image, dtype=np.uint8), (self.side, self.side), interpolation=cv2.INTER_AREA)
             lab = cv2.cvtColor(pixels.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
             # Lightness is centred like the two colour axes.
-            layout = cv2.resize(lab - np.array([50, 0, 0], dtype=np.float32), (8, 8), interpolation=cv2.INTER_AREA).ravel()
+            layout = cv2.resize(
+                lab - np.array([50, 0, 0], dtype=np.float32), (8, 8), interpolation=cv2.INTER_AREA
+            ).ravel()
             row[:192] = layout / max(float(np.linalg.norm(layout)), 1e-9)
-            gradients = self._hog(lab[:, :, 0])
+            gradients = self._hog(np.asarray(lab[:, :, 0], dtype=np.float32))
             row[192:] = gradients / max(float(np.linalg.norm(gradients)), 1e-9)
         return unit_rows(rows)
 
@@ -86,7 +89,9 @@ class LayoutHog:
     def _hog(lightness: NDArray[np.float32]) -> NDArray[np.float64]:
         """Dalal and Triggs 2005 (this OpenCV no longer ships HOGDescriptor): unsigned angles, linear votes between two bins."""
         magnitude, angle = cv2.cartToPolar(
-            cv2.Sobel(lightness, cv2.CV_32F, 1, 0, ksize=1), cv2.Sobel(lightness, cv2.CV_32F, 0, 1, ksize=1), angleInDegrees=True
+            cv2.Sobel(lightness, cv2.CV_32F, 1, 0, ksize=1),
+            cv2.Sobel(lightness, cv2.CV_32F, 0, 1, ksize=1),
+            angleInDegrees=True,
         )
         position = np.asarray(angle % 180) / 20 - 0.5
         lower = np.floor(position).astype(int)
@@ -114,7 +119,9 @@ def load_text_encoder(name: str) -> TextEncoder:
         from countryreward.retrieval.pretrained import ContrastiveTextEncoder
 
         return ContrastiveTextEncoder(model)
-    raise UserError(f"encoders.text: {name!r} is unknown; write hashed-ngrams, sentence-transformers:NAME, clip:NAME or siglip:NAME")
+    raise UserError(
+        f"encoders.text: {name!r} is unknown; write hashed-ngrams, sentence-transformers:NAME, clip:NAME or siglip:NAME"
+    )
 
 
 def load_image_encoder(name: str) -> ImageEncoder:

@@ -49,8 +49,15 @@ class MarketBase:
     """One market of a knowledge base: its entries, its FAISS index over texts, its evidence."""
 
     def __init__(
-        self, market: str, *, entries: pd.DataFrame, first_row: int, evidence: pd.DataFrame, text_of_product: NDArray[np.int64],
-        index: faiss.Index, texts: NDArray[np.float32],
+        self,
+        market: str,
+        *,
+        entries: pd.DataFrame,
+        first_row: int,
+        evidence: pd.DataFrame,
+        text_of_product: NDArray[np.int64],
+        index: faiss.Index,
+        texts: NDArray[np.float32],
     ) -> None:
         self.market = market
         self.first_row = first_row
@@ -94,7 +101,11 @@ def _lift(kind: str, group: pd.DataFrame, product: NDArray[np.int64]) -> NDArray
     if kind == "counts":
         clicks, impressions = group["clicks"].to_numpy(float), group["impressions"].to_numpy(float)
         return equations.lift_from_counts(clicks, impressions, product, equations.fit_beta(clicks, impressions))
-    of_kind = {"rate": equations.lift_from_rates, "orders": equations.lift_from_orders, "score": equations.lift_from_scores}
+    of_kind = {
+        "rate": equations.lift_from_rates,
+        "orders": equations.lift_from_orders,
+        "score": equations.lift_from_scores,
+    }
     return of_kind[kind](group["value"].to_numpy(float), product)
 
 
@@ -165,7 +176,9 @@ class KnowledgeBase:
 
     def thumbnails(self, image_rows: Sequence[int]) -> list[bytes]:
         """Small WEBP pictures of images by row."""
-        column = pq.read_table(self.artifact.path / "images.parquet", columns=["thumbnail"], memory_map=True)["thumbnail"]
+        column = pq.read_table(self.artifact.path / "images.parquet", columns=["thumbnail"], memory_map=True)[
+            "thumbnail"
+        ]
         return [column[int(row)].as_py() for row in image_rows]
 
 
@@ -187,7 +200,9 @@ class Embeddings:
         return cls(
             artifact=artifact,
             products=pq.read_table(folder / "products.parquet").to_pandas(),
-            images=pq.read_table(folder / "images.parquet", columns=["content_hash", "perceptual_hash", "image_row"]).to_pandas(),
+            images=pq.read_table(
+                folder / "images.parquet", columns=["content_hash", "perceptual_hash", "image_row"]
+            ).to_pandas(),
             texts=np.load(folder / "texts.npy", mmap_mode="r"),
             image_vectors=np.load(folder / "images.npy", mmap_mode="r"),
         )
@@ -196,7 +211,9 @@ class Embeddings:
         """Raise `UserError` when these embeddings come from other encoders than the knowledge base's."""
         mine, theirs = self.artifact.manifest.config["encoders"], base.manifest.config["encoders"]
         if mine != theirs:
-            raise UserError(f"embeddings: made by {mine}, the knowledge base by {theirs}; embed again with the same encoders")
+            raise UserError(
+                f"embeddings: made by {mine}, the knowledge base by {theirs}; embed again with the same encoders"
+            )
 
 
 ENTRIES = pa.schema(
@@ -209,12 +226,21 @@ ENTRIES = pa.schema(
 )
 EVIDENCE = pa.schema(
     [pa.field("entry_row", pa.int64(), nullable=False)]
-    + [tables.OBSERVATIONS.field(name) for name in tables.OBSERVATIONS.names if name not in ("creative_id", "market", "source")]
+    + [
+        tables.OBSERVATIONS.field(name)
+        for name in tables.OBSERVATIONS.names
+        if name not in ("creative_id", "market", "source")
+    ]
 )
 
 
 def select_training(
-    observations: pd.DataFrame, creatives: pd.DataFrame, units: pd.DataFrame, *, split_by: str, windows: "pd.Series[str] | None"
+    observations: pd.DataFrame,
+    creatives: pd.DataFrame,
+    units: pd.DataFrame,
+    *,
+    split_by: str,
+    windows: "pd.Series[str] | None",
 ) -> "pd.Series[bool]":
     """Which observations may enter the knowledge base: those whose unit (product, image, window) is in train."""
     train = set(units.loc[units["split"] == "train", "unit"])
@@ -225,7 +251,13 @@ def select_training(
     return observations["creative_id"].map(creatives.set_index("creative_id")[column]).isin(train)
 
 
-def write_tables(folder: Path, dataset_products: pd.DataFrame, creatives: pd.DataFrame, observations: pd.DataFrame, source: Embeddings) -> dict:
+def write_tables(
+    folder: Path,
+    dataset_products: pd.DataFrame,
+    creatives: pd.DataFrame,
+    observations: pd.DataFrame,
+    source: Embeddings,
+) -> dict:
     """Write everything but the FAISS indexes from training observations. Returns counts; input = kept + dropped + quarantined.
 
     An observation whose image could not be embedded is quarantined by the embedding stage already and dropped here by count.
@@ -239,8 +271,12 @@ def write_tables(folder: Path, dataset_products: pd.DataFrame, creatives: pd.Dat
     used_texts, text_row = np.unique(text_row, return_inverse=True)
     np.save(folder / "texts.npy", source.texts[used_texts])
     np.save(folder / "images.npy", source.image_vectors[used_images["image_row"].to_numpy(np.int64)])
-    _write(folder / "products.parquet", products[["product_id", "title", "category", "seller"]].assign(text_row=text_row))
-    thumbnails = pq.read_table(source.artifact.path / "images.parquet", columns=["content_hash", "thumbnail"]).to_pandas()
+    _write(
+        folder / "products.parquet", products[["product_id", "title", "category", "seller"]].assign(text_row=text_row)
+    )
+    thumbnails = pq.read_table(
+        source.artifact.path / "images.parquet", columns=["content_hash", "thumbnail"]
+    ).to_pandas()
     _write(
         folder / "images.parquet",
         used_images[["content_hash", "perceptual_hash"]].merge(thumbnails, on="content_hash", how="left"),
@@ -251,8 +287,12 @@ def write_tables(folder: Path, dataset_products: pd.DataFrame, creatives: pd.Dat
     entries = kept[["market", "product_row", "image_row", "product_id", "creative_id"]].drop_duplicates()
     entries = entries.sort_values(["market", "product_id", "creative_id"]).reset_index(drop=True)
     entry_row = entries.assign(entry_row=np.arange(len(entries)))[["market", "creative_id", "entry_row"]]
-    evidence = kept.merge(entry_row, on=["market", "creative_id"]).sort_values(["entry_row", "period_start", "period_end"])
-    pq.write_table(pa.Table.from_pandas(entries[ENTRIES.names], schema=ENTRIES, preserve_index=False), folder / "entries.parquet")
+    evidence = kept.merge(entry_row, on=["market", "creative_id"]).sort_values(
+        ["entry_row", "period_start", "period_end"]
+    )
+    pq.write_table(
+        pa.Table.from_pandas(entries[ENTRIES.names], schema=ENTRIES, preserve_index=False), folder / "entries.parquet"
+    )
     pq.write_table(
         pa.Table.from_pandas(evidence[EVIDENCE.names], schema=EVIDENCE, preserve_index=False),
         folder / "evidence.parquet",
@@ -269,8 +309,12 @@ def write_tables(folder: Path, dataset_products: pd.DataFrame, creatives: pd.Dat
 
 def write_index(folder: Path, market: str) -> int:
     """Write one market's FAISS index over the unique texts of its products, rows ascending. Returns its size."""
-    products = pq.read_table(folder / "products.parquet", columns=["text_row"]).to_pandas()["text_row"].to_numpy(np.int64)
-    entries = pq.read_table(folder / "entries.parquet", filters=[("market", "=", market)], columns=["product_row"]).to_pandas()
+    products = (
+        pq.read_table(folder / "products.parquet", columns=["text_row"]).to_pandas()["text_row"].to_numpy(np.int64)
+    )
+    entries = pq.read_table(
+        folder / "entries.parquet", filters=[("market", "=", market)], columns=["product_row"]
+    ).to_pandas()
     text_rows = np.unique(products[entries["product_row"].unique()])
     texts = np.load(folder / "texts.npy", mmap_mode="r")
     index = faiss.IndexFlatIP(texts.shape[1])

@@ -17,7 +17,9 @@ class SentenceEncoder:
         try:
             from sentence_transformers import SentenceTransformer
         except ImportError:
-            raise UserError("encoders.text: sentence-transformers is not installed; pip install 'countryreward[encoders]'") from None
+            raise UserError(
+                "encoders.text: sentence-transformers is not installed; pip install 'countryreward[encoders]'"
+            ) from None
         self.model = _load(lambda: SentenceTransformer(name, device=_device()), name)
         self.fingerprint = f"sentence-transformers:{revision(name)}"
         self.dimension = int(self.encode(["dimension"]).shape[1])
@@ -89,4 +91,6 @@ def _load(loader: Any, name: str) -> Any:
         return loader()
     except (OSError, ValueError) as error:
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"encoders: {name!r} cannot be loaded ({first_line}); give a model folder or a name that can be reached") from None
+        raise UserError(
+            f"encoders: {name!r} cannot be loaded ({first_line}); give a model folder or a name that can be reached"
+        ) from None

@@ -35,7 +35,9 @@ def retrieval_hash(config: RetrievalConfig) -> str:
     return hashlib.sha256(json.dumps([as_plain(config.search), options], sort_keys=True).encode()).hexdigest()[:16]
 
 
-def vote(evidence_a: NDArray[np.float64], evidence_b: NDArray[np.float64], config: PriorConfig) -> tuple[float, str | None, NDArray, NDArray]:
+def vote(
+    evidence_a: NDArray[np.float64], evidence_b: NDArray[np.float64], config: PriorConfig
+) -> tuple[float, str | None, NDArray, NDArray]:
     """Eq. 2 and 3 on the evidence of the i-th neighbours. [n], [n] -> log-odds, letter, weights [n], votes for A [n]."""
     n = len(evidence_a)
     if n == 0:
@@ -56,26 +58,20 @@ class PriorRetriever:
         self.config = config
         self.search = TwoStageSearch(base, config.search)
 
-    def prior(self, query: Query, found: Candidates | None, a: int, b: int, *, text_k: int | None = None, image_k: int | None = None) -> Prior:
-        """The prior of images a and b of a query whose candidates were searched. `None` candidates: no prior."""
-        empty = np.zeros(0, dtype=np.int64)
-        positions_a = positions_b = empty
-        if found is not None:
-            positions_a = self.search.neighbours(found, a, (a, b), text_k=text_k, image_k=image_k)
-            positions_b = self.search.neighbours(found, b, (a, b), text_k=text_k, image_k=image_k)
+    def prior(
+        self, query: Query, found: Candidates, a: int, b: int, *, text_k: int | None = None, image_k: int | None = None
+    ) -> Prior:
+        """The prior of images a and b of a query whose candidates were searched."""
+        positions_a = self.search.neighbours(found, a, (a, b), text_k=text_k, image_k=image_k)
+        positions_b = self.search.neighbours(found, b, (a, b), text_k=text_k, image_k=image_k)
         n = min(len(positions_a), len(positions_b))
-        if found is None or n == 0:
-            nothing = np.zeros(0)
-            return Prior(
-                log_odds=0.0, n=0, letter=None, entries_a=empty, entries_b=empty,
-                similarity_a=nothing, similarity_b=nothing, weights=nothing, votes=nothing,
-            )  # fmt: skip
         positions_a, positions_b = positions_a[:n], positions_b[:n]
-        market = self.base.market(query.market)
-        assert market is not None
-        evidence = market.evidence(query.as_of)
-        values = evidence.lift if self.config.prior.option("evidence") == "lift" else evidence.value
         entries_a, entries_b = found.entry[positions_a], found.entry[positions_b]
+        market = self.base.market(query.market)
+        values = np.zeros(0)
+        if market is not None:
+            evidence = market.evidence(query.as_of)
+            values = evidence.lift if self.config.prior.option("evidence") == "lift" else evidence.value
         log_odds, letter, weights, votes = vote(values[entries_a], values[entries_b], self.config.prior)
         return Prior(
             log_odds=log_odds,

@@ -46,6 +46,19 @@ class Candidates:
     similarity: NDArray[np.float64]  # [I, C] image similarity
     leaks: NDArray[np.bool_]  # [I, C] must not speak in a pair with image i: same bytes, near-duplicate, too similar
 
+    @classmethod
+    def none(cls, images: int) -> "Candidates":
+        """Nothing found for a query of so many images."""
+        rows, scores = np.zeros(0, dtype=np.int64), np.zeros(0)
+        return cls(
+            product_rows=rows,
+            text_similarity=scores,
+            entry=rows,
+            text_rank=rows,
+            similarity=np.zeros((images, 0)),
+            leaks=np.zeros((images, 0), dtype=bool),
+        )
+
 
 class TwoStageSearch:
     """Searches one knowledge base."""
@@ -54,14 +67,14 @@ class TwoStageSearch:
         self.base = base
         self.config = config
 
-    def candidates(self, query: Query) -> Candidates | None:
-        """Both stages of Eq. 1 up to top-m. None when the base knows nothing of the market."""
+    def candidates(self, query: Query) -> Candidates:
+        """Both stages of Eq. 1 up to top-m; empty when the base knows nothing of the market."""
         market = self.base.market(query.market)
         if market is None:
-            return None
+            return Candidates.none(len(query.images))
         alive = market.evidence(query.as_of).alive
         products, text_similarity = self._text_stage(market, query, alive)
-        ranges = [np.arange(market.first_entry[p], market.last_entry[p]) for p in products]
+        ranges = [np.arange(int(market.first_entry[p]), int(market.last_entry[p])) for p in products]
         entry = np.concatenate(ranges) if ranges else np.zeros(0, dtype=np.int64)
         text_rank = np.repeat(np.arange(len(products)), [len(rows) for rows in ranges])
         entry, text_rank = entry[alive[entry]], text_rank[alive[entry]]
@@ -78,7 +91,13 @@ class TwoStageSearch:
         )
 
     def neighbours(
-        self, found: Candidates, image: int, against: Sequence[int], *, text_k: int | None = None, image_k: int | None = None
+        self,
+        found: Candidates,
+        image: int,
+        against: Sequence[int],
+        *,
+        text_k: int | None = None,
+        image_k: int | None = None,
     ) -> NDArray[np.int64]:
         """N of Eq. 1 for one image of a query: positions in `found`, best first, [<= m].
 

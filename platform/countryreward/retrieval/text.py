@@ -8,7 +8,12 @@ import pandas as pd
 
 def product_text(title: str, category: str | None, attributes: Mapping[str, str], tags: Iterable[str]) -> str:
     """Title, category, attributes in the order of their names, tags: one line each."""
-    lines = [title, category or "", *(f"{name}: {value}" for name, value in sorted(attributes.items())), ", ".join(tags)]
+    lines = [
+        title,
+        category or "",
+        *(f"{name}: {value}" for name, value in sorted(attributes.items())),
+        ", ".join(tags),
+    ]
     return "\n".join(line for line in lines if line)
 
 

@@ -48,7 +48,9 @@ class PairRequest:
         """The market as ISO 3166 alpha-2. Raises `UserError` when it is no country."""
         code = markets.parse(self.market)
         if code is None:
-            raise UserError(f"market: {self.market!r} is no country; write an ISO 3166 code such as KR or a name such as South Korea")
+            raise UserError(
+                f"market: {self.market!r} is no country; write an ISO 3166 code such as KR or a name such as South Korea"
+            )
         return code
 
 

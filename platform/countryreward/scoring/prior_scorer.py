@@ -32,12 +32,16 @@ class PriorScorer:
         made_by = self.base.manifest.config["encoders"]
         mine = {"text": self.text_encoder.fingerprint, "image": self.image_encoder.fingerprint}
         if mine != made_by:
-            raise UserError(f"knowledge_base: built with encoders {made_by}, these are {mine}; rebuild it or restore the encoders")
+            raise UserError(
+                f"knowledge_base: built with encoders {made_by}, these are {mine}; rebuild it or restore the encoders"
+            )
         self.retriever = PriorRetriever(self.base, self.config.retrieval)
 
     def compare(self, product: Product, image_a: bytes, image_b: bytes, markets: Sequence[str]) -> list[Verdict]:
         """One pair in several markets."""
-        return self.score([PairRequest(product=product, image_a=image_a, image_b=image_b, market=market) for market in markets])
+        return self.score(
+            [PairRequest(product=product, image_a=image_a, image_b=image_b, market=market) for market in markets]
+        )
 
     def score(self, requests: Sequence[PairRequest]) -> list[Verdict]:
         """See `Scorer.score`. Each text and each image is encoded once per call."""

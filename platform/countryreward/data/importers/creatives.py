@@ -142,7 +142,7 @@ def _gather(
                 located = source.locate(image.uri) if config.store == "reference" and image.uri is not None else None
                 writer.add(result, data=data, uri=located)
             if progress and (len(found) % 256 == 0 or len(found) == total):
-                progress("images", len(found), total)
+                progress(len(found), total)
 
         for image in images:
             waiting.append(pool.submit(check, image))

@@ -20,7 +20,7 @@ def import_dataset(config: ImportConfig, folder: Path, progress: Progress | None
 
     Writes products.parquet, creatives.parquet, images/part-*.parquet, observations.parquet, quarantine.jsonl, and
     pairs.parquet for a pair file (schemas: `data/tables.py`). A bad row is quarantined and the job goes on; a file that
-    is missing, unreadable or lacks a column is a `UserError`. progress: called with (what, done, total).
+    is missing, unreadable or lacks a column is a `UserError`. progress: called with (images done, all).
     """
     quarantine = Quarantine("import")
     if config.pairs.path:

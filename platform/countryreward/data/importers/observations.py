@@ -130,7 +130,7 @@ def overlapping(frame: pd.DataFrame, good: pd.Series) -> pd.Series:
     for position in np.flatnonzero(np.isin(series, suspicious)):
         mine = taken.setdefault(int(series[position]), Taken())
         if mine.shares_a_day(int(start[position]), int(end[position])):
-            refused[rows.index[position]] = True
+            refused.iloc[int(rows.index[int(position)])] = True
         else:
             mine.take(int(start[position]), int(end[position]))
     return refused

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from countryreward.data.quarantine import Quarantine, check_counts
 
-Progress = Callable[[str, int, int], None]
+Progress = Callable[[int, int], None]
 """Called with (what, done, total)."""
 
 

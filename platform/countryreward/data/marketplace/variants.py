@@ -11,7 +11,9 @@ from countryreward.data.marketplace.drawer import draw_variant
 from countryreward.errors import UserError
 
 
-def draw_variant_pairs(pairs: str | Path, folder: Path, *, title: str, variants: tuple[str, str], px: int = 224) -> dict[str, Any]:
+def draw_variant_pairs(
+    pairs: str | Path, folder: Path, *, title: str, variants: tuple[str, str], px: int = 224
+) -> dict[str, Any]:
     """Write pairs.csv (the file with image_a and image_b added) and images/*.png, one per product and colour.
 
     Raises `UserError` when a named column is missing or a colour is unknown to the drawer.
@@ -19,7 +21,9 @@ def draw_variant_pairs(pairs: str | Path, folder: Path, *, title: str, variants:
     frame = pd.read_csv(pairs, dtype=str, keep_default_na=False)
     missing = [name for name in (title, *variants) if name not in frame]
     if missing:
-        raise UserError(f"columns {missing}: {pairs} has {list(frame.columns)}; name its columns with --title, --variant_a, --variant_b")
+        raise UserError(
+            f"columns {missing}: {pairs} has {list(frame.columns)}; name its columns with --title, --variant_a, --variant_b"
+        )
     (folder / "images").mkdir()
     drawn: dict[tuple[str, str], str] = {}
     for side, column in zip(("a", "b"), variants, strict=True):
