@@ -61,7 +61,8 @@ def main(config: Config) -> Artifact:
         (draft.path / "curves.png").write_bytes(choose_k_curves(curves))
     for stage, curve in curves.items():
         print(
-            f"choose k: {stage} k = {curve['k']} (of K = {curve['K']}, {config.threshold:.0%} of the decay, {curve['queries']} lists)"
+            f"choose k: {stage} k = {curve['k']} of K = {curve['K']}"
+            f" ({config.threshold:.0%} of the decay, {curve['queries']} lists)"
         )
     return open_artifact(Path(config.out), kind="choose_k")
 

@@ -1,4 +1,4 @@
-"""`countryreward doctor | data check | kb show`: looking at things from the command line. Jobs are in jobs/."""
+"""`countryreward ask | doctor | data check | kb show`: asking and looking from the command line. Jobs are in jobs/."""
 
 import argparse
 import sys
@@ -13,6 +13,21 @@ def main(arguments: list[str] | None = None) -> None:
         prog="countryreward", description="Which of these ad images will win in this country, and why."
     )
     commands = parser.add_subparsers(dest="command", required=True)
+    ask = commands.add_parser(
+        "ask", help="which of two ad images will win, market by market, and the past ads that say so"
+    )
+    ask.add_argument("folder", type=Path, help="a published knowledge base, or the run folder that holds one")
+    ask.add_argument("image_a", type=Path, help="PNG, JPEG or WEBP file")
+    ask.add_argument("image_b", type=Path, help="PNG, JPEG or WEBP file")
+    ask.add_argument("--title", required=True, help="the product's title as customers see it")
+    ask.add_argument("--category", default=None, help="the product's category")
+    ask.add_argument(
+        "--product-id", default=None, help="when given, the product's own past ads never count as evidence"
+    )
+    ask.add_argument(
+        "--market", action="append", help="ISO 3166 code or name; repeat for several (default: all of the base)"
+    )
+    ask.add_argument("--top", type=int, default=1, help="past ads to show per side and market (default 1)")
     commands.add_parser("doctor", help="versions, machine, GPU, ports, Ray auth, and the way out of what is wrong")
     data = commands.add_parser("data", help="look at a dataset").add_subparsers(dest="action", required=True)
     data_check = data.add_parser("check", help="what a dataset can show, before anyone trains")
@@ -30,13 +45,46 @@ def main(arguments: list[str] | None = None) -> None:
             from countryreward.doctor import doctor
 
             raise SystemExit(doctor())
-        if options.command == "data":
+        if options.command == "ask":
+            _ask(options)
+        elif options.command == "data":
             _data_check(options.folder)
         else:
             _kb_show(options.folder, options.market, options.top)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+
+
+def _base_folder(folder: Path) -> Path:
+    from countryreward.data.artifacts import MANIFEST
+
+    return folder if (folder / MANIFEST).exists() else folder / "knowledge_base"
+
+
+def _ask(options: argparse.Namespace) -> None:
+    from countryreward import markets
+    from countryreward.scoring.contracts import Product
+    from countryreward.scoring.prior_scorer import PriorScorer
+
+    images = []
+    for path in (options.image_a, options.image_b):
+        try:
+            images.append(path.read_bytes())
+        except OSError as error:
+            raise UserError(f"image: {path} cannot be read ({error.strerror}); give a PNG, JPEG or WEBP file") from None
+    scorer = PriorScorer(_base_folder(options.folder))
+    product = Product(title=options.title, category=options.category, product_id=options.product_id)
+    for verdict in scorer.compare(product, images[0], images[1], options.market or scorer.base.markets):
+        surer = max(verdict.probability, 1 - verdict.probability)
+        answer = f"{verdict.choice} wins, {surer:.0%} sure" if verdict.choice else "no answer"
+        print(f"{markets.name(verdict.market):<20} {answer:<20} {len(verdict.evidence)} pairs of past ads")
+        for evidence in verdict.evidence[: options.top]:
+            for side, ad in (("A", evidence.like_a), ("B", evidence.like_b)):
+                print(
+                    f"    like {side} ({ad.similarity:.2f}): {ad.creative_id} {ad.title!r},"
+                    f" lift {ad.lift:+.2f}, value {ad.value:.4g}"
+                )
 
 
 def _data_check(folder: Path) -> None:
@@ -76,10 +124,9 @@ def _kb_show(folder: Path, market: str | None, top: int) -> None:
     import numpy as np
 
     from countryreward import markets
-    from countryreward.data.artifacts import MANIFEST
     from countryreward.retrieval.knowledge_base import KnowledgeBase
 
-    base = KnowledgeBase.open(folder if (folder / MANIFEST).exists() else folder / "knowledge_base")
+    base = KnowledgeBase.open(_base_folder(folder))
     print(f"knowledge base    version {base.version}, run {base.manifest.run_id}, written {base.manifest.created}")
     print(f"encoders          {base.manifest.config['encoders']}")
     if market is None:

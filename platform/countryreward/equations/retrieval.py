@@ -45,8 +45,9 @@ def votes(evidence_a: Floats, evidence_b: Floats, *, vote: str, ties: str) -> Fl
     if vote == "logistic":
         return 1 / (1 + np.exp(np.clip(evidence_b - evidence_a, -700, 700)))
     assert vote == "indicator", vote
-    tie = 1.0 if ties == "letters" else 0.5
-    return np.where(evidence_a == evidence_b, tie, evidence_a > evidence_b).astype(np.float64)
+    for_a = (evidence_a > evidence_b).astype(np.float64)
+    for_a[evidence_a == evidence_b] = 1.0 if ties == "letters" else 0.5
+    return for_a
 
 
 def votes_for_b(evidence_a: Floats, evidence_b: Floats, *, vote: str, ties: str) -> Floats:

@@ -17,22 +17,29 @@ from countryreward.retrieval.prior import Prior, PriorRetriever
 def telling_items(test: pd.DataFrame, logits: NDArray[np.float64], *, most: int, most_wrong: int = 1) -> list[str]:
     """Pair ids for the gallery: products whose winner changes with the country, best judged first, one pair per product.
 
-    The score of an item is the mean over its markets of the log-odds in favour of the observed winner, bounded at 1 so that
-    one sure market does not decide. Items where at least a fifth of the markets disagree with the rest come first. The last
-    `most_wrong` are the worst judged: a gallery of successes only would mislead.
+    Items where at least a fifth of the markets disagree with the rest come first, in observed winners and in answers; then
+    the share of markets judged right decides, then the mean log-odds in favour of the observed winner (bounded at 1). The
+    last `most_wrong` are the worst judged: a gallery of successes only would mislead.
     """
-    signed = np.clip(np.where(test["label"] == 1, logits, -logits), -1, 1)
-    frame = test.assign(score=signed, answer=logits >= 0)
-    items = frame.groupby("pair_id").agg(
-        product_id=("product_id", "first"),
-        score=("score", "mean"),
-        observed=("label", "mean"),
-        answers=("answer", "mean"),
+    right = (logits >= 0) == (test["label"] == 1)
+    margin = np.clip(np.where(test["label"] == 1, logits, -logits), -1, 1)
+    items = (
+        test.assign(right=right, margin=margin, answer=logits >= 0)
+        .groupby("pair_id")
+        .agg(
+            product_id=("product_id", "first"),
+            right=("right", "mean"),
+            margin=("margin", "mean"),
+            observed=("label", "mean"),
+            answers=("answer", "mean"),
+        )
     )
     minority = np.minimum(items[["observed", "answers"]], 1 - items[["observed", "answers"]]).min(axis=1)
-    flips = items.assign(split=minority >= 0.2)[minority > 0].sort_values(["split", "score"], ascending=False)
+    order = ["telling", "right", "margin"]
+    flips = items.assign(telling=minority >= 0.2)[minority > 0].sort_values(order, ascending=False)
     flips = flips.loc[~flips["product_id"].duplicated()]
-    wrong = flips.sort_values("score").head(min(most_wrong, max(0, len(flips) - 1))).index.tolist() if most > 1 else []
+    wrong = flips.sort_values(["right", "margin"]).head(min(most_wrong, max(0, len(flips) - 1))).index.tolist()
+    wrong = wrong if most > 1 else []
     return [*[name for name in flips.index if name not in wrong][: most - len(wrong)], *wrong]
 
 
