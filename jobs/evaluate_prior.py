@@ -49,18 +49,20 @@ def main(config: Config) -> Artifact:
     import json
     import shlex
     import sys
+    import time
 
     from countryreward.evaluation.flip_picture import flip_figure
     from countryreward.evaluation.html import write_html
     from countryreward.evaluation.prior_report import build_report, open_inputs
     from countryreward.machine import describe_machine
 
+    started = time.monotonic()
     inputs = open_inputs(config)
     options: dict[str, Any] = {"split": config.split, "draws": config.draws, "seed": config.seed, "truth": config.truth}
     with publish(config.out, kind="report", inputs=inputs.lineage, config=options) as draft:
         report, cards = build_report(inputs, config)
         report |= {
-            "seconds": report["seconds"] | config.stages,
+            "seconds": config.stages | report["seconds"] | {"report": round(time.monotonic() - started, 3)},
             "machine": describe_machine(),
             "command": shlex.join(["python", *sys.argv]),
         }
