@@ -57,7 +57,7 @@ def test_an_exception_inside_publishes_nothing(tmp_path: Path):
     assert not list((tmp_path / ".versions" / "a").glob(".tmp-*"))
 
 
-STEPS = ["write_atomically", "_fsync_folder", "_describe", "_point", "_keep_one_earlier", "os.rename", "os.replace"]
+STEPS = ["the link", "write_atomically", "_fsync_folder", "_describe", "_point", "_keep_one_earlier", "os.rename", "os.replace"]
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -69,9 +69,14 @@ def test_killed_at_any_step_of_a_publish_the_old_or_the_new_version_is_whole(tmp
         script = f"""
             import os, signal
             from countryreward.data import artifacts
-            owner, name = (os, {step!r}.split(".")[1]) if "." in {step!r} else (artifacts, {step!r})
+            step = {step!r}
+            owner, name = (os, step.split(".")[-1]) if "." in step else (artifacts, step)
+            if step == "the link":  # os.replace again, but only the one that moves the published link
+                owner, name = os, "replace"
             original = getattr(owner, name)
             def deadly(*arguments, **options):
+                if step == "the link" and str(arguments[1]) != {str(path)!r}:
+                    return original(*arguments, **options)
                 if {when!r} == "before":
                     os.kill(os.getpid(), signal.SIGKILL)
                 original(*arguments, **options)

@@ -68,6 +68,21 @@ def test_two_stage_search_equals_plain_numpy_with_many_ties(make_world, k: int, 
                 assert [str(name) for name in market.creative_id[got]] == expected
 
 
+def test_search_is_exact_where_float32_cannot_tell_texts_apart(hand_world):
+    """200 products whose texts differ in the 8th digit: FAISS's own order is noise, ours must be the float64 one."""
+    rng = np.random.default_rng(11)
+    centre = rng.normal(size=512)
+    text = {f"p{n:03d}": (centre + 1e-6 * rng.normal(size=512)) for n in range(200)} | {"new": centre}
+    text = {name: (vector / np.linalg.norm(vector)).astype(np.float32) for name, vector in text.items()}
+    creatives = [(f"{name}-a", name) for name in text if name != "new"]
+    rows = [counted(name, 100) for name, _ in creatives]
+    image = {name: A for name, _ in creatives} | {"new-a": A, "new-b": B}
+    base, source = hand_world(products=[p for _, p in creatives], creatives=creatives, rows=rows, text=text, image=image)
+    query = query_of(source, "new", ["new-a", "new-b"])
+    found = TwoStageSearch(base, SearchConfig(text_k=5)).candidates(query)
+    assert found.product_rows.tolist() == plain_search(base, query, 5, 1)[0]
+
+
 def test_a_smaller_k_is_a_filter_on_the_same_search(make_world):
     base, source = make_world(seed=5)
     query = query_of(source, "q1", ["q1-c1", "q1-c2"])
@@ -217,6 +232,19 @@ def test_planted_leak_evidence_after_the_query(hand_world):
     assert base.market("KR").evidence(None).value[0] == (300 + 9000) / 20_000
     on_the_last_day = retriever.priors(query_of(source, "new", creatives, as_of=dt.date(2026, 1, 28)), [(0, 1)])[0]
     assert on_the_last_day.n == 0  # a period that ends on the day of the query has not ended before it
+
+
+def test_a_product_known_only_later_takes_nobodys_place(hand_world):
+    base, source = planted(
+        hand_world,
+        extra_creatives=[("p0-a", "p0"), ("p1-x", "p1")],  # a product and a creative, both first seen in June
+        extra_rows=[counted("p0-a", 900, month=6), counted("p1-x", 900, month=6)],
+        extra_images={"p0-a": B, "p1-x": NEAR_A},
+    )
+    retriever = PriorRetriever(base, RetrievalConfig(search=SearchConfig(text_k=1)))
+    query = query_of(source, "new", ["new-a", "new-b"], as_of=dt.date(2026, 3, 1))
+    prior = retriever.priors(query, [(0, 1)])[0]
+    assert names(base, prior.entries_a) == ["p1-a", "p1-b"]  # p0 is first by id, p1-x like A: unknown in March
 
 
 def test_similarity_limits(hand_world):

@@ -1,0 +1,216 @@
+"""Every job as a command: `--help` without anything heavy, `--print_config`, unknown keys, one line for a user's error.
+
+Each job is run by its path, as `python jobs/x.py` does, several times in one fresh process.
+"""
+
+import functools
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+JOBS = sorted(path.name for path in (ROOT / "jobs").glob("*.py"))
+CONFIGS = sorted(path.name for path in (ROOT / "jobs" / "configs").glob("*.yaml"))
+HEAVY = ("numpy", "pandas", "torch", "ray", "pyarrow", "cv2", "sklearn", "matplotlib", "transformers", "faiss")
+JOB_OF = {"retail_draw.yaml": "draw_variants.py"}
+"""Config -> the job it is for, where that is not the whole chain."""
+
+CALLS = """
+import contextlib, io, json, os, runpy, sys
+
+sys.path.insert(0, os.path.dirname(sys.argv[1]))  # as for `python jobs/x.py`
+
+def call(*arguments):
+    sys.argv[1:] = arguments
+    sys.argv[0] = job
+    out, err, code = io.TextIOWrapper(io.BytesIO(), write_through=True), io.StringIO(), 0
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            runpy.run_path(job, run_name="__main__")
+        except SystemExit as left:
+            code = left.code
+        except Exception as error:
+            code = f"{type(error).__name__}: {error}"
+    return {"code": code, "out": out.buffer.getvalue().decode(), "err": err.getvalue()}
+
+job, calls = sys.argv[1], json.load(sys.stdin)
+done = {}
+for name, arguments in calls.items():
+    if "heavy" not in done and name not in ("help", "print_config"):
+        done["heavy"] = sorted(sys.modules)
+    done[name] = call(*arguments)
+print(json.dumps(done), file=sys.__stdout__)
+"""
+
+
+def run_calls(job: str, calls: dict[str, list[str]], folder: Path, **environment: str) -> dict[str, Any]:
+    """Name -> exit code, stdout and stderr of each call of a job, in order, in one process whose folder is `folder`."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("COUNTRYREWARD_", "RAY_"))}
+    done = subprocess.run(
+        [sys.executable, "-c", CALLS, str(ROOT / "jobs" / job)],
+        input=json.dumps(calls),
+        cwd=folder,
+        env={**clean, "PYTHONPATH": str(ROOT / "platform"), **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@functools.cache
+def behaviour(job: str) -> dict[str, Any]:
+    """What a job does in a folder with nothing in it but a plain folder where the demo would publish its export."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "runs" / "demo" / "export").mkdir(parents=True)
+        (folder / "wrong.yaml").write_text("nonsense: 1\n")
+        calls = {
+            "help": ["--help"],
+            "print_config": ["--print_config"],
+            "unknown_on_line": ["--nonsense=1"],
+            "unknown_in_file": ["--config", "wrong.yaml"],
+            "missing_config": ["--config", "absent.yaml"],
+            "bare": [],
+        }
+        return run_calls(job, calls, folder)
+
+
+def test_jobs_and_configs_were_found():
+    assert {"demo.py", "prior_chain.py", "embed.py"} <= set(JOBS)
+    assert {"bass.yaml", "retail.yaml", "retail_draw.yaml"} <= set(CONFIGS)
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_help_and_print_config_import_nothing_heavy(job: str):
+    done = behaviour(job)
+    assert done["help"]["code"] in (0, None)
+    assert f"usage: {job}" in done["help"]["out"]
+    assert "--print_config" in done["help"]["out"]
+    assert [name for name in HEAVY if name in done["heavy"]] == []
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_help_explains_every_option(job: str):
+    lines = behaviour(job)["help"]["out"].splitlines()
+    options = [number for number, line in enumerate(lines) if line.startswith("  --")]
+    bare = []
+    for number, following in zip(options, [*options[1:], len(lines)], strict=True):
+        text = " ".join(lines[number:following])
+        name = text.split()[0]
+        explained = text.partition("(type:")[0].partition("(default:")[0].split()
+        words = [word for word in explained[1:] if not word.isupper() and not word.startswith(("{", "-"))]
+        if len(words) < 2:
+            bare.append(name)
+    assert bare == []
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_printed_config_feeds_back(job: str, tmp_path: Path):
+    printed = behaviour(job)["print_config"]
+    assert printed["code"] in (0, None)
+    options = yaml.safe_load(printed["out"])
+    assert isinstance(options, dict)
+    (tmp_path / "all.yaml").write_text(printed["out"])
+    calls = {"print_config": ["--config", "all.yaml", "--print_config"]}
+    again = run_calls(job, calls, tmp_path)["print_config"]
+    assert again["code"] in (0, None), again["err"]
+    assert yaml.safe_load(again["out"]) == options
+
+
+@pytest.mark.parametrize("job", JOBS)
+@pytest.mark.parametrize("where", ["unknown_on_line", "unknown_in_file"])
+def test_an_unknown_key_is_named(job: str, where: str):
+    done = behaviour(job)[where]
+    assert done["code"] == 2
+    assert "nonsense" in done["err"]
+    assert "Traceback" not in done["err"]
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_a_missing_config_file_is_named(job: str):
+    done = behaviour(job)["missing_config"]
+    assert done["code"] == 2
+    assert "absent.yaml" in done["err"]
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_a_users_error_is_one_line(job: str):
+    """Bare, where the demo has not run: the input is missing, or where the demo would write lies a folder of the user's."""
+    done = behaviour(job)["bare"]
+    assert done["code"] == 2, done
+    assert len(done["err"].splitlines()) == 1, done["err"]
+    assert done["err"].startswith("error: ")
+    assert "Traceback" not in done["out"] + done["err"]
+
+
+def test_a_shortened_option_is_unknown(tmp_path: Path):
+    """`--ray.cpu` must not quietly mean `--ray.cpus`, as the same key in a file does not."""
+    calls = {"line": ["--ray.cpu=3", "--print_config"], "short": ["--data=runs", "--print_config"]}
+    done = run_calls("embed.py", calls, tmp_path)
+    assert done["line"]["code"] == 2
+    assert "ray.cpu" in done["line"]["err"]
+    assert done["short"]["code"] == 2
+
+
+def test_the_command_line_beats_the_file_beats_the_defaults(tmp_path: Path):
+    (tmp_path / "mine.yaml").write_text("retrieval:\n  search: {text_k: 40, image_k: 20}\n")
+    calls = {"mixed": ["--config", "mine.yaml", "--retrieval.search.image_k=7", "--print_config"]}
+    done = run_calls("build_priors.py", calls, tmp_path)["mixed"]
+    search = yaml.safe_load(done["out"])["retrieval"]["search"]
+    assert (search["text_k"], search["image_k"], search["near_duplicate_bits"]) == (40, 7, 4)
+
+
+@pytest.mark.parametrize(
+    ("job", "arguments", "said"),
+    [
+        ("embed.py", ["--encoders.batch_size=0"], "encoders.batch_size: 0 must be at least 1"),
+        ("build_records.py", ["--records.split.test=1.5"], "split.validation, split.test: 0.1 and 1.5 must be >= 0"),
+        ("build_records.py", ["--records.split.by=time"], "split.train_until, split.validation_until: both are needed"),
+        ("build_priors.py", ["--retrieval.search.text_k=0"], "search.text_k: 0 must be at least 1"),
+        ("import_data.py", ["--source.pairs.path=x.csv"], "pairs.path: 'x.csv' is set beside the three tables"),
+        ("make_marketplace.py", ["--marketplace.products=0"], "products: 0 is too small"),
+        ("make_marketplace.py", ["--marketplace.markets=[Korea]"], "must be different ISO 3166 alpha-2 codes"),
+    ],
+)
+def test_a_bad_value_is_one_line_that_names_the_option(tmp_path: Path, job: str, arguments: list[str], said: str):
+    done = run_calls(job, {"bad": arguments}, tmp_path)["bad"]
+    assert done["code"] == 2
+    assert said in done["err"]
+    assert done["err"].startswith("error: ")
+    assert len(done["err"].splitlines()) == 1
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_shipped_configs_parse(config: str, tmp_path: Path):
+    job = JOB_OF.get(config, "prior_chain.py")
+    path = ROOT / "jobs" / "configs" / config
+    calls = {"print_config": ["--config", str(path), "--print_config"]}
+    done = run_calls(job, calls, tmp_path, COUNTRYREWARD_DATA=str(tmp_path))["print_config"]
+    assert done["code"] in (0, None), done["err"]
+    printed = yaml.safe_load(done["out"])
+    assert printed["out"] == yaml.safe_load(path.read_text())["out"]
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_a_missing_data_folder_is_named(config: str, tmp_path: Path):
+    path = ROOT / "jobs" / "configs" / config
+    if "$COUNTRYREWARD_DATA" not in path.read_text():
+        pytest.skip("reads nothing from the data room")
+    job = JOB_OF.get(config, "prior_chain.py")
+    done = run_calls(job, {"bare": ["--config", str(path)]}, tmp_path)["bare"]
+    assert done["code"] == 2
+    assert done["err"].startswith("error: ")
+    assert "COUNTRYREWARD_DATA" in done["err"]
+    assert "not set" in done["err"]
+    wrong = run_calls(job, {"bare": ["--config", str(path)]}, tmp_path, COUNTRYREWARD_DATA=str(tmp_path))["bare"]
+    assert wrong["code"] == 2
+    assert str(tmp_path) in wrong["err"]  # says where it looked
