@@ -1,6 +1,6 @@
 """Report what retrieval alone is worth, against judges that ignore the country.
 
-python jobs/evaluate_prior.py --config jobs/configs/bass_report.yaml
+python jobs/evaluate_prior.py --split=validation
 """
 
 from dataclasses import dataclass, field

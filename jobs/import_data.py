@@ -1,6 +1,6 @@
 """Import an ad platform's export (three tables and images) or a ready-made pair file into a dataset.
 
-    python jobs/import_data.py --config jobs/configs/bass_import.yaml
+    python jobs/import_data.py --config docs/sample/import.yaml
 
 docs/data.md has a sample to copy.
 """
@@ -38,7 +38,8 @@ def main(config: Config) -> Artifact:
     for table, counts in draft.counts.items():
         print(
             f"import: {table:<13} {counts['input']:,} rows = {counts['kept']:,} kept + {counts['dropped']:,} dropped"
-            f" + {counts['quarantined']:,} quarantined {counts['quarantined_by_reason'] or ''}"
+            f" + {counts['quarantined']:,} quarantined"
+            + (f" {counts['quarantined_by_reason']}" if counts["quarantined_by_reason"] else "")
         )
     print(f"import: -> {config.out}; what was refused and why: {config.out}/quarantine.jsonl")
     return open_artifact(config.out, kind="dataset")

@@ -88,23 +88,23 @@ def _ask(options: argparse.Namespace) -> None:
 
 
 def _data_check(folder: Path) -> None:
-    import json
-
-    from countryreward.data.artifacts import MANIFEST, open_artifact
+    from countryreward.data.artifacts import MANIFEST, open_artifact, read_manifest
     from countryreward.data.check import check, describe
     from countryreward.data.config import RecordsConfig
     from countryreward.data.records import Dataset, build_records
 
     run = folder if not (folder / MANIFEST).exists() else None
-    kind = "dataset" if run else json.loads((folder / MANIFEST).read_text(encoding="utf-8")).get("kind")
+    kind = "dataset" if run else read_manifest(folder).kind
     facts = None
     if kind == "records":
         facts = open_artifact(folder, kind="records").manifest.counts["facts"]
         print(f"records           {folder}")
     else:
         dataset = open_artifact(folder / "dataset" if run else folder, kind="dataset")
-        print(f"dataset           {dataset.path}")
-        for table, counts in dataset.manifest.counts.items():
+        print(f"dataset           {folder / 'dataset' if run else folder}")
+        order = ["products", "creatives", "observations", "pairs_file"]  # a manifest sorts its keys
+        for table in sorted(dataset.manifest.counts, key=order.index):
+            counts = dataset.manifest.counts[table]
             print(
                 f"{table:<17} {counts['input']:,} = {counts['kept']:,} kept + {counts['dropped']:,} dropped"
                 f" + {counts['quarantined']:,} quarantined"

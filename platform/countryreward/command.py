@@ -21,7 +21,7 @@ def run(config_class: type[ConfigT], main: Callable[[ConfigT], object], argument
     if not sys.stdout.line_buffering:  # progress must be seen when the output is a pipe
         sys.stdout.reconfigure(line_buffering=True)  # pyright: ignore[reportAttributeAccessIssue]
     try:
-        main(auto_cli(config_class, as_positional=False, args=arguments))  # pyright: ignore[reportArgumentType]
+        main(auto_cli(config_class, as_positional=False, args=arguments, allow_abbrev=False))  # pyright: ignore[reportArgumentType]
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None

@@ -6,7 +6,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -251,9 +250,9 @@ def test_data_check_and_kb_show_read_the_run(demo: Run, capsys: pytest.CaptureFi
 
 
 @pytest.fixture(scope="module")
-def pictures(demo: Run) -> Iterator[list[bytes]]:
+def pictures(demo: Run) -> list[bytes]:
     """Two ads of one product of the export."""
-    yield [(demo.folder / "export" / "images" / f"p00003-c{c}.jpg").read_bytes() for c in (1, 2)]
+    return [(demo.folder / "export" / "images" / f"p00003-c{c}.jpg").read_bytes() for c in (1, 2)]
 
 
 NEW = Product(title="Blue coffee mug 350 ml", category="Tableware", attributes={"colour": "blue"}, tags=["gift"])
@@ -326,11 +325,12 @@ def test_scorer_gives_the_priors_of_the_job(demo: Run, scorer: PriorScorer):
     dataset = demo.folder / "dataset"
     records = pd.read_parquet(demo.folder / "records" / "records.parquet")
     records = records[records["split"] == "test"].iloc[::7].head(40)
-    products = pd.read_parquet(dataset / "products.parquet").set_index("product_id")
+    rows = pd.read_parquet(dataset / "products.parquet").to_dict("records")
+    products = {str(row["product_id"]): row for row in rows}
     images = ImageTable(dataset)
     requests = []
     for row in records.itertuples():
-        product = products.loc[row.product_id]
+        product = products[str(row.product_id)]
         requests.append(
             PairRequest(
                 product=Product(

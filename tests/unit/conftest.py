@@ -77,6 +77,7 @@ def write_world(
         counts = kb.write_tables(draft.path, product_frame, creative_frame, observations(rows), source)
         for market in counts["entries"]:
             kb.write_index(draft.path, market)
+        draft.counts |= counts
     return kb.KnowledgeBase(open_artifact(folder / "base", kind=kb.KIND)), source
 
 

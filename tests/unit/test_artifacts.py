@@ -57,7 +57,16 @@ def test_an_exception_inside_publishes_nothing(tmp_path: Path):
     assert not list((tmp_path / ".versions" / "a").glob(".tmp-*"))
 
 
-STEPS = ["the link", "write_atomically", "_fsync_folder", "_describe", "_point", "_keep_one_earlier", "os.rename", "os.replace"]
+STEPS = [
+    "the link",
+    "write_atomically",
+    "_fsync_folder",
+    "_describe",
+    "_point",
+    "_keep_one_earlier",
+    "os.rename",
+    "os.replace",
+]
 
 
 @pytest.mark.parametrize("step", STEPS)

@@ -67,13 +67,18 @@ def test_prior_without_clicks_or_impressions():
 def test_lift_from_counts_by_hand():
     prior = eq.BetaPrior(2.0, 98.0)  # 100 impressions at 2 %
     clicks, impressions = np.array([30.0, 10.0, 0.0]), np.array([900.0, 900.0, 0.0])
-    product_rate = (40 + 2) / (1800 + 100)
-    expected = [
-        math.log((30 + 100 * product_rate) / 1000 / product_rate),
-        math.log((10 + 100 * product_rate) / 1000 / product_rate),
-        0,
-    ]
+    centre = (40 + 2) / (1800 + 100)  # what creatives are shrunk to
+    rates = [(30 + 100 * centre) / 1000, (10 + 100 * centre) / 1000, centre]
+    product_rate = (40 + 300 * centre) / (1800 + 300)
+    expected = [math.log(rate / product_rate) for rate in rates]
     assert eq.lift_from_counts(clicks, impressions, np.zeros(3, dtype=np.int64), prior) == pytest.approx(expected)
+
+
+def test_the_only_creative_of_a_product_has_no_lift():
+    rng = np.random.default_rng(2)
+    clicks = rng.integers(0, 50, 40).astype(float)
+    lift = eq.lift_from_counts(clicks, np.full(40, 500.0), np.arange(40), eq.BetaPrior(2.0, 98.0))
+    assert lift == pytest.approx(np.zeros(40), abs=1e-12)
 
 
 def test_lift_ignores_how_good_the_product_is():

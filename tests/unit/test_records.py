@@ -142,8 +142,19 @@ def test_paper_reading_keeps_the_given_order_and_hard_labels():
     creatives, rows = TWO, [counts("c1", "KR", 100), counts("c2", "KR", 200)]
     turned = [("p", "c2", "c1", "KR")]
     row = build_records(dataset(creatives, rows, turned), RecordsConfig(reading="paper")).frame.iloc[0]
-    assert (row["creative_a"], row["label"]) == ("c2", 1)
-    assert pd.isna(row["soft_label"])
+    assert (row["creative_a"], row["label"], row["target"]) == ("c2", 1, 1.0)
+    assert 0.5 < row["soft_label"] < 1  # the ceiling needs it whatever training learns from
+    repaired = build_records(dataset(creatives, rows, turned), RecordsConfig(orientation="as_given")).frame.iloc[0]
+    assert repaired["target"] == repaired["soft_label"] == row["soft_label"]
+
+
+def test_as_given_has_one_orientation_for_all_markets():
+    rows = [counts(name, market, clicks) for market in ("KR", "BR") for name, clicks in (("c1", 200), ("c2", 100))]
+    listed = [("p", "c2", "c1", "BR"), ("p", "c1", "c2", "KR")]  # the second market lists the pair the other way round
+    frame = build_records(dataset(TWO, rows, listed), RecordsConfig(reading="paper")).frame
+    assert frame["creative_a"].tolist() == ["c2", "c2"]
+    assert frame["label"].tolist() == [0, 0]
+    assert discordant_share(frame) == 0.0
 
 
 def test_listed_pairs_only_and_repeats_are_counted():
@@ -183,7 +194,7 @@ def test_split_by_time():
     frame = built.frame.set_index("split")
     assert frame["impressions_a"].to_dict() == {"train": 20_000, "validation": 10_000, "test": 10_000}
     assert frame["as_of"].to_dict() == {
-        "train": dt.date(2026, 2, 28), "validation": dt.date(2026, 2, 28), "test": dt.date(2026, 3, 31)
+        "train": dt.date(2026, 3, 1), "validation": dt.date(2026, 3, 1), "test": dt.date(2026, 4, 1)
     }  # fmt: skip
     assert built.counts["observations"]["dropped_by_reason"] == {"straddles_window": 1, "undated": 1}
     assert frame["record_id"].nunique() == 3

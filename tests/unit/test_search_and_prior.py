@@ -77,7 +77,9 @@ def test_search_is_exact_where_float32_cannot_tell_texts_apart(hand_world):
     creatives = [(f"{name}-a", name) for name in text if name != "new"]
     rows = [counted(name, 100) for name, _ in creatives]
     image = {name: A for name, _ in creatives} | {"new-a": A, "new-b": B}
-    base, source = hand_world(products=[p for _, p in creatives], creatives=creatives, rows=rows, text=text, image=image)
+    base, source = hand_world(
+        products=[p for _, p in creatives], creatives=creatives, rows=rows, text=text, image=image
+    )
     query = query_of(source, "new", ["new-a", "new-b"])
     found = TwoStageSearch(base, SearchConfig(text_k=5)).candidates(query)
     assert found.product_rows.tolist() == plain_search(base, query, 5, 1)[0]

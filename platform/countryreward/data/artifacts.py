@@ -162,19 +162,23 @@ def publish(
     _keep_one_earlier(versions, final)
 
 
+def read_manifest(folder: Path, kind: str = "artifact") -> Manifest:
+    """The manifest of a folder. Raises `UserError` when it is missing or damaged; `kind` only names what was looked for."""
+    if not (folder / MANIFEST).is_file():
+        raise UserError(f"{kind}: no {MANIFEST} in {folder}; run the job that writes it, or correct the path")
+    try:
+        return Manifest(**json.loads((folder / MANIFEST).read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{kind}: {folder / MANIFEST} is damaged ({error}); rebuild the artifact") from None
+
+
 def open_artifact(path: str | Path, *, kind: str, schema_version: int = 1, verify: bool = True) -> Artifact:
     """Open a published folder, checking its kind, its schema version and (with `verify`) the SHA-256 of every file.
 
     Raises `UserError` naming the folder or the file that is missing, of another kind, or altered.
     """
-    folder = Path(path)
-    if not (folder / MANIFEST).is_file():
-        raise UserError(f"{kind}: no {MANIFEST} in {folder}; run the job that writes it, or correct the path")
-    folder = folder.resolve()
-    try:
-        manifest = Manifest(**json.loads((folder / MANIFEST).read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{kind}: {folder / MANIFEST} is damaged ({error}); rebuild the artifact") from None
+    manifest = read_manifest(Path(path), kind)
+    folder = Path(path).resolve()
     if manifest.kind != kind:
         raise UserError(f"{kind}: {folder} holds a {manifest.kind!r} artifact; give the path of a {kind!r} one")
     if manifest.schema_version != schema_version:

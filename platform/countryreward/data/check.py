@@ -22,7 +22,9 @@ def check(dataset: Dataset, records: Records) -> dict[str, Any]:
     soft = frame["soft_label"].dropna().to_numpy(float)
     facts["noise_ceiling"] = float(np.maximum(soft, 1 - soft).mean()) if len(soft) else None
     facts["share_of_letter_a"] = float(frame["label"].mean()) if len(frame) else None
-    facts["minimum_detectable_effect"] = minimum_detectable_effect(frame[frame["split"] == "test"])
+    facts["minimum_detectable_effect"] = minimum_detectable_effect(
+        frame[frame["split"] == "test"], "hash_a" if _split_by_image(dataset, records) else "product_id"
+    )
     facts["warnings"] = _warnings(dataset, records)
     return facts
 
@@ -35,19 +37,24 @@ def discordant_share(frame: pd.DataFrame) -> float | None:
     return float(differing / pairs) if pairs else None
 
 
-def minimum_detectable_effect(test: pd.DataFrame) -> dict[str, float] | None:
+def minimum_detectable_effect(test: pd.DataFrame, unit: str = "product_id") -> dict[str, float] | None:
     """Smallest accuracy above .5 that a test at 5 % finds with 80 % power on these test records.
 
-    `independent`: if every record were a separate experiment; `clustered`: if all records of a product stood or fell together.
-    The truth lies between; the report's bootstrap over products finds where.
+    `independent`: if every record were a separate experiment; `clustered`: if all records of a `unit` (product_id, or hash_a
+    where images are the split unit) stood or fell together. The truth lies between; the report's bootstrap finds where. A
+    value of .5 or more means that nothing can be detected.
     """
     if test.empty:
         return None
-    sizes = test.groupby("product_id").size().to_numpy(float)
+    sizes = test.groupby(unit).size().to_numpy(float)
     return {
         "independent": float(_Z * np.sqrt(0.25 / sizes.sum())),
         "clustered": float(_Z * np.sqrt(0.25 * (sizes**2).sum()) / sizes.sum()),
     }
+
+
+def _split_by_image(dataset: Dataset, records: Records) -> bool:
+    return not set(records.units["unit"]).isdisjoint(dataset.creatives["content_hash"])
 
 
 def _warnings(dataset: Dataset, records: Records) -> list[str]:
@@ -55,7 +62,7 @@ def _warnings(dataset: Dataset, records: Records) -> list[str]:
     per_image = dataset.creatives.groupby("content_hash")["product_id"].nunique()
     recurring = int((per_image > 1).sum())
     frame = records.frame
-    by_product = len(frame) and not set(records.units["unit"]) & set(dataset.creatives["content_hash"])
+    by_product = not set(records.units["unit"]).isdisjoint(dataset.products["product_id"])
     if recurring and by_product:
         found.append(
             f"{recurring} of {len(per_image)} images occur in several products: set split.by to image, or test pairs leak"
@@ -69,6 +76,10 @@ def _warnings(dataset: Dataset, records: Records) -> list[str]:
     return found
 
 
+def _detectable(effect: float) -> str:
+    return f"accuracy {50 + 100 * effect:.1f} %" if effect < 0.5 else "nothing"
+
+
 def describe(facts: dict[str, Any]) -> str:
     """The facts as lines for a person."""
 
@@ -76,13 +87,15 @@ def describe(facts: dict[str, Any]) -> str:
         return "unknown" if value is None else f"{100 * value:.1f} %"
 
     pairs = facts["pairs"]
+    names = ("train", "validation", "test")  # a manifest sorts its keys
+    splits = ", ".join(f"{name} {facts['splits'][name]:,}" for name in names if name in facts["splits"])
     lines = [
         f"pairs x markets   {pairs['input']:,} = {pairs['records']:,} records + {pairs['dropped']:,} dropped"
         f" + {pairs['quarantined']:,} quarantined",
     ]
     lines += [f"  dropped         {count:,} {reason}" for reason, count in pairs["dropped_by_reason"].items()]
     lines += [
-        f"splits            {', '.join(f'{name} {count:,}' for name, count in facts['splits'].items()) or 'none'}",
+        f"splits            {splits or 'none'}",
         f"markets           {', '.join(f'{name} {count:,}' for name, count in facts['markets'].items()) or 'none'}",
         f"evidence          {', '.join(f'{name} {count:,}' for name, count in facts['kinds'].items()) or 'none'}",
         f"labels A          {share(facts['share_of_letter_a'])}",
@@ -94,7 +107,7 @@ def describe(facts: dict[str, Any]) -> str:
     lines.append(
         "detectable effect no test records"
         if effect is None
-        else f"detectable effect accuracy {50 + 100 * effect['independent']:.1f} % if records were independent,"
-        f" {50 + 100 * effect['clustered']:.1f} % if products stand or fall whole"
+        else f"detectable effect {_detectable(effect['independent'])} if records were independent,"
+        f" {_detectable(effect['clustered'])} if products (or images) stand or fall whole"
     )
     return "\n".join(lines + [f"warning: {text}" for text in facts["warnings"]])

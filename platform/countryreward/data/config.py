@@ -123,7 +123,7 @@ class RecordsConfig:
     reading: Reading = "repaired"
     """Sets label_kind and orientation where they are not set themselves."""
     label_kind: Literal["hard", "soft"] | None = None
-    """paper: hard. repaired: soft where counts exist."""
+    """What `target`, which training learns from, holds. paper: the hard label. repaired: the soft one where counts exist."""
     orientation: Literal["as_given", "hashed"] | None = None
     """paper: A is the first of the table. repaired: a seeded hash decides, the same in every market."""
     orientation_seed: int = 0

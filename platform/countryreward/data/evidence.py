@@ -17,7 +17,7 @@ def pool(observations: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
         .fillna(0)
         .astype(float)
         .clip(lower=0)
-        .where(observations["score_n"].notna(), 1.0)
+        .where(observations["score_n"].fillna(0) > 0, 1.0)
     )
     frame["weighted_score"] = frame["score"].astype(float) * frame["ratings"]
     grouped = frame.groupby([*keys, "kind"], sort=True, observed=True)

@@ -19,7 +19,7 @@ REASONS: dict[str, str] = {
     "malformed_row": "CSV: as many cells as the header, quotes around commas; JSONL: one JSON object a line",
     "duplicate_key": "keep one row per key; docs/data.md says what the key of each table is",
     "unknown_product": "add the product to the products table, or correct product_id",
-    "unknown_creative": "add the creative to the creatives table, or correct creative_id",
+    "unknown_creative": "mend the creative itself (it may be quarantined), add it to its table, or correct creative_id",
     "unknown_market": "write an ISO 3166 code (KR), a country's name (South Korea) or an alias from the configuration",
     "market_mismatch": "the text names another market than the market field: correct one of them",
     "unknown_kind": "write one of counts, rate, orders, score, or leave kind out and let the filled columns decide",

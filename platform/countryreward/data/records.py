@@ -191,43 +191,43 @@ def _split_of(
 
 
 def _orient(pairs: pd.DataFrame, config: RecordsConfig) -> pd.DataFrame:
-    """Decide which creative is A. `hashed`: by a seeded hash of the product and the sorted hashes, equal in every market."""
-    items = pairs[["product_id", "hash_1", "hash_2"]].drop_duplicates().reset_index(drop=True)
-    low = items[["hash_1", "hash_2"]].min(axis=1)
-    high = items[["hash_1", "hash_2"]].max(axis=1)
-    names = list(zip(items["product_id"], low, high, strict=True))
-    items["pair_id"] = [_digest(*name) for name in names]
+    """Decide which creative is A, the same in every market. `hashed`: by a seeded hash of the product and the sorted hashes.
+
+    `as_given`: the first of the pair's first listing; a file that lists (A, B) in one market and (B, A) in another still
+    has one orientation.
+    """
+    pairs = pairs.assign(low=pairs[["hash_1", "hash_2"]].min(axis=1), high=pairs[["hash_1", "hash_2"]].max(axis=1))
+    items = pairs[["product_id", "low", "high", "hash_1"]].drop_duplicates(["product_id", "low", "high"])
+    names = list(zip(items["product_id"], items["low"], items["high"], strict=True))
     if resolve(config.reading, "orientation", config.orientation) == "hashed":
-        low_is_a = np.array(
-            [hashed_share(config.orientation_seed, "orientation", *name) < 0.5 for name in names], dtype=bool
-        )
-        items["swap"] = (items["hash_1"] == low).to_numpy() != low_is_a
+        low_is_a = [hashed_share(config.orientation_seed, "orientation", *name) < 0.5 for name in names]
+        first = items["low"].where(low_is_a, items["high"])
     else:
-        items["swap"] = False
-    pairs = pairs.merge(items, on=["product_id", "hash_1", "hash_2"], how="left")
+        first = items["hash_1"]
+    items = items.assign(pair_id=[_digest(*name) for name in names], first=first).drop(columns="hash_1")
+    pairs = pairs.merge(items, on=["product_id", "low", "high"], how="left")
+    swap = pairs["hash_1"] != pairs["first"]
     for name in ("creative", "hash", "value", "impressions", "clicks"):
         one, two = pairs[f"{name}_1"], pairs[f"{name}_2"]
-        pairs[f"{name}_a"], pairs[f"{name}_b"] = one.where(~pairs["swap"], two), two.where(~pairs["swap"], one)
+        pairs[f"{name}_a"], pairs[f"{name}_b"] = one.where(~swap, two), two.where(~swap, one)
     return pairs
 
 
 def _label(pairs: pd.DataFrame, evidence: pd.DataFrame, config: RecordsConfig) -> pd.DataFrame:
     """Hard label, soft label where there are counts, ids, and the day a prior may look back from."""
     soft = pd.Series(np.nan, index=pairs.index)
-    if resolve(config.reading, "label.kind", config.label_kind) == "soft":
-        for (market, window), group in pairs[pairs["kind"] == "counts"].groupby(["market", "window"]):
-            here = evidence[
-                (evidence["market"] == market) & (evidence["window"] == window) & (evidence["kind"] == "counts")
-            ]
-            prior = fit_beta(here["clicks"].to_numpy(float), here["impressions"].to_numpy(float))
-            sides = [
-                (
-                    prior.alpha + group[f"clicks_{side}"],
-                    prior.beta + group[f"impressions_{side}"] - group[f"clicks_{side}"],
-                )
-                for side in ("a", "b")
-            ]
-            soft[group.index] = probability_greater(*(part.to_numpy(float) for side in sides for part in side))
+    for (market, window), group in pairs[pairs["kind"] == "counts"].groupby(["market", "window"]):
+        here = evidence[
+            (evidence["market"] == market) & (evidence["window"] == window) & (evidence["kind"] == "counts")
+        ]
+        prior = fit_beta(here["clicks"].to_numpy(float), here["impressions"].to_numpy(float))
+        sides = [
+            (prior.alpha + group[f"clicks_{side}"], prior.beta + group[f"impressions_{side}"] - group[f"clicks_{side}"])
+            for side in ("a", "b")
+        ]
+        soft[group.index] = probability_greater(*(part.to_numpy(float) for side in sides for part in side))
+    label = (pairs["value_a"] > pairs["value_b"]).astype("int8")
+    hard = resolve(config.reading, "label.kind", config.label_kind) == "hard"
     days = {window: as_of_day(str(window), config.split) for window in pairs["window"].unique()}
     frame = pd.DataFrame(
         {
@@ -238,8 +238,9 @@ def _label(pairs: pd.DataFrame, evidence: pd.DataFrame, config: RecordsConfig) -
             **{name: pairs[name] for name in ("hash_a", "hash_b", "kind", "value_a", "value_b")},
             "impressions_a": pairs["impressions_a"].astype("Int64"),
             "impressions_b": pairs["impressions_b"].astype("Int64"),
-            "label": (pairs["value_a"] > pairs["value_b"]).astype("int8"),
+            "label": label,
             "soft_label": soft.astype("Float64").mask(soft.isna()),
+            "target": label.astype(float) if hard else soft.where(soft.notna(), label.astype(float)),
             "equal_exposure_assumed": pairs["kind"] == "orders",
             "split": pairs["split"],
             "as_of": pairs["window"].map(days) if config.split.by == "time" else None,

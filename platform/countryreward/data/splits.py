@@ -1,7 +1,7 @@
 """Train, validation and test: which unit (product, image, or time window) belongs to which split."""
 
 import hashlib
-from datetime import date
+from datetime import date, timedelta
 
 import pandas as pd
 
@@ -46,11 +46,12 @@ def time_windows(observations: pd.DataFrame, config: SplitConfig) -> "pd.Series[
 
 
 def as_of_day(window: str, config: SplitConfig) -> date | None:
-    """From when a record of a time window looks back: only evidence that ended by this day may speak for it.
+    """From which day a record of a time window looks back: only evidence that ended before it may speak.
 
-    Train records look back from the end of their own window (their own product is guarded), validation and test records
-    from the end of the window before theirs. Splits by product or image carry no date.
+    Train records look back from the day after their own window (their own product is guarded), validation and test records
+    from the day after the window before theirs. Splits by product or image carry no date.
     """
     if config.by != "time":
         return None
-    return parse_day(config.validation_until if window == "test" else config.train_until, "split")
+    last = parse_day(config.validation_until if window == "test" else config.train_until, "split")
+    return last + timedelta(days=1)

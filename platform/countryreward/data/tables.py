@@ -83,6 +83,9 @@ RECORDS = pa.schema(
         pa.field("impressions_b", pa.int64()),
         pa.field("label", pa.int8(), nullable=False),  # 1: A got the larger value
         pa.field("soft_label", pa.float64()),  # P(CTR_A > CTR_B); null without counts
+        pa.field(
+            "target", pa.float64(), nullable=False
+        ),  # what training learns from: label or soft label, by label_kind
         pa.field("equal_exposure_assumed", pa.bool_(), nullable=False),  # true for orders
         pa.field("split", pa.string(), nullable=False),  # train, validation or test
         pa.field("as_of", pa.date32()),  # priors may use only evidence that ended before; null: no date

@@ -87,14 +87,15 @@ def probability_greater(
 def lift_from_counts(clicks: Floats, impressions: Floats, product: Ints, prior: BetaPrior) -> Floats:
     """Within-product lift: log(shrunk rate of the creative / shrunk rate of its product). [C] x 3 -> [C], natural log.
 
-    The product's rate is shrunk towards the market's, the creative's towards its product's, each by the prior's
-    concentration: a creative without impressions has lift 0, not the difference between its product and the market.
+    Every creative is shrunk by the market's concentration towards its product's rate (itself shrunk to the market's), and the
+    product's rate is then that of its shrunk creatives together. So a creative without impressions is an average one of its
+    product, not of the market, and the only creative of a product has lift 0 however good the product is.
     """
-    product_clicks, product_impressions = np.bincount(product, clicks), np.bincount(product, impressions)
     kappa = prior.concentration
-    product_rate = (product_clicks + prior.alpha) / (product_impressions + kappa)
-    rate = (clicks + kappa * product_rate[product]) / (impressions + kappa)
-    return np.log(rate) - np.log(product_rate[product])
+    centre = (np.bincount(product, clicks) + prior.alpha) / (np.bincount(product, impressions) + kappa)
+    clicks, impressions = clicks + kappa * centre[product], impressions + kappa
+    product_rate = np.bincount(product, clicks) / np.bincount(product, impressions)
+    return np.log(clicks / impressions) - np.log(product_rate[product])
 
 
 def lift_from_orders(orders: Floats, product: Ints) -> Floats:

@@ -75,7 +75,8 @@ def letter(score_a: float, score_b: float, *, ties: str) -> str | None:
 def log_odds(weights: Floats, for_a: Floats, for_b: Floats) -> float:
     """The prior of method.md: log-odds of (sum w s + a) / (sum w + 2a), a = mean weight. [n] each.
 
-    The pseudo-votes a keep a unanimous vote finite; no neighbour gives exactly 0. Swapping A and B negates it exactly.
+    The pseudo-votes a keep a unanimous vote finite; no neighbour gives exactly 0. Swapping A and B negates it exactly, save for
+    CTR ties under `ties = letters`, which always go to A.
     """
     if len(weights) == 0:
         return 0.0

@@ -121,9 +121,10 @@ def _plain(part: dict[str, Any]) -> dict[str, Any]:
 
 
 def _log_odds(artifact: Artifact, test: pd.DataFrame, name: str) -> NDArray[np.float64]:
-    priors = pd.read_parquet(artifact.path / "priors.parquet", columns=["record_id", "log_odds"]).set_index(
-        "record_id"
-    )["log_odds"]
+    """Log-odds of the evaluated records. Eq. 3's letter of a tie counts (paper: B): log-odds 0 with letter B is just below 0."""
+    priors = pd.read_parquet(artifact.path / "priors.parquet", columns=["record_id", "log_odds", "letter"])
+    tied_b = (priors["log_odds"] == 0) & (priors["letter"] == "B")
+    priors = priors.assign(log_odds=priors["log_odds"].mask(tied_b, -1e-12)).set_index("record_id")["log_odds"]
     missing = ~test["record_id"].isin(priors.index)
     if missing.any():
         reason = f"{int(missing.sum())} of {len(test)} evaluated records have none"

@@ -65,7 +65,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Every metric with its interval for every variant, ceilings and paired differences, ready for JSON.
 
-    records: the test rows (RECORDS). logits: {variant: log-odds of A per row}. unit: what the data were split by and
+    records: the test rows (RECORDS). logits: {variant: log-odds of A per row [R], or [S, R] for a variant that is random by
+    nature: its metrics are those of all S draws together, its per-market table and McNemar those of the first}. unit: what the data were split by and
     therefore what the bootstrap resamples. q: P(observed label is A | truth) per row, or None where nobody knows;
     then the ceilings are null. ceiling_source: where q is from, required with it. compare: pairs of variants
     (default: the first against each other one). letters_only: variants whose logit is a bare letter; their Brier, log
@@ -78,8 +79,11 @@ def evaluate(
     if unit not in ("product", "image"):
         raise ValueError(f"unit={unit!r}: expected 'product' or 'image'")
     rows = _rows(records, unit, draws, seed)
-    clean = {name: _checked(name, values, len(records)) for name, values in logits.items()}
-    sums = {name: item_sums(rows.label, values, rows.item, rows.n_items) for name, values in clean.items()}
+    repeated = {
+        name: [_checked(name, one, len(records)) for one in np.atleast_2d(each)] for name, each in logits.items()
+    }
+    clean = {name: each[0] for name, each in repeated.items()}
+    sums = {name: _mean_item_sums(rows, each) for name, each in repeated.items()}
     values = {name: metrics_of(total(table)) for name, table in sums.items()}
     drawn = {name: metrics_of(table) for name, table in bootstrap_totals(sums, rows.weights).items()}
 
@@ -137,6 +141,12 @@ def _rows(records: pd.DataFrame, unit: str, draws: int, seed: int) -> _Rows:
         markets=tuple(sorted(set(market))),
         weights=weights,
     )
+
+
+def _mean_item_sums(rows: _Rows, logits: Sequence[Floats]) -> Sums:
+    """Sums per item, averaged over the draws of a random variant."""
+    tables = [item_sums(rows.label, one, rows.item, rows.n_items) for one in logits]
+    return {name: np.mean([table[name] for table in tables], axis=0) for name in tables[0]}
 
 
 def _checked(name: str, values: NDArray, n: int) -> Floats:

@@ -20,6 +20,10 @@ Interval = dict[str, float | None]
 """{"value", "low", "high"}; all None where the metric has no denominator."""
 
 
+FEWEST_UNITS = 10
+"""Below this many products (or images) no interval is given."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class UnitWeights:
     """How often each item counts in each bootstrap draw. Drawn in chunks from the seed, so the same draws come again.
@@ -61,13 +65,19 @@ def unit_weights(
 
 
 def bootstrap_totals(sums: Mapping[str, Sums], weights: UnitWeights) -> dict[str, Sums]:
-    """The total of every column of every variant in each draw: {variant: {column: [D] or [D, K]}}."""
+    """The total of every column of every variant in each draw: {variant: {column: [D] or [D, K]}}.
+
+    With fewer than `FEWEST_UNITS` units every draw is NaN, so that no interval is claimed: two products say nothing of a third.
+    """
     columns = {variant: _columns(table) for variant, table in sums.items()}
     found: dict[str, list[Floats]] = {variant: [] for variant in sums}
     for chunk in weights.chunks():
         for variant, matrix in columns.items():
             found[variant].append((chunk @ matrix).astype(np.float64))
-    return {variant: _split(np.concatenate(parts), sums[variant]) for variant, parts in found.items()}
+    totals = {variant: np.concatenate(parts) for variant, parts in found.items()}
+    if weights.n_units < FEWEST_UNITS:
+        totals = {variant: np.full_like(draws, np.nan) for variant, draws in totals.items()}
+    return {variant: _split(draws, sums[variant]) for variant, draws in totals.items()}
 
 
 def _columns(sums: Sums) -> NDArray[np.float32]:

@@ -42,18 +42,19 @@ def market_blind_oracle(test: pd.DataFrame) -> NDArray[np.float64]:
     return np.where(share >= 0.5, 1.0, -1.0)
 
 
-def shuffled(logits: NDArray[np.float64], test: pd.DataFrame, *, seed: int = 0) -> NDArray[np.float64]:
-    """The logits of each item handed to its markets in a uniformly random order [R].
+def shuffled(logits: NDArray[np.float64], test: pd.DataFrame, *, draws: int = 20, seed: int = 0) -> NDArray[np.float64]:
+    """The logits of each item handed to its markets in a uniformly random order, several times over [S, R].
 
-    What is left is all a judge knows about the item and nothing about the country. The identity is allowed: forcing
-    every market to get another's logit (a derangement) would, with two markets, be the exact inverse, and its ordering
-    1 minus the original's instead of .5. Rows are first put in an order of their own, so the result does not depend
-    on the frame's.
+    What is left is all a judge knows about the item and nothing about the country; its discordant ordering is .5 in
+    expectation. One draw alone strays from that by a point or more, hence several. The identity is allowed: forcing every
+    market to get another's logit (a derangement) would, with two markets, be the exact inverse, and its ordering 1 minus the
+    original's instead of .5. Rows are first put in an order of their own, so the result does not depend on the frame's.
     """
     rng = np.random.default_rng(seed)
     item = pd.factorize(item_keys(test), sort=True)[0]
     rows = np.lexsort((pd.factorize(test["market"], sort=True)[0], item))
-    dealt = rows[np.lexsort((rng.random(rows.size), item[rows]))]  # rows and dealt list the same items in one order
-    result = np.empty(rows.size)
-    result[rows] = np.asarray(logits, dtype=np.float64)[dealt]
+    result = np.empty((draws, rows.size))
+    for draw in result:
+        dealt = rows[np.lexsort((rng.random(rows.size), item[rows]))]  # rows and dealt list the same items in one order
+        draw[rows] = np.asarray(logits, dtype=np.float64)[dealt]
     return result

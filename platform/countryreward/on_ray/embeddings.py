@@ -41,10 +41,10 @@ class EmbedImages:
                 pictures.append(decode(self.images.bytes_of(str(name)), max_bytes=2**31, max_pixels=2**31))
                 reasons.append("")
                 values.append("")
-            except ImageRefused as refused:
+            except (ImageRefused, UserError) as error:  # UserError: a referenced image is gone or was altered
                 pictures.append(None)
-                reasons.append(refused.reason)
-                values.append(str(refused.field_value))
+                reasons.append(error.reason if isinstance(error, ImageRefused) else "missing_image")
+                values.append(error.field_value if isinstance(error, ImageRefused) else str(error))
         good = [picture for picture in pictures if picture is not None]
         vectors = np.zeros((len(pictures), self.encoder.dimension), dtype=np.float32)
         if good:

@@ -37,7 +37,7 @@ def build_knowledge_base(
     held_out = int((~training).sum())
     counts["observations"]["input"] += held_out
     counts["observations"]["dropped"] += held_out
-    counts["observations"]["dropped_by_reason"] = {"validation_or_test": held_out}
+    counts["observations"]["dropped_by_reason"] |= {"not_in_training": held_out}
     check_counts(counts["observations"], "knowledge base")
     markets = sorted(counts["entries"])
     pending = [ray.remote(write_index).remote(folder, market) for market in markets]

@@ -50,7 +50,7 @@ def decay_curves(
     """Curves of both stages over up to `most_queries` queries (product x market) of `records`.
 
     The image stage is measured within the text stage's first `text_list` products. K is the list length asked for, or the
-    shortest list found where a market holds less; it is part of the result because k depends on it.
+    length that nine lists of ten reach where a market holds less; it is part of the result because k depends on it.
     """
     search = TwoStageSearch(base, SearchConfig(text_k=text_list, image_k=image_list))
     groups = records[["product_id", "market"]].drop_duplicates()

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from countryreward.data.artifacts import sha256_file
 from countryreward.errors import UserError
 
 Vectors = NDArray[np.float32]
@@ -137,14 +138,12 @@ def load_image_encoder(name: str) -> ImageEncoder:
 
 
 def revision(name: str) -> str:
-    """Which weights a name means: for a folder the hash of its files' names, sizes and the config; for a hub name itself."""
+    """Which weights a name means: for a folder its name and a hash of every file in it; for a hub name itself."""
     folder = Path(name)
     if not folder.is_dir():
         return name
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
         if path.is_file():
-            digest.update(f"{path.relative_to(folder)}:{path.stat().st_size}\n".encode())
-            if path.stat().st_size < 2**20:
-                digest.update(path.read_bytes())
+            digest.update(f"{path.relative_to(folder)}\0{sha256_file(path)}\n".encode())
     return f"{folder.name}@{digest.hexdigest()[:12]}"

@@ -300,7 +300,13 @@ def write_tables(
     )
     dropped = int((~embedded).sum())
     return {
-        "observations": {"input": len(rows), "kept": len(kept), "dropped": dropped, "quarantined": 0},
+        "observations": {
+            "input": len(rows),
+            "kept": len(kept),
+            "dropped": dropped,
+            "quarantined": 0,
+            "dropped_by_reason": {"no_embedding": dropped},
+        },
         "products": len(products),
         "images": len(used_images),
         "entries": {str(name): int(count) for name, count in entries["market"].value_counts().sort_index().items()},

@@ -27,8 +27,8 @@ def _file(path: str) -> str:
 
 def _images(root: str) -> str:
     folder = Path(root)
-    if not folder.is_dir():
-        return _file(root)
+    if not folder.is_dir():  # a zip file, or a folder inside one
+        return _file(str(next((path for path in (folder, *folder.parents) if path.is_file()), root)))
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
         state = path.stat()

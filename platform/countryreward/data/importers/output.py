@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from countryreward.data.quarantine import Quarantine, check_counts
 
 Progress = Callable[[int, int], None]
-"""Called with (what, done, total)."""
+"""Called with (images done, all)."""
 
 
 def write_sorted(frame: pd.DataFrame, schema: pa.Schema, path: Path, by: list[str]) -> None:
