@@ -56,7 +56,7 @@ def main(config: Config) -> Artifact:
             Dataset.read(dataset.path), units, split, source, draft.path, progress=progress
         )
     entries = draft.counts["entries"]
-    print(f"knowledge base: {sum(entries.values()):,} past ads in {len(entries)} markets {entries} -> {config.out}")
+    print(f"knowledge base: {sum(entries.values()):,} past ads in {len(entries)} markets -> {config.out}")
     return open_artifact(config.out, kind=KIND)
 
 

@@ -58,7 +58,11 @@ def main(config: Config) -> Artifact:
         )
         table.quarantine.write(draft.path)
         draft.counts |= table.counts
-    print(f"priors: {draft.counts['records']}, {draft.counts['without_evidence']:,} without evidence -> {config.out}")
+    counts = draft.counts["records"]
+    print(
+        f"priors: {counts['input']:,} records = {counts['kept']:,} kept + {counts['quarantined']:,} quarantined,"
+        f" {draft.counts['without_evidence']:,} without evidence -> {config.out}"
+    )
     return open_artifact(config.out, kind="priors")
 
 

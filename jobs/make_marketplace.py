@@ -31,7 +31,8 @@ def main(config: Config) -> Artifact:
 
     with publish(config.out, kind="export", config=config.marketplace) as draft, bar("pictures drawn") as progress:
         draft.counts |= write_export(draft.path, config.marketplace, progress=progress)
-    print(f"marketplace: {draft.counts} -> {config.out}")
+    counts = ", ".join(f"{name} {count:,}" for name, count in draft.counts.items())
+    print(f"marketplace: {counts} -> {config.out}")
     return open_artifact(Path(config.out), kind="export")
 
 
