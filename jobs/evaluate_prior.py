@@ -54,6 +54,7 @@ def main(config: Config) -> Artifact:
     from countryreward.evaluation.flip_picture import flip_figure
     from countryreward.evaluation.html import write_html
     from countryreward.evaluation.prior_report import build_report, open_inputs
+    from countryreward.evaluation.words import in_brackets
     from countryreward.machine import describe_machine
 
     started = time.monotonic()
@@ -75,16 +76,8 @@ def main(config: Config) -> Artifact:
     for name in ("report.json", "report.html"):
         write_atomically(Path(config.out).parent / name, (artifact.path / name).read_bytes())
     for name, metrics in report["variants"].items():
-        parts = [
-            f"{label} {metrics[key]['value']:.3f} [{metrics[key]['low']:.3f}, {metrics[key]['high']:.3f}]"
-            if metrics[key]["value"] is not None
-            else f"{label} none"
-            for label, key in (
-                ("accuracy", "accuracy"),
-                ("discordant ordering", "discordant_ordering"),
-                ("discordant sensitivity", "discordant_sensitivity"),
-            )
-        ]
+        shown = ("accuracy", "discordant_ordering", "discordant_sensitivity")
+        parts = [f"{metric.replace('_', ' ')} {in_brackets(metrics[metric])}" for metric in shown]
         print(f"report: {name:<20} {'  '.join(parts)}")
     print(f"report: {report['headline']}")
     print(f"report: -> {Path(config.out).parent / 'report.html'}")

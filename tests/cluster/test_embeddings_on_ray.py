@@ -139,7 +139,7 @@ def test_harmed_images_are_quarantined_with_their_reason_and_the_rest_is_embedde
         assert (row["stage"], row["table"], row["field"]) == ("embeddings", "images", "image")
         assert harmed[key] in row["value"]  # names the file
         assert row["way_out"] == REASONS[row["reason"]]
-    assert refused[damaged.hash_of[DELETED]]["reason"] == "missing_image"
+    assert refused[damaged.hash_of[DELETED]]["reason"] == "changed_image"
     images = pd.read_parquet(embedded.path / "images.parquet")
     assert set(images["content_hash"]) == set(damaged.hash_of.values()) - set(harmed)
 

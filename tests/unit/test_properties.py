@@ -96,7 +96,7 @@ def candidates(dataset: Dataset) -> int:
     return sum(len(list(combinations(range(count), 2))) for count in images.values())
 
 
-@settings(max_examples=50)
+@settings(max_examples=35)
 @given(
     dataset=datasets(), split=SPLITS, least=st.sampled_from([0, 100]), reading=st.sampled_from(["paper", "repaired"])
 )
@@ -126,7 +126,7 @@ def test_records_always_add_up(dataset: Dataset, split: SplitConfig, least: int,
     assert (frame.loc[counted, ["impressions_a", "impressions_b"]] >= least).all(axis=None)
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(dataset=datasets(), split=SPLITS, shuffle=st.randoms(use_true_random=False))
 def test_the_order_of_rows_changes_no_record(dataset: Dataset, split: SplitConfig, shuffle: Any):
     def shuffled(frame: pd.DataFrame) -> pd.DataFrame:

@@ -24,6 +24,7 @@ REASONS: dict[str, str] = {
     "market_mismatch": "the text names another market than the market field: correct one of them",
     "unknown_kind": "write one of counts, rate, orders, score, or leave kind out and let the filled columns decide",
     "missing_image": "put the image where image_uri points, or correct image_uri",
+    "changed_image": "the referenced image is gone or is no longer the one imported: restore it, or import again",
     "forbidden_uri": "copy the image into the image root, or allow the scheme in images.allowed_schemes",
     "undecodable_image": "export the image again as PNG, JPEG or WEBP",
     "unsupported_format": "convert the image to PNG, JPEG or WEBP",

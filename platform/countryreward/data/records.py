@@ -201,7 +201,7 @@ def _orient(pairs: pd.DataFrame, config: RecordsConfig) -> pd.DataFrame:
     names = list(zip(items["product_id"], items["low"], items["high"], strict=True))
     if resolve(config.reading, "orientation", config.orientation) == "hashed":
         low_is_a = [hashed_share(config.orientation_seed, "orientation", *name) < 0.5 for name in names]
-        first = items["low"].where(low_is_a, items["high"])
+        first = items["low"].where(np.array(low_is_a, dtype=bool), items["high"])
     else:
         first = items["hash_1"]
     items = items.assign(pair_id=[_digest(*name) for name in names], first=first).drop(columns="hash_1")

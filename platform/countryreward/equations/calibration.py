@@ -73,7 +73,11 @@ def reliability_curve(rows: Floats, p: Floats, y: Floats) -> list[dict[str, floa
         mean = sum_y / n
         centre = (mean + z * z / (2 * n)) / (1 + z * z / n)
         half = z / (1 + z * z / n) * np.sqrt(mean * (1 - mean) / n + z * z / (4 * n * n))
-        point = {"p": sum_p / n, "observed": mean, "low": centre - half, "high": centre + half, "n": n}
+        low, high = (
+            max(0.0, min(centre - half, mean)),
+            min(1.0, max(centre + half, mean)),
+        )  # rounding may cross the mean
+        point = {"p": sum_p / n, "observed": mean, "low": low, "high": high, "n": n}
         curve.append({key: float(value) for key, value in point.items()})
     return curve
 

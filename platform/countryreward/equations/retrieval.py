@@ -45,7 +45,7 @@ def votes(evidence_a: Floats, evidence_b: Floats, *, vote: str, ties: str) -> Fl
     if vote == "logistic":
         return 1 / (1 + np.exp(np.clip(evidence_b - evidence_a, -700, 700)))
     assert vote == "indicator", vote
-    for_a = (evidence_a > evidence_b).astype(np.float64)
+    for_a: Floats = np.asarray(evidence_a > evidence_b, dtype=np.float64)
     for_a[evidence_a == evidence_b] = 1.0 if ties == "letters" else 0.5
     return for_a
 
@@ -53,7 +53,7 @@ def votes(evidence_a: Floats, evidence_b: Floats, *, vote: str, ties: str) -> Fl
 def votes_for_b(evidence_a: Floats, evidence_b: Floats, *, vote: str, ties: str) -> Floats:
     """The other side of Eq. 2: 1 - s_i, computed so that swapping A and B is exact to the last bit. [n], [n] -> [n]."""
     if vote == "indicator" and ties == "letters":
-        return (evidence_b > evidence_a) * 1.0
+        return np.asarray(evidence_b > evidence_a, dtype=np.float64)
     return votes(evidence_b, evidence_a, vote=vote, ties=ties)
 
 

@@ -1,5 +1,6 @@
 """The report of retrieval alone: priors of both readings against judges that ignore the country."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -54,8 +55,6 @@ class Inputs:
 
 def open_inputs(config: ReportConfig) -> Inputs:
     """Open and verify every artifact. Raises `UserError` for what is missing, or for priors of other records or bases."""
-    import json
-
     dataset, records = open_artifact(config.dataset, kind="dataset"), open_artifact(config.records, kind="records")
     embeddings, base = Embeddings.open(config.embeddings), KnowledgeBase.open(config.knowledge_base)
     priors = {name: open_artifact(path, kind="priors") for name, path in config.priors.items()}
@@ -84,6 +83,9 @@ def build_report(inputs: Inputs, config: ReportConfig) -> tuple[dict[str, Any], 
     """The numbers of report.json (contract in README) and the gallery."""
     frame = pd.read_parquet(inputs.records.path / "records.parquet")
     test = frame[frame["split"] == config.split].sort_values("record_id").reset_index(drop=True)
+    refused = set().union(*(_quarantined(artifact) for artifact in inputs.priors.values()))
+    left_out = {"quarantined_by_priors": int(test["record_id"].isin(refused).sum())}
+    test = test[~test["record_id"].isin(refused)].reset_index(drop=True)
     if test.empty:
         raise UserError(f"split: there are no {config.split} records; jobs/build_records.py sets the shares")
     logits: dict[str, NDArray[np.float64]] = {
@@ -96,6 +98,7 @@ def build_report(inputs: Inputs, config: ReportConfig) -> tuple[dict[str, Any], 
     q, source = _label_probabilities(test, config.truth)
     unit = "image" if inputs.records.manifest.config["split"]["by"] == "image" else "product"
     report: dict[str, Any] = {"simulated": bool(config.truth)}
+    report["left_out"] = left_out
     report |= evaluate(test, logits, unit=unit, q=q, ceiling_source=source, draws=config.draws, seed=config.seed)
     report["counts"] = {
         **{name: _plain(part) for name, part in inputs.dataset.manifest.counts.items()},
@@ -118,6 +121,12 @@ def _plain(part: dict[str, Any]) -> dict[str, Any]:
         for name, value in part.items()
         if name in ("input", "kept", "dropped", "quarantined", "quarantined_by_reason")
     }
+
+
+def _quarantined(artifact: Artifact) -> set[str]:
+    """Records that the prior stage refused (an image was lost): they are left out of the evaluation, and counted."""
+    with open(artifact.path / "quarantine.jsonl", encoding="utf-8") as lines:
+        return {json.loads(line)["key"] for line in lines}
 
 
 def _log_odds(artifact: Artifact, test: pd.DataFrame, name: str) -> NDArray[np.float64]:

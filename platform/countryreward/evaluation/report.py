@@ -65,12 +65,12 @@ def evaluate(
 ) -> dict[str, Any]:
     """Every metric with its interval for every variant, ceilings and paired differences, ready for JSON.
 
-    records: the test rows (RECORDS). logits: {variant: log-odds of A per row [R], or [S, R] for a variant that is random by
-    nature: its metrics are those of all S draws together, its per-market table and McNemar those of the first}. unit: what the data were split by and
-    therefore what the bootstrap resamples. q: P(observed label is A | truth) per row, or None where nobody knows;
-    then the ceilings are null. ceiling_source: where q is from, required with it. compare: pairs of variants
-    (default: the first against each other one). letters_only: variants whose logit is a bare letter; their Brier, log
-    loss and ECE are null.
+    records: the test rows (RECORDS). logits: {variant: log-odds of A per row [R], or [S, R] for a variant that is random
+    by nature: its metrics are those of all S draws together, its per-market table and McNemar those of the first}.
+    unit: what the data were split by and therefore what the bootstrap resamples. q: P(observed label is A | truth) per
+    row, or None where nobody knows; then the ceilings are null. ceiling_source: where q is from, required with it.
+    compare: pairs of variants (default: the first against each other one). letters_only: variants whose logit is a
+    bare letter; their Brier, log loss and ECE are null.
     """
     if len(records) == 0:
         raise ValueError("records: no row to evaluate; check the split and the filters")

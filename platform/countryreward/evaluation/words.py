@@ -74,6 +74,14 @@ def cell(metric: Mapping[str, float | None], share: bool) -> tuple[str, str]:
     return f"{metric['value']:.3f}", low_high
 
 
+def in_brackets(metric: Mapping[str, float | None]) -> str:
+    """For a terminal: "0.631 [0.611, 0.650]", without brackets where there is no interval, "none" where no value."""
+    value, low, high = metric["value"], metric["low"], metric["high"]
+    if value is None:
+        return "none"
+    return f"{value:.3f}" if low is None or high is None else f"{value:.3f} [{low:.3f}, {high:.3f}]"
+
+
 def is_simulated(report: Mapping[str, Any]) -> bool:
     """Whether the numbers come from the marketplace simulator."""
     return bool(report.get("simulated", report.get("ceilings", {}).get("source") == "simulator truth"))

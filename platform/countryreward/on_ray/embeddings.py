@@ -43,7 +43,7 @@ class EmbedImages:
                 values.append("")
             except (ImageRefused, UserError) as error:  # UserError: a referenced image is gone or was altered
                 pictures.append(None)
-                reasons.append(error.reason if isinstance(error, ImageRefused) else "missing_image")
+                reasons.append(error.reason if isinstance(error, ImageRefused) else "changed_image")
                 values.append(error.field_value if isinstance(error, ImageRefused) else str(error))
         good = [picture for picture in pictures if picture is not None]
         vectors = np.zeros((len(pictures), self.encoder.dimension), dtype=np.float32)

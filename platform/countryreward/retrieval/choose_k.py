@@ -53,6 +53,8 @@ def decay_curves(
     length that nine lists of ten reach where a market holds less; it is part of the result because k depends on it.
     """
     search = TwoStageSearch(base, SearchConfig(text_k=text_list, image_k=image_list))
+    embedded = source.images["content_hash"]  # images that failed are absent
+    records = records[records["hash_a"].isin(embedded) & records["hash_b"].isin(embedded)]
     groups = records[["product_id", "market"]].drop_duplicates()
     chosen = groups.sample(n=min(most_queries, len(groups)), random_state=seed)
     text_lists, image_lists = [], []

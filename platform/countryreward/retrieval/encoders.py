@@ -59,6 +59,8 @@ class HashedNgrams:
         """See `TextEncoder.encode`."""
         from sklearn.feature_extraction.text import HashingVectorizer
 
+        if not texts:
+            return np.zeros((0, self.dimension), dtype=np.float32)
         hasher = HashingVectorizer(analyzer="char_wb", ngram_range=(3, 5), n_features=self.dimension)
         counts: Any = hasher.transform(texts)  # a scipy sparse matrix
         return unit_rows(counts.toarray())

@@ -38,7 +38,8 @@ class _Contrastive:
         self.model = _load(lambda: AutoModel.from_pretrained(name), name).to(_device()).eval()
         if not hasattr(self.model, "get_image_features"):
             raise UserError(f"encoders: {name!r} is a {type(self.model).__name__}, not a CLIP or SigLIP model")
-        self.fingerprint = f"{self.model.config.model_type}:{revision(name)}"
+        commit = getattr(self.model.config, "_commit_hash", None)  # set for a model that came from a hub
+        self.fingerprint = f"{self.model.config.model_type}:{revision(name)}" + (f"@{commit[:12]}" if commit else "")
 
     def _features(self, output: Any) -> Vectors:
         pooled = output if isinstance(output, torch.Tensor) else output.pooler_output
