@@ -13,11 +13,12 @@ demo: $(RUN)  ## simulate, import, label, build the knowledge base, report
 
 test: $(DEV)  ## everything that CI runs
 	$(MAKE) --no-print-directory lint
-	$(BIN)/python -m pytest -q tests
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile $(UNIT)
+	$(BIN)/python -m pytest -q tests/cluster
 
 check: $(DEV)  ## lint and unit tests, without Ray, <= 90 s
 	$(MAKE) --no-print-directory lint
-	$(BIN)/python -m pytest -q $(UNIT)
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile $(UNIT)
 
 lint: $(DEV)
 	$(BIN)/ruff check .
