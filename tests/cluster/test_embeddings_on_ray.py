@@ -171,12 +171,12 @@ def test_files_do_not_depend_on_the_number_of_actors(
     actors: int,
     batch_size: int,
 ):
-    spread = embeddings._map
+    spread = embeddings.in_actors
 
     def with_actors(*arguments: Any, **options: Any) -> Any:
-        return spread(*arguments, **{**options, "actors": actors})
+        return spread(*arguments, **{**options, "most": actors})
 
-    monkeypatch.setattr(embeddings, "_map", with_actors)
+    monkeypatch.setattr(embeddings, "in_actors", with_actors)
     counts = embeddings.embed_dataset(damaged.dataset.path, tmp_path, EncodersConfig(batch_size=batch_size))
     assert counts == embedded.manifest.counts
     files = sorted(path.name for path in tmp_path.iterdir())

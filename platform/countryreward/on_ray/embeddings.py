@@ -1,7 +1,7 @@
 """Embeddings of a dataset by Ray Data: every unique text and image once, in any number of actors."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import ray.data
+from PIL import Image
 from ray.util.annotations import RayDeprecationWarning
 
+from countryreward.data.images import ImageRefused, ImageTable, decode
 from countryreward.data.quarantine import Quarantine, check_counts
 from countryreward.data.thumbnails import thumbnail
 from countryreward.errors import UserError
@@ -23,28 +25,31 @@ Batch = dict[str, Any]
 Progress = Callable[[int, int], None]
 
 
+def decoded(images: ImageTable, names: Iterable[str]) -> tuple[list[Image.Image | None], list[str], list[str]]:
+    """Decode images by hash: pictures (None where refused), reasons and values (empty where not). Their caps held at import."""
+    pictures: list[Image.Image | None] = []
+    reasons, values = [], []
+    for name in names:
+        try:
+            pictures.append(decode(images.bytes_of(str(name)), max_bytes=2**31, max_pixels=2**31))
+            reasons.append("")
+            values.append("")
+        except (ImageRefused, UserError) as error:  # UserError: a referenced image is gone or was altered
+            pictures.append(None)
+            reasons.append(error.reason if isinstance(error, ImageRefused) else "changed_image")
+            values.append(error.field_value if isinstance(error, ImageRefused) else str(error))
+    return pictures, reasons, values
+
+
 class EmbedImages:
     """A Ray Data actor: image bytes to embedding and thumbnail. A row that fails carries its reason on instead of raising."""
 
     def __init__(self, encoder: str, dataset: str) -> None:
-        from countryreward.data.images import ImageTable
-
         self.encoder = load_image_encoder(encoder)
         self.images = ImageTable(Path(dataset))
 
     def __call__(self, batch: Batch) -> Batch:
-        from countryreward.data.images import ImageRefused, decode
-
-        pictures, reasons, values = [], [], []
-        for name in batch["content_hash"]:
-            try:
-                pictures.append(decode(self.images.bytes_of(str(name)), max_bytes=2**31, max_pixels=2**31))
-                reasons.append("")
-                values.append("")
-            except (ImageRefused, UserError) as error:  # UserError: a referenced image is gone or was altered
-                pictures.append(None)
-                reasons.append(error.reason if isinstance(error, ImageRefused) else "changed_image")
-                values.append(error.field_value if isinstance(error, ImageRefused) else str(error))
+        pictures, reasons, values = decoded(self.images, batch["content_hash"])
         good = [picture for picture in pictures if picture is not None]
         vectors = np.zeros((len(pictures), self.encoder.dimension), dtype=np.float32)
         if good:
@@ -82,14 +87,10 @@ def embed_dataset(
         pa.table({"product_id": products["product_id"].to_list(), "text_row": text_row.astype(np.int64)}),
         folder / "products.parquet",
     )
-    text_vectors = _map(
-        pd.DataFrame({"row": np.arange(len(texts)), "text": texts}),
-        EmbedTexts,
-        {"encoder": config.text},
-        config,
-        actors=1,
-    )
-    _fill(folder / "texts.npy", len(texts), text_vectors, None)
+    pool: dict[str, Any] = {"batch_size": config.batch_size, "gpus_per_actor": config.gpus_per_actor}
+    text_frame = pd.DataFrame({"row": np.arange(len(texts)), "text": texts})
+    text_vectors = in_actors(text_frame, EmbedTexts, {"encoder": config.text}, **pool, most=1)
+    fill_rows(folder / "texts.npy", len(texts), text_vectors)
 
     catalogue = pq.read_table(parts, columns=["content_hash", "perceptual_hash"])
     images = catalogue.to_pandas().sort_values("content_hash").reset_index(drop=True)
@@ -109,7 +110,7 @@ def embed_dataset(
         if progress:
             progress(len(small) + len(quarantine.refusals), len(images))
 
-    _fill(folder / "images.npy", len(images), _map(frame, EmbedImages, arguments, config), collect)
+    fill_rows(folder / "images.npy", len(images), in_actors(frame, EmbedImages, arguments, **pool), collect)
     kept = images.iloc[sorted(small)]
     table = {
         "content_hash": kept["content_hash"].to_list(),
@@ -128,13 +129,19 @@ def embed_dataset(
     return counts
 
 
-def _map(
-    frame: pd.DataFrame, actor: type, arguments: dict[str, Any], config: EncodersConfig, actors: int | None = None
+def in_actors(
+    frame: pd.DataFrame,
+    actor: type,
+    arguments: dict[str, Any],
+    *,
+    batch_size: int,
+    gpus_per_actor: float = 0.0,
+    most: int | None = None,
 ) -> ray.data.Dataset:
-    """`actor` over the rows of `frame` in a pool of at most `actors` (default: one per processor or GPU share)."""
-    per_actor, resource = (config.gpus_per_actor, "GPU") if config.gpus_per_actor else (1.0, "CPU")
-    most = actors or max(1, int(ray.cluster_resources().get(resource, 1) / per_actor))
-    source = ray.data.from_pandas(frame).repartition(max(1, min(len(frame) // config.batch_size, 4 * most)))
+    """`actor` over the rows of `frame` in a pool of at most `most` (default: one per processor or GPU share)."""
+    per_actor, resource = (gpus_per_actor, "GPU") if gpus_per_actor else (1.0, "CPU")
+    most = most or max(1, int(ray.cluster_resources().get(resource, 1) / per_actor))
+    source = ray.data.from_pandas(frame).repartition(max(1, min(len(frame) // batch_size, 4 * most)))
     # Restarts are for lost nodes; on one node they only make Ray print an error about its own arguments.
     restarts: dict[str, Any] = {"max_restarts": 0, "max_task_retries": 0} if len(ray.nodes()) == 1 else {}
     with warnings.catch_warnings():
@@ -144,21 +151,32 @@ def _map(
             actor,
             fn_constructor_kwargs=arguments,
             compute=ray.data.ActorPoolStrategy(min_size=1, max_size=most),
-            batch_size=config.batch_size,
+            batch_size=batch_size,
             zero_copy_batch=False,
-            num_gpus=config.gpus_per_actor or None,
+            num_gpus=gpus_per_actor or None,
             **restarts,
         )
 
 
-def _fill(path: Path, rows: int, source: ray.data.Dataset, collect: Callable[[Batch], None] | None) -> None:
-    """Write embeddings into a memory-mapped array, each at its own row, in whatever order batches arrive."""
+def fill_rows(
+    path: Path,
+    rows: int,
+    source: ray.data.Dataset,
+    collect: Callable[[Batch], None] | None = None,
+    *,
+    shape: tuple[int, ...] | None = None,
+) -> None:
+    """Write the `embedding` column into a memory-mapped array, each at its own `row`, in whatever order batches arrive.
+
+    `shape` of one row; default: flat, as wide as the column.
+    """
     target: np.memmap | None = None
     batches: Any = source.iter_batches(batch_size=None, batch_format="numpy")
     for batch in batches:
         vectors = np.stack([np.asarray(row, dtype=np.float32) for row in batch["embedding"]])
+        vectors = vectors.reshape(len(vectors), *(shape or vectors.shape[1:]))
         if target is None:
-            target = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(rows, vectors.shape[1]))
+            target = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(rows, *vectors.shape[1:]))
         target[np.asarray(batch["row"], dtype=np.int64)] = vectors
         if collect:
             collect(batch)

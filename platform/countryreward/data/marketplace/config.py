@@ -22,10 +22,18 @@ class Level:
     """Standard deviation over creatives of the shared quality, in log-odds."""
     taste_scale: float
     """Log-odds per unit of taste utility (`taste.utility`, whose spread between markets is about 0.5)."""
+    visible_share: float = 0.85
+    """Share of the variance of the shared quality that can be seen in the picture."""
+    category_share: float = 0.5
+    """Share of the variance of a market's taste terms that differs from category to category."""
 
 
 LEVELS: dict[str, Level] = {
-    "clean": Level(mean_ctr=0.03, impressions=40_000, shared_sd=0.44, taste_scale=1.0),
+    # clean is the level on which a judge can be told good from bad: nearly all that decides can be seen, and 420 products
+    # are enough to learn it
+    "clean": Level(
+        mean_ctr=0.03, impressions=40_000, shared_sd=0.44, taste_scale=1.0, visible_share=0.95, category_share=0.2
+    ),
     # calibrated so that sampled CTRs have the Upworthy A/B tests' mean (1.6 %), median ratio (1.26), median arm (3,100)
     "real-noise": Level(mean_ctr=0.016, impressions=3_100, shared_sd=0.155, taste_scale=0.193),
     "hard": Level(mean_ctr=0.012, impressions=1_200, shared_sd=0.155, taste_scale=0.12),

@@ -25,7 +25,6 @@ from countryreward.data.marketplace.vocabulary import CLUTTERS, COLOURS, LIGHTIN
 
 _AXES = {"scene": SCENES, "palette": PALETTES, "clutter": CLUTTERS, "lighting": LIGHTINGS, "text": TEXTS}
 _PRODUCT_SD, _MARKET_SD = 0.3, 0.2  # log-odds; they move whole products and markets and cancel within a pair
-_VISIBLE_SHARE = 0.85  # of the variance of shared quality
 _EXPOSURE_SD, _ARM_SD, _PERIOD_SD = 0.33, 0.08, 0.15  # log impressions: product x market, creative within it, month
 _CRAFT = {"size": (0.36, 0.68), "offset": (0.16, 0.0), "blur": (0.007, 0.0), "contrast": (0.6, 1.15)}  # worst, best
 
@@ -118,7 +117,7 @@ def _specs(config: MarketplaceConfig, level: Level, looks: pd.DataFrame) -> pd.D
     specs["offset_x"], specs["offset_y"] = value["offset"] * np.cos(angle), 0.6 * value["offset"] * np.sin(angle)
     visible = sum(np.sqrt(12) * (share - 0.5) for share in grade.values()) / np.sqrt(len(grade))
     hidden = rng.standard_normal(count)
-    specs["shared"] = level.shared_sd * (np.sqrt(_VISIBLE_SHARE) * visible + np.sqrt(1 - _VISIBLE_SHARE) * hidden)
+    specs["shared"] = level.shared_sd * (np.sqrt(level.visible_share) * visible + np.sqrt(1 - level.visible_share) * hidden)
     specs["draw_seed"] = rng.integers(2**31, size=count)
     return specs
 
@@ -137,8 +136,8 @@ def _true_ctr(config: MarketplaceConfig, level: Level, specs: pd.DataFrame) -> n
     columns = []
     for market in config.markets:
         of_market = _stream(config.world, f"market level {market}").normal(0, _MARKET_SD)
-        taste = level.taste_scale * utility(market_taste(market, world_seed=config.world), index)
-        columns.append(of_market + of_product + specs["shared"].to_numpy() + taste)
+        taste = market_taste(market, world_seed=config.world, category_share=level.category_share)
+        columns.append(of_market + of_product + specs["shared"].to_numpy() + level.taste_scale * utility(taste, index))
     logits = np.stack(columns, axis=1)
     intercept = brentq(lambda shift: float(expit(logits + shift).mean()) - level.mean_ctr, -30.0, 30.0)
     return expit(logits + intercept)

@@ -84,17 +84,17 @@ def nominal_peaks(market: str) -> tuple[float, float]:
 
 
 @cache
-def market_taste(market: str, *, world_seed: int) -> MarketTaste:
+def market_taste(market: str, *, world_seed: int, category_share: float = 0.5) -> MarketTaste:
     """The taste of a market in a world. It does not depend on which other markets are simulated.
 
-    A term is half the market's own and half the category's in this market (in variance), so that neighbours of the same
-    category say most, and others something.
+    `category_share` of a term's variance is the category's in this market, the rest the market's own, so that neighbours of
+    the same category say most, and others something.
     """
     rng = np.random.default_rng([world_seed, 1, zlib.crc32(market.encode())])
     terms = {}
     for name, size in (("scene", len(SCENES)), ("palette", len(PALETTES)), ("lighting", len(LIGHTINGS))):
-        mixed = rng.standard_normal((1, size)) + rng.standard_normal((len(CATEGORIES), size))
-        terms[name] = _TERM_SD[name] * mixed / np.sqrt(2)
+        own, by_category = rng.standard_normal((1, size)), rng.standard_normal((len(CATEGORIES), size))
+        terms[name] = _TERM_SD[name] * (np.sqrt(1 - category_share) * own + np.sqrt(category_share) * by_category)
     colourfulness, complexity = nominal_peaks(market)
     return MarketTaste(market=market, colourfulness=colourfulness, complexity=complexity, **terms)
 
