@@ -28,7 +28,8 @@ class Config:
 
 
 def main(config: Config) -> Artifact:
-    from countryreward.retrieval.knowledge_base import KIND, Embeddings
+    from countryreward.retrieval.embeddings import Embeddings
+    from countryreward.retrieval.knowledge_base import KIND
 
     dataset, records = open_artifact(config.dataset, kind="dataset"), open_artifact(config.records, kind="records")
     source = Embeddings.open(config.embeddings)

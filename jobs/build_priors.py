@@ -37,7 +37,8 @@ def main(config: Config) -> Artifact:
     from countryreward.data import tables
     from countryreward.progress import bar
     from countryreward.retrieval.batch import build_priors
-    from countryreward.retrieval.knowledge_base import Embeddings, KnowledgeBase
+    from countryreward.retrieval.embeddings import Embeddings
+    from countryreward.retrieval.knowledge_base import KnowledgeBase
     from countryreward.retrieval.prior import PriorRetriever
 
     records, source = open_artifact(config.records, kind="records"), Embeddings.open(config.embeddings)

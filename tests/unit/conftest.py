@@ -12,9 +12,11 @@ import pytest
 
 from countryreward.data import tables
 from countryreward.data.artifacts import open_artifact, publish
+from countryreward.retrieval import build
 from countryreward.retrieval import knowledge_base as kb
+from countryreward.retrieval.embeddings import Embeddings
 
-World = tuple[kb.KnowledgeBase, kb.Embeddings]
+World = tuple[kb.KnowledgeBase, Embeddings]
 
 
 def observations(rows: list[dict]) -> pd.DataFrame:
@@ -65,7 +67,7 @@ def write_world(
             "thumbnail": [b"" for _ in unique],
         }
         pq.write_table(pa.table(table), draft.path / "images.parquet")
-    source = kb.Embeddings.open(folder / "embeddings")
+    source = Embeddings.open(folder / "embeddings")
     product_frame = pd.DataFrame(
         {"product_id": products, "title": products, "category": "c", "seller": None}, dtype="str"
     )
@@ -74,9 +76,9 @@ def write_world(
         columns=["creative_id", "product_id", "content_hash"],
     )
     with publish(folder / "base", kind=kb.KIND, config={"encoders": "hand", "encoder_names": {}}) as draft:
-        counts = kb.write_tables(draft.path, product_frame, creative_frame, observations(rows), source)
+        counts = build.write_tables(draft.path, product_frame, creative_frame, observations(rows), source)
         for market in counts["entries"]:
-            kb.write_index(draft.path, market)
+            build.write_index(draft.path, market)
         draft.counts |= counts
     return kb.KnowledgeBase(open_artifact(folder / "base", kind=kb.KIND)), source
 

@@ -36,7 +36,7 @@ class FeatureStore:
         store = cls(open_artifact(path, kind=KIND))
         made_by = store.artifact.manifest.config["tower"]
         if tower is not None and made_by != tower:
-            raise UserError(f"features: {path} was made by tower {made_by}, the model has {tower}; run jobs/build_features.py again")
+            raise UserError(f"features: {path} was made by tower {made_by}, the model has {tower}; build the features again")
         return store
 
     def __contains__(self, content_hash: str) -> bool:
@@ -50,5 +50,5 @@ class FeatureStore:
         try:
             rows = [self._row[name] for name in content_hashes]
         except KeyError as error:
-            raise UserError(f"features: image {error.args[0]} is not in the store; run jobs/build_features.py again") from None
+            raise UserError(f"features: image {error.args[0]} is not in the store; build the features again") from None
         return np.asarray(self.features[rows])

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from countryreward import markets as countries
 from countryreward.evaluation.gallery import FlipCard, Letter, MarketVerdict, Neighbour
 from countryreward.retrieval.batch import queries
-from countryreward.retrieval.knowledge_base import Embeddings
+from countryreward.retrieval.embeddings import Embeddings
 from countryreward.retrieval.prior import Prior, PriorRetriever
 
 

@@ -20,7 +20,8 @@ from countryreward.evaluation.gallery import FlipCard
 from countryreward.evaluation.report import CeilingSource, evaluate
 from countryreward.evaluation.variants import constant_letter, market_blind_oracle, shuffled
 from countryreward.retrieval.config import PriorConfig, RetrievalConfig, SearchConfig
-from countryreward.retrieval.knowledge_base import Embeddings, KnowledgeBase
+from countryreward.retrieval.embeddings import Embeddings
+from countryreward.retrieval.knowledge_base import KnowledgeBase
 from countryreward.retrieval.prior import PriorRetriever
 
 

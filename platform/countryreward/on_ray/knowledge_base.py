@@ -12,7 +12,8 @@ from countryreward.data.quarantine import check_counts
 from countryreward.data.records import Dataset
 from countryreward.data.splits import time_windows
 from countryreward.errors import UserError
-from countryreward.retrieval.knowledge_base import Embeddings, select_training, write_index, write_tables
+from countryreward.retrieval.build import select_training, write_index, write_tables
+from countryreward.retrieval.embeddings import Embeddings
 
 
 def build_knowledge_base(

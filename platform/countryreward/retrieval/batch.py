@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from countryreward.data.quarantine import Quarantine
-from countryreward.retrieval.knowledge_base import Embeddings, MarketBase
+from countryreward.retrieval.embeddings import Embeddings
+from countryreward.retrieval.knowledge_base import MarketBase
 from countryreward.retrieval.prior import Prior, PriorRetriever, retrieval_hash
 from countryreward.retrieval.search import Query
 

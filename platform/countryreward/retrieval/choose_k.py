@@ -11,7 +11,8 @@ from countryreward.equations.retrieval import choose_k
 from countryreward.errors import UserError
 from countryreward.retrieval.batch import queries
 from countryreward.retrieval.config import SearchConfig
-from countryreward.retrieval.knowledge_base import Embeddings, KnowledgeBase
+from countryreward.retrieval.embeddings import Embeddings
+from countryreward.retrieval.knowledge_base import KnowledgeBase
 from countryreward.retrieval.search import TwoStageSearch
 
 

@@ -1,6 +1,5 @@
 """The one text by which a product is searched."""
 
-import json
 from collections.abc import Iterable, Mapping
 
 import pandas as pd
@@ -29,8 +28,3 @@ def product_texts(products: pd.DataFrame) -> list[str]:
         )
         for title, category, attributes, tags in rows
     ]
-
-
-def attributes_json(attributes: Mapping[str, str]) -> str:
-    """Attributes as one JSON string with sorted names."""
-    return json.dumps(dict(sorted(attributes.items())), ensure_ascii=False)
