@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from countryreward.command import run
 from countryreward.data.artifacts import Artifact, current, open_artifact, publish
 from countryreward.data.config import ImportConfig
+from countryreward.errors import UserError
 
 
 @dataclass(kw_only=True)
@@ -42,6 +43,10 @@ def main(config: Config) -> Artifact:
             + (f" {counts['quarantined_by_reason']}" if counts["quarantined_by_reason"] else "")
         )
     print(f"import: -> {config.out}; what was refused and why: {config.out}/quarantine.jsonl")
+    observations = draft.counts["observations"]
+    if not observations["kept"]:
+        refused = f"none of {observations['input']} rows was kept; see {config.out}/quarantine.jsonl"
+        raise UserError(f"observations: {refused}")
     return open_artifact(config.out, kind="dataset")
 
 

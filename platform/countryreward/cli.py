@@ -1,6 +1,7 @@
 """`countryreward ask | doctor | data check | kb show`: asking and looking from the command line. Jobs are in jobs/."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -54,6 +55,12 @@ def main(arguments: list[str] | None = None) -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    except BrokenPipeError:  # the reader, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(141) from None
+
+
+_MOST_BYTES = 20 * 2**20  # the scorer refuses more; nothing more is read
 
 
 def _base_folder(folder: Path) -> Path:
@@ -70,14 +77,22 @@ def _ask(options: argparse.Namespace) -> None:
     images = []
     for path in (options.image_a, options.image_b):
         try:
-            images.append(path.read_bytes())
+            if not path.is_file():
+                raise UserError(f"image: {path} is no file; give a PNG, JPEG or WEBP file")
+            with open(path, "rb") as handle:
+                images.append(handle.read(_MOST_BYTES + 1))
         except OSError as error:
             raise UserError(f"image: {path} cannot be read ({error.strerror}); give a PNG, JPEG or WEBP file") from None
+    if options.top < 0:
+        raise UserError(f"--top: {options.top} must be at least 0")
+    if images[0] == images[1]:
+        print("the two images are the same file: there is nothing to choose between")
     scorer = PriorScorer(_base_folder(options.folder))
     product = Product(title=options.title, category=options.category, product_id=options.product_id)
     for verdict in scorer.compare(product, images[0], images[1], options.market or scorer.base.markets):
         surer = max(verdict.probability, 1 - verdict.probability)
-        answer = f"{verdict.choice} wins, {surer:.0%} sure" if verdict.choice else "no answer"
+        verb = "wins" if surer >= 0.6 else "leans"
+        answer = f"{verdict.choice} {verb}, {surer:.0%} sure" if verdict.choice else "no answer"
         print(f"{markets.name(verdict.market):<20} {answer:<20} {len(verdict.evidence)} pairs of past ads")
         for evidence in verdict.evidence[: options.top]:
             for side, ad in (("A", evidence.like_a), ("B", evidence.like_b)):

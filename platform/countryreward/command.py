@@ -1,5 +1,6 @@
 """How a job becomes a command: options from a config dataclass, exit code 2 with one clear line on a user's error."""
 
+import errno
 import sys
 from collections.abc import Callable
 from typing import TypeVar
@@ -7,6 +8,7 @@ from typing import TypeVar
 from countryreward.errors import UserError
 
 ConfigT = TypeVar("ConfigT")
+_DISK_ERRORS = (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT)
 
 
 def run(config_class: type[ConfigT], main: Callable[[ConfigT], object], arguments: list[str] | None = None) -> None:
@@ -24,4 +26,14 @@ def run(config_class: type[ConfigT], main: Callable[[ConfigT], object], argument
         main(auto_cli(config_class, as_positional=False, args=arguments, allow_abbrev=False))  # pyright: ignore[reportArgumentType]
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("stopped; run the same command again: finished stages are kept", file=sys.stderr)
+        raise SystemExit(130) from None
+    except OSError as error:
+        if error.errno not in _DISK_ERRORS:
+            raise
+        print(
+            f"error: {error}; free space or choose another folder, nothing half-written was published", file=sys.stderr
+        )
         raise SystemExit(2) from None

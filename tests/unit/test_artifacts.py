@@ -165,3 +165,17 @@ def test_write_atomically_leaves_no_temporary_file(tmp_path: Path):
     artifacts.write_atomically(tmp_path / "x.json", "2")
     assert [path.name for path in tmp_path.iterdir()] == ["x.json"]
     assert (tmp_path / "x.json").read_text() == "2"
+
+
+def test_a_link_of_somebody_else_is_never_replaced(tmp_path: Path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "mine")
+    with pytest.raises(UserError, match="not an artifact of ours"):
+        publish_text(tmp_path / "link", "x")
+    assert (tmp_path / "link").resolve() == tmp_path / "mine"
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UserError, match="cannot be written"):
+        publish_text(tmp_path / "file" / "out", "x")

@@ -19,7 +19,7 @@ from PIL import Image
 
 from countryreward.data import tables
 from countryreward.data.config import ImagesConfig, ImportConfig, TableSource
-from countryreward.data.images import ImageTable
+from countryreward.data.images import ImageRefused, ImageTable, inspect
 from countryreward.data.importers.dataset import import_dataset
 from countryreward.errors import UserError
 
@@ -391,7 +391,7 @@ def test_image_bytes_zip_and_reference_give_the_same_images(tmp_path: Path) -> N
         (b"product_id,title\n1,x\n", {"constants": {"colour": "x"}}, r"products\.constants: 'colour'"),
         (b"product_id,title,title\n1,x,y\n", {}, "stands twice"),
         (b"product_id,title\n1,caf\xe9\n", {}, "is not UTF-8"),
-        (b"", {}, "column 'product_id' is not in"),
+        (b"", {}, "is empty"),
     ],
 )
 def test_broken_files_are_user_errors(tmp_path: Path, text: bytes, source: Row, message: str) -> None:
@@ -606,3 +606,27 @@ def test_typed_parquet_columns(tmp_path: Path) -> None:
     assert [(row["kind"], row["clicks"], row["rate"], row["period_end"]) for row in kept] == [
         ("rate", None, 0.5, date(2024, 1, 2)), ("counts", 1, None, date(2024, 1, 2)),
     ]  # fmt: skip
+
+
+def test_an_open_quote_is_an_error_and_never_swallows_rows(tmp_path: Path):
+    (tmp_path / "products.csv").write_text('product_id,title\np1,"abc\np2,Lamp\np3,Chair\n')
+    (tmp_path / "creatives.csv").write_text("creative_id,product_id,image_uri\n")
+    (tmp_path / "observations.csv").write_text("creative_id,market,impressions,clicks\n")
+    products, creatives, observations = (
+        TableSource(path=str(tmp_path / f"{name}.csv")) for name in ("products", "creatives", "observations")
+    )
+    config = ImportConfig(products=products, creatives=creatives, observations=observations)
+    (tmp_path / "out").mkdir()
+    with pytest.raises(UserError, match="quotes"):
+        import_dataset(config, tmp_path / "out")
+
+
+def test_a_refusal_says_the_same_in_every_run():
+    broken = b"\x89PNG\r\n\x1a\n" + b"\x00" * 60
+    texts = set()
+    for _ in range(3):
+        with pytest.raises(ImageRefused) as caught:
+            inspect(bytes(broken), max_bytes=10**6, max_pixels=10**6)
+        texts.add(caught.value.field_value)
+    assert len(texts) == 1
+    assert " at 0x" not in texts.pop()

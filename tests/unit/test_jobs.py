@@ -75,6 +75,7 @@ def behaviour(job: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "runs" / "demo" / "export").mkdir(parents=True)
+        (folder / "runs" / "backbone").mkdir()  # likewise: a bare pretraining takes minutes
         (folder / "wrong.yaml").write_text("nonsense: 1\n")
         calls = {
             "help": ["--help"],

@@ -206,10 +206,8 @@ def test_bad_options_are_named():
         SplitConfig(by="time")
     with pytest.raises(UserError, match="sum to less than 1"):
         SplitConfig(validation=0.5, test=0.5)
-    rows = [counts("c1", "KR", 1), counts("c2", "KR", 2)]
-    wrong = SplitConfig(by="time", train_until="01.02.2026", validation_until="2026-03-01")
     with pytest.raises(UserError, match=r"'01\.02\.2026' is not a date"):
-        build_records(dataset(TWO, rows), RecordsConfig(split=wrong))
+        SplitConfig(by="time", train_until="01.02.2026", validation_until="2026-03-01")
 
 
 def test_data_check_says_what_can_be_shown():

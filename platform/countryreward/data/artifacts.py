@@ -136,14 +136,18 @@ def publish(
     An exception inside the block publishes nothing. Raises `UserError` when `destination` exists and is not an artifact.
     """
     destination = Path(destination).absolute()
-    if destination.exists() and not destination.is_symlink():
-        raise UserError(f"out: {destination} exists and is not an artifact of ours; remove it or choose another path")
     run_id, started = new_run_id(), time.monotonic()
     versions = destination.parent / ".versions" / destination.name
-    versions.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(versions)
+    ours = destination.is_symlink() and destination.resolve().parent == versions.resolve()
+    if os.path.lexists(destination) and not ours:
+        raise UserError(f"out: {destination} exists and is not an artifact of ours; remove it or choose another path")
     temporary = versions / f".tmp-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
-    temporary.mkdir()
+    try:
+        versions.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(versions)
+        temporary.mkdir()
+    except OSError as error:
+        raise UserError(f"out: {destination} cannot be written ({error.strerror}); choose another path") from None
     try:
         draft = Draft(path=temporary)
         yield draft

@@ -40,6 +40,9 @@ class ImagesConfig:
 
     def __post_init__(self) -> None:
         self.root = expand(self.root, "images.root")
+        for name in ("max_bytes", "max_pixels", "workers"):
+            if getattr(self, name) < 1:
+                raise UserError(f"images.{name}: {getattr(self, name)} must be at least 1")
 
 
 @dataclass(kw_only=True)
@@ -110,6 +113,9 @@ class SplitConfig:
             )
         if self.by == "time" and not (self.train_until and self.validation_until):
             raise UserError("split.train_until, split.validation_until: both are needed with split.by: time")
+        for name in ("train_until", "validation_until"):
+            if getattr(self, name) and not re.fullmatch(r"\d{4}-\d{2}-\d{2}", getattr(self, name)):
+                raise UserError(f"split.{name}: {getattr(self, name)!r} is not a date; write YYYY-MM-DD")
         if self.by == "time" and self.train_until > self.validation_until:
             raise UserError(
                 f"split.train_until: {self.train_until} is later than validation_until {self.validation_until}"

@@ -6,6 +6,7 @@ allocates a canvas, before the header's pixel count has passed.
 
 import hashlib
 import io
+import re
 import struct
 from dataclasses import dataclass
 
@@ -153,4 +154,6 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _undecodable(error: Exception) -> ImageRefused:
-    return ImageRefused("undecodable_image", f"{type(error).__name__}: {error}"[:200])
+    # Pillow names objects by their address, which differs from run to run: the same input must give the same dataset.
+    text = re.sub(r" <[^>]* at 0x[0-9a-f]+>", "", str(error))
+    return ImageRefused("undecodable_image", f"{type(error).__name__}: {text}"[:200])

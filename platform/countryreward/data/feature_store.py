@@ -36,7 +36,9 @@ class FeatureStore:
         store = cls(open_artifact(path, kind=KIND))
         made_by = store.artifact.manifest.config["tower"]
         if tower is not None and made_by != tower:
-            raise UserError(f"features: {path} was made by tower {made_by}, the model has {tower}; build the features again")
+            raise UserError(
+                f"features: {path} was made by tower {made_by}, the model has {tower}; build the features again"
+            )
         return store
 
     def __contains__(self, content_hash: str) -> bool:

@@ -39,6 +39,7 @@ REASONS: dict[str, str] = {
     "bad_date": "write dates as YYYY-MM-DD",
     "overlapping_period": "two periods of one creative and market share a day: keep one",
     "same_image": "a pair needs two different images: correct image_a or image_b",
+    "refused_prompt": "the record has no valid prompt: mend the named field, or leave the record out",
     "conflicting_value": "the same image has two different values in one market and period: keep one",
 }
 """Every reason a row can be quarantined for, with the way out."""

@@ -1,6 +1,6 @@
 """Section 3.1.2, the country adapter module (CAM), Eq. 4-6, on torch tensors.
 
-Legend: B pairs, N visual tokens of a pair (both images), D width of the language model.
+Legend: B pairs, V visual tokens of the whole batch (both images of every pair), D width of the language model.
 """
 
 import torch
@@ -22,9 +22,11 @@ class CountryAdapter(nn.Module):
 
     def start_as_identity(self) -> None:
         """Zero weights and bias (1, 0) in the last layer."""
-        nn.init.zeros_(self.up.weight)
         with torch.no_grad():
-            self.up.bias.copy_(torch.cat([torch.ones_like(self.up.bias[::2]), torch.zeros_like(self.up.bias[::2])]))
+            self.up.weight.zero_()
+            gamma_D, beta_D = self.up.bias.chunk(2)
+            gamma_D.fill_(1.0)
+            beta_D.zero_()
 
     def forward(self, country_BD: Tensor) -> tuple[Tensor, Tensor]:
         """Eq. 4: gamma and beta, [B, D] each, from the country's mean token embedding."""
@@ -32,6 +34,9 @@ class CountryAdapter(nn.Module):
         return gamma_BD, beta_BD
 
 
-def modulate(visual_BND: Tensor, gamma_BD: Tensor, beta_BD: Tensor) -> Tensor:
-    """Eq. 6: V' = gamma * V + beta on every visual token of a pair. [B, N, D], [B, D], [B, D] -> [B, N, D]."""
-    return gamma_BD[:, None] * visual_BND + beta_BD[:, None]
+def modulate(visual_VD: Tensor, gamma_BD: Tensor, beta_BD: Tensor, pair_V: Tensor) -> Tensor:
+    """Eq. 6: V' = gamma * V + beta on every visual token of a pair. [V, D], [B, D], [B, D], [V] -> [V, D].
+
+    The tokens of all pairs lie in one row after another, `pair_V` says whose each is: images may differ in size.
+    """
+    return gamma_BD[pair_V] * visual_VD + beta_BD[pair_V]

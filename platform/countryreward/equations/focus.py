@@ -1,6 +1,7 @@
 """Section 3.1.3, the focus-driven penalty loss (FDPL), Eq. 7-11, on torch tensors.
 
-Legend: B pairs, T tokens, S spans (country, product, image), L layers, H heads. Masks are bool, True where a token counts.
+Legend: B pairs, T tokens, D width (of a state, or of a head), S spans (country, product, image), H query heads, G key heads,
+K = H / G. Masks are bool, True where a token counts.
 
 To the letter the penalty is nearly a constant: the final states of Qwen2-VL leave an RMSNorm with equal norms, so Focus is 1/T
 for one token. The repaired reading measures attention, relative to what a reader would give who spreads it evenly.
@@ -35,14 +36,15 @@ def span_focus(share_BT: Tensor, spans_BST: Tensor, attended_BT: Tensor, *, redu
     return torch.where(empty_BS, torch.ones_like(focus_BS), focus_BS)
 
 
-def last_token_attention(query_BHD: Tensor, keys_BHTD: Tensor, attended_BT: Tensor, scaling: float) -> Tensor:
+def last_token_attention(query_BHD: Tensor, keys_BGTD: Tensor, attended_BT: Tensor, scaling: float) -> Tensor:
     """Attention of the last token, averaged over heads, from its query and all keys (after rotation). -> [B, T].
 
-    SDPA and FlashAttention return no weights, so the one row that is needed is computed again. Keys have as many heads as
-    queries here (grouped keys already repeated).
+    SDPA and FlashAttention return no weights, so the one row that is needed is computed again. H query heads share G key heads,
+    H / G each in order. Every attended token precedes the last one, so causality needs no mask of its own.
     """
-    logits_BHT = torch.einsum("bhd,bhtd->bht", query_BHD.float(), keys_BHTD.float()) * scaling
-    return logits_BHT.masked_fill(~attended_BT[:, None], float("-inf")).softmax(dim=-1).mean(dim=1)
+    grouped_BGKD = query_BHD.unflatten(1, (keys_BGTD.shape[1], -1)).float()
+    logits_BGKT = torch.einsum("bgkd,bgtd->bgkt", grouped_BGKD, keys_BGTD.float()) * scaling
+    return logits_BGKT.masked_fill(~attended_BT[:, None, None], float("-inf")).softmax(dim=-1).mean(dim=(1, 2))
 
 
 def wrong_predictions(logit_B: Tensor, label_B: Tensor) -> Tensor:

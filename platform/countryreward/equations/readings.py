@@ -6,6 +6,11 @@ READINGS: dict[str, tuple[str, str]] = {
     "prior.evidence": ("ctr", "lift"),
     "prior.ties": ("letters", "half"),
     "prior.vote": ("indicator", "logistic"),
+    "reward.strategy": ("scaled", "soft"),
+    "reward.antisymmetric": ("off", "on"),
+    "focus.measure": ("norm", "attention"),
+    "focus.layer": ("final", "inner"),
+    "focus.reduce": ("first", "relative"),
     "label.kind": ("hard", "soft"),
     "orientation": ("as_given", "hashed"),
 }

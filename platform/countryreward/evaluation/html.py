@@ -164,7 +164,7 @@ def _facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _card(card: FlipCard) -> dict[str, Any]:
     return {
-        "title": card.title,
+        "title": card.title if len(card.title) <= 120 else card.title[:119] + "…",
         "category": card.category,
         "image_a": _picture(card.image_a),
         "image_b": _picture(card.image_b),

@@ -99,7 +99,8 @@ def headline(report: Mapping[str, Any], variant: str = "prior_only") -> str:
     value, interval = percent(ordering["value"], digits), span(ordering, digits)
     if ordering["low"] is None:
         return (
-            f"{who} put two countries in the right order {value} of the time; there is too little data for an interval."
+            f"Too little data to say: {who[0].lower()}{who[1:]} put two countries in the right order {value} of the time,"
+            " and there are too few products for an interval."
         )
     if ordering["low"] > 0.5:
         return (

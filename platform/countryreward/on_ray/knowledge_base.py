@@ -32,6 +32,8 @@ def build_knowledge_base(
     observations = dataset.observations
     windows = time_windows(observations, split) if split.by == "time" else None
     training = select_training(observations, dataset.creatives, units, split_by=split.by, windows=windows)
+    if observations.empty:
+        raise UserError("dataset: it holds no observation; its quarantine.jsonl says what was refused and why")
     if not training.any():
         raise UserError("records: no observation belongs to a training unit; lower split.test and split.validation")
     counts = write_tables(folder, dataset.products, dataset.creatives, observations[training], source)

@@ -70,7 +70,8 @@ def decay_curves(
                 image_lists.append(found.similarity[image][positions])
     if not text_lists or not image_lists:
         raise UserError(
-            "records: no query found anything in the knowledge base; check that both are of the same markets"
+            "records: no training product finds another product's ads in the knowledge base;"
+            " it takes at least two training products in a market"
         )
     return {
         "text": _curve(text_lists, threshold),

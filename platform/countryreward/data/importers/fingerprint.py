@@ -31,6 +31,6 @@ def _images(root: str) -> str:
         return _file(str(next((path for path in (folder, *folder.parents) if path.is_file()), root)))
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
-        state = path.stat()
+        state = path.stat() if path.exists() else path.lstat()  # a link that leads nowhere
         digest.update(f"{path.relative_to(folder)}\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
     return digest.hexdigest()

@@ -139,14 +139,25 @@ def _wanted(
     missing = [theirs for theirs in wanted.values() if theirs not in names]
     missing += [name for name in required if name not in wanted and name not in source.constants]
     if missing:
+        if len(names) == 1 and ";" in names[0]:
+            raise UserError(
+                f"{field}: {source.path} is separated by semicolons; save it with commas, or as .tsv with tabs"
+            )
+        if not names:
+            raise UserError(f"{field}: {source.path} is empty; export it again")
         raise UserError(
             f"{field}: column {missing[0]!r} is not in {source.path}, which has {', '.join(names)}; "
-            f"say which column it is, for example {field}.columns: {{{missing[0]}: {names[0] if names else '...'}}}"
+            f"say which column it is, for example {field}.columns: {{{_ours(missing[0], source)}: {names[0]}}}"
         )
     for theirs in wanted.values():
         if names.count(theirs) > 1:
             raise UserError(f"{field}: column {theirs!r} stands twice in {source.path}; rename one of them")
     return wanted
+
+
+def _ours(theirs: str, source: TableSource) -> str:
+    """Our name of a column that was mapped to `theirs`."""
+    return next((ours for ours, name in source.columns.items() if name == theirs), theirs)
 
 
 @contextlib.contextmanager
@@ -165,7 +176,7 @@ def _open(path: str, field: str) -> Iterator[BinaryIO]:
 
 def _read_csv(handle: BinaryIO, delimiter: str) -> pa.Table:
     """All cells as strings; a row with more or fewer cells than the header is malformed, an empty line is none."""
-    rows = csv.reader(io.TextIOWrapper(handle, encoding="utf-8-sig", newline=""), delimiter=delimiter)
+    rows = csv.reader(io.TextIOWrapper(handle, encoding="utf-8-sig", newline=""), delimiter=delimiter, strict=True)
     header = [name.strip() for name in next(rows, [])]
     schema = pa.schema([pa.field(name, pa.string()) for name in [*header, _MALFORMED]])
     width = len(header)

@@ -117,7 +117,9 @@ def _specs(config: MarketplaceConfig, level: Level, looks: pd.DataFrame) -> pd.D
     specs["offset_x"], specs["offset_y"] = value["offset"] * np.cos(angle), 0.6 * value["offset"] * np.sin(angle)
     visible = sum(np.sqrt(12) * (share - 0.5) for share in grade.values()) / np.sqrt(len(grade))
     hidden = rng.standard_normal(count)
-    specs["shared"] = level.shared_sd * (np.sqrt(level.visible_share) * visible + np.sqrt(1 - level.visible_share) * hidden)
+    specs["shared"] = level.shared_sd * (
+        np.sqrt(level.visible_share) * visible + np.sqrt(1 - level.visible_share) * hidden
+    )
     specs["draw_seed"] = rng.integers(2**31, size=count)
     return specs
 

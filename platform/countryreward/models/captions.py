@@ -1,0 +1,110 @@
+"""The pretext: drawn creatives and the words for what can be seen in them.
+
+The tiny backbone learns to see here, as real backbones come pretrained. A caption names the category, what the design
+chose (scene, palette, clutter, lighting, text) and the craft in three grades (size, place, sharpness, contrast). There
+are no markets, no observations and no titles in it. Pictures come from seeds of their own: `pretext_seed` is at least
+10,000,000 and the picture's draw seed at least 2**31, which `simulate` never reaches, so no evaluated picture is among
+them.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from countryreward.data.marketplace.catalogue import CATEGORIES
+from countryreward.data.marketplace.drawer import Craft, ProductLook, draw
+from countryreward.data.marketplace.export import encode
+from countryreward.data.marketplace.shapes import PATTERNS
+from countryreward.data.marketplace.vocabulary import AXES, COLOURS, Spec
+from countryreward.errors import UserError
+from countryreward.models.config import PRETEXT_SEED
+from countryreward.models.processor import squared
+
+Answers = dict[str, str]
+"""Attribute -> the word a caption says for it."""
+
+_DRAW_SEED = 2**31
+_SOURCE_PX = 224  # what the demo's pictures have before they are made small
+
+_GRADES: dict[str, tuple[float, float, tuple[str, str, str]]] = {
+    "size": (0.34, 0.70, ("small", "medium", "large")),
+    "place": (0.0, 0.17, ("centred", "shifted", "aside")),
+    "sharpness": (0.0, 0.0076, ("sharp", "soft", "blurred")),
+    "contrast": (0.58, 1.18, ("pale", "normal", "strong")),
+}
+"""Craft -> lowest value, highest value, the words of its thirds. Place is the distance from the middle."""
+
+ATTRIBUTES: dict[str, tuple[str, ...]] = {
+    "category": tuple(category.name for category in CATEGORIES.values()),
+    **{axis: tuple(key.replace("_", " ") for key in choices) for axis, choices in AXES.items()},
+    **{name: words for name, (_, _, words) in _GRADES.items()},
+}
+"""Everything a caption says, in its order, with all the words it can say."""
+
+_PARTS = re.compile(r"\s+".join(f"{name} (?P<{name}>.+?)" for name in ATTRIBUTES) + r"\s*$", re.DOTALL)
+
+
+def caption(answers: Mapping[str, str]) -> str:
+    """`category Shoes scene living room palette ocean ...`: one line, fixed order, no punctuation: every token tells."""
+    return " ".join(f"{name} {answers[name]}" for name in ATTRIBUTES)
+
+
+def parse_caption(text: str) -> Answers:
+    """The answers in a caption. Empty where the text is not a caption; words that are not of the vocabulary stay as they are."""
+    found = _PARTS.match(text.strip())
+    return found.groupdict() if found else {}
+
+
+def pretext_creative(pretext_seed: int) -> tuple[np.ndarray, Answers]:
+    """One creative of the pretext, uint8 RGB [224, 224, 3] with its JPEG artefacts, and what it shows."""
+    if pretext_seed < PRETEXT_SEED:
+        raise UserError(f"seed: {pretext_seed} is not a pretext seed; write one of at least {PRETEXT_SEED}")
+    rng = np.random.default_rng(pretext_seed)
+
+    def pick(choices: object) -> str:
+        keys = list(choices)  # type: ignore[call-overload]
+        return keys[int(rng.integers(len(keys)))]
+
+    spec = Spec(**{axis: pick(choices) for axis, choices in AXES.items()})
+    look = ProductLook(category=pick(CATEGORIES), colour=pick(COLOURS), pattern=pick(PATTERNS))
+    share = {name: rng.random() for name in _GRADES}
+    value = {name: low + (high - low) * share[name] for name, (low, high, _) in _GRADES.items()}
+    angle = rng.uniform(0, 2 * np.pi)
+    craft = Craft(
+        size=value["size"],
+        offset_x=value["place"] * np.cos(angle),
+        offset_y=0.6 * value["place"] * np.sin(angle),
+        blur=value["sharpness"],
+        contrast=value["contrast"],
+    )
+    pixels = draw(spec, look, px=_SOURCE_PX, seed=_DRAW_SEED + pretext_seed, craft=craft)
+    answers = {"category": CATEGORIES[look.category].name}
+    answers |= {axis: getattr(spec, axis).replace("_", " ") for axis in AXES}
+    answers |= {name: words[int(share[name] * 3)] for name, (_, _, words) in _GRADES.items()}
+    stored = cv2.imdecode(np.frombuffer(encode(pixels, "jpg"), np.uint8), cv2.IMREAD_COLOR)
+    assert stored is not None
+    return np.ascontiguousarray(stored[:, :, ::-1]), answers
+
+
+def pretext_set(
+    first_seed: int, count: int, *, px: int, workers: int = 2, progress: Callable[[int, int], None] | None = None
+) -> tuple[np.ndarray, list[Answers]]:
+    """Creatives of the seeds `first_seed`, `first_seed + 1`, ...: uint8 RGB [count, px, px, 3] and their answers."""
+    images = np.empty((count, px, px, 3), np.uint8)
+    answers: list[Answers] = []
+
+    def one(seed: int) -> tuple[np.ndarray, Answers]:
+        pixels, said = pretext_creative(seed)
+        return np.asarray(squared(Image.fromarray(pixels), px)), said
+
+    with ThreadPoolExecutor(workers) as pool:
+        for i, (small, said) in enumerate(pool.map(one, range(first_seed, first_seed + count))):
+            images[i] = small
+            answers.append(said)
+            if progress:
+                progress(i + 1, count)
+    return images, answers

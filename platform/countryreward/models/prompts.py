@@ -1,0 +1,276 @@
+"""One example's token ids, spliced so that no user text is ever formatted into a template.
+
+Pieces of the template are ours and may hold special tokens. User fields are tokenised by themselves with special tokens split,
+so a title that spells out `<|image_pad|>` gives ordinary ids. The order: country prompt, images A and B, product text, the
+augmentation sentence (strategy `instruct`), instruction. The paper's `<Product Title><Product Attributes>` in the instruction
+names the product text above it.
+
+Legend: T tokens, S spans (country, product, image). A grid is (time, height, width) in patches, as Qwen2-VL's processor says.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from countryreward import markets
+from countryreward.errors import UserError
+from countryreward.models.reward_config import RewardOptions
+
+SPANS = ("country", "product", "image")
+"""The order of the spans in every mask."""
+
+SENTENCE = "Based on the experience, the greater probability answer is {letter}."
+INSTRUCTION = (
+    " market, based on the Product Title and Product Attributes compare the two e-commerce images below and select the one (A/B)"
+    " that is more likely to attract consumers and drive conversions. Consider factors like visual appeal, and background design."
+    " Answer strictly with a single uppercase letter (A/B) on the last line, no explanations."
+)
+_CONTROL = ("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>")
+_OTHER_LETTER = {"A": "B", "B": "A", None: None}
+_CACHED = 20_000  # product texts kept tokenised
+
+Grid = tuple[int, int, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairFields:
+    """What a prompt is made of: one product, two images, one market, one prior."""
+
+    title: str
+    """As shown to customers, any language."""
+    market: str
+    """ISO 3166 alpha-2."""
+    images: tuple[str, str]
+    """Names of images A and B, such as content hashes: whoever reads a batch brings its images by these names."""
+    grids: tuple[Grid, Grid]
+    """Patches of images A and B."""
+    category: str | None = None
+    """The platform's category."""
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    """Name to value."""
+    tags: Sequence[str] = ()
+    """Free words."""
+    log_odds: float = 0.0
+    """The prior's log-odds for A; 0 without a prior."""
+    letter: str | None = None
+    """The prior's letter; None without a prior, or at a tie."""
+    mask_country: bool = False
+    """`country_masked`: "this market" in prompt and adapter. The prior is the caller's to take away as well."""
+    mask_images: bool = False
+    """`images_masked`: no visual token."""
+
+    def swapped(self) -> "PairFields":
+        """The same question with A and B exchanged: images, log-odds and letter."""
+        return replace(
+            self,
+            images=self.images[::-1],
+            grids=self.grids[::-1],
+            log_odds=-self.log_odds,
+            letter=_OTHER_LETTER[self.letter],
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Example:
+    """One spliced prompt."""
+
+    ids: NDArray[np.int64]  # [T]
+    spans: NDArray[np.bool_]  # [S, T]
+    positions: NDArray[np.int64]  # [3, T] of the multimodal rotary embedding: time, height, width
+    country: list[int]  # ids whose mean embedding drives the adapter
+    augmentation: list[int]  # ids of the augmentation sentence; empty without a prior
+    log_odds: float
+    images: tuple[str, ...]  # in the order of the prompt; empty when masked
+    grids: tuple[Grid, ...]
+    swapped: "Example | None" = None  # (B, A) with the prior negated, for an antisymmetric model
+
+
+@dataclass(frozen=True)
+class _Product:
+    """A product's text, tokenised once."""
+
+    pieces: list[tuple[list[int], str | None]]
+    counts: dict[str, int]  # tokens by field
+    named: list[tuple[str, str, set[str]]]  # fields that name markets, with their text and those markets
+
+
+class PromptBuilder:
+    """`PromptBuilder(tokenizer, options).example(PairFields(...))`. One thread at a time: tokenizers keep state."""
+
+    def __init__(self, tokenizer: Any, options: RewardOptions, *, merge: int = 2) -> None:
+        """merge: side of the square of patches that become one visual token (`vision_config.spatial_merge_size`)."""
+        self.tokenizer, self.options, self.merge = tokenizer, options, merge
+        self._added = set(tokenizer.get_added_vocab().values())
+        known = tokenizer.get_vocab()
+        for token in _CONTROL:
+            if token not in known or token not in tokenizer.get_added_vocab():
+                raise UserError(
+                    f"tokenizer: it lacks the special token {token}; take the tokenizer of a Qwen2-VL model"
+                )
+        self.image_id: int = known["<|image_pad|>"]
+        self._ours: dict[str, list[int]] = {}
+        self._products: dict[tuple, _Product] = {}
+        self._instruct = options.option("strategy") == "instruct"
+        self._both_orders = options.option("antisymmetric") == "on"
+
+    def example(self, fields: PairFields) -> Example:
+        """The prompt of one pair. Raises `UserError` for a prompt that is too long, that names another market, or bad text."""
+        if fields.letter not in _OTHER_LETTER:
+            raise UserError(f"prior.letter: {fields.letter!r} must be A, B or nothing")
+        if not np.isfinite(fields.log_odds):
+            raise UserError(f"prior.log_odds: {fields.log_odds} must be a finite number; 0 stands for no prior")
+        product = self._product(fields)
+        self._check_market(fields.market, product)
+        example = self._splice(fields, product)
+        if len(example.ids) > self.options.max_length:
+            raise self._too_long(example, product)
+        return replace(example, swapped=self._splice(fields.swapped(), product)) if self._both_orders else example
+
+    def ours(self, text: str) -> list[int]:
+        """Ids of a piece of the template; special tokens in it are meant."""
+        if text not in self._ours:
+            self._ours[text] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return self._ours[text]
+
+    def users(self, text: str, field_name: str) -> list[int]:
+        """Ids of a user's text: never a special token. Raises `UserError` for text that is no UTF-8 (lone surrogates)."""
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise UserError(
+                f"{field_name}: character {error.start} is no Unicode ({error.reason}); write valid UTF-8"
+            ) from None
+        ids = self._split(text)
+        if not self._added.isdisjoint(ids):  # added tokens that are not special, in tokenizers that have such
+            ids = [token for letter in text for token in self._split(letter)]
+            assert self._added.isdisjoint(ids), f"a single character is an added token in {field_name}"
+        return ids
+
+    def _split(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+
+    def _product(self, fields: PairFields) -> _Product:
+        attributes, tags = tuple(sorted(fields.attributes.items())), tuple(fields.tags)
+        key = (fields.title, fields.category, attributes, tags)
+        if key in self._products:
+            return self._products[key]
+        if not fields.title.strip():
+            raise UserError("title: it is empty; write the title customers see")
+        texts = {
+            "title": ("\nProduct Title:", fields.title, "product"),
+            "category": ("\nProduct Category:", fields.category or "", None),
+            "attributes": ("\nProduct Attributes:", "; ".join(f"{n}: {v}" for n, v in attributes), "product"),
+            "tags": ("\nProduct Tags:", ", ".join(tags), None),
+        }
+        product = _Product([], {}, [])
+        for name, (announced, text, span) in texts.items():
+            if not text:
+                continue
+            ids = self.users(f" {text}", name)
+            product.pieces.extend([(self.ours(announced), None), (ids, span)])
+            product.counts[name] = len(ids)
+            named = markets.named_in(f"{announced} {text}")
+            if named:
+                product.named.append((name, text, named))
+        if len(self._products) >= _CACHED:
+            self._products.clear()
+        self._products[key] = product
+        return product
+
+    @staticmethod
+    def _check_market(market: str, product: _Product) -> None:
+        """A prompt must not name another market than its field (Figure 2 of the paper does)."""
+        own = markets.named_in(markets.adjective(market)) | {market}  # the codes that share its adjective
+        for name, text, named in product.named:
+            if not named <= own:
+                raise UserError(
+                    f"{name}: {text[:80]!r} names the market {', '.join(sorted(named - own))}, but market is {market};"
+                    " correct one of them or leave the record out"
+                )
+
+    def _splice(self, fields: PairFields, product: _Product) -> Example:
+        adjective = "this" if fields.mask_country else markets.adjective(fields.market)
+        alone = self.ours(" this market" if fields.mask_country else f" {adjective}")
+        sentence = self.ours(f"\n{SENTENCE.format(letter=fields.letter)}") if fields.letter else []
+        writer = _Writer(merge=self.merge)
+        writer.text(self.ours("<|im_start|>user\n"))
+        writer.text(alone, "country")
+        for name, grid in zip("AB", fields.grids, strict=True):
+            writer.text(self.ours(f"\nImage {name}:"))
+            if not fields.mask_images:
+                writer.text(self.ours("<|vision_start|>"))
+                writer.image(self.image_id, grid)
+                writer.text(self.ours("<|vision_end|>"))
+        for ids, span in product.pieces:
+            writer.text(ids, span)
+        if self._instruct:
+            writer.text(sentence)
+        writer.text(self.ours("\nFor"))
+        writer.text(self.ours(f" {adjective}"), "country")
+        writer.text(self.ours(INSTRUCTION))
+        writer.text(self.ours("<|im_end|>\n<|im_start|>assistant\n"))
+        ids, spans, positions = writer.arrays()
+        visible = () if fields.mask_images else fields.images
+        expected = sum(int(np.prod(grid)) // self.merge**2 for grid in fields.grids) if visible else 0
+        assert int((ids == self.image_id).sum()) == expected == int(spans[SPANS.index("image")].sum())
+        return Example(
+            ids=ids,
+            spans=spans,
+            positions=positions,
+            country=alone,
+            augmentation=sentence,
+            log_odds=fields.log_odds,
+            images=visible,
+            grids=fields.grids if visible else (),
+        )
+
+    def _too_long(self, example: Example, product: _Product) -> UserError:
+        limit, total = self.options.max_length, len(example.ids)
+        users = sum(product.counts.values())
+        if total - users >= limit:
+            visual = int(example.spans[SPANS.index("image")].sum())
+            return UserError(
+                f"images: {visual} visual tokens and the template alone make {total - users} tokens, reward.max_length is"
+                f" {limit}; lower image_px or raise reward.max_length"
+            )
+        name, count = max(product.counts.items(), key=lambda item: item[1])
+        return UserError(
+            f"{name}: {count} tokens long; the whole prompt has {total}, reward.max_length is {limit}; shorten {name}"
+            f" by {total - limit} tokens or raise reward.max_length"
+        )
+
+
+class _Writer:
+    """Ids, spans and rotary positions, piece by piece."""
+
+    def __init__(self, *, merge: int) -> None:
+        self.merge = merge
+        self._ids: list[NDArray[np.int64]] = []
+        self._spans: list[int] = []  # span of each piece, -1: none
+        self._positions: list[NDArray[np.int64]] = []
+        self._next = 0  # position of the next token
+
+    def text(self, ids: list[int], span: str | None = None) -> None:
+        self._add(np.array(ids, dtype=np.int64), span, np.tile(np.arange(len(ids)), (3, 1)))
+        self._next += len(ids)
+
+    def image(self, image_id: int, grid: Grid) -> None:
+        time, height, width = grid
+        assert height % self.merge == width % self.merge == 0, grid
+        height, width = height // self.merge, width // self.merge
+        positions = np.indices((time, height, width)).reshape(3, -1)
+        self._add(np.full(time * height * width, image_id, dtype=np.int64), "image", positions)
+        self._next += max(height, width)
+
+    def _add(self, ids: NDArray[np.int64], span: str | None, positions: NDArray[np.int64]) -> None:
+        self._ids.append(ids)
+        self._spans.append(SPANS.index(span) if span else -1)
+        self._positions.append(positions + self._next)
+
+    def arrays(self) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.int64]]:
+        span_T = np.repeat(self._spans, [len(ids) for ids in self._ids])
+        spans_ST = span_T[None] == np.arange(len(SPANS))[:, None]
+        return np.concatenate(self._ids), spans_ST, np.concatenate(self._positions, axis=1).astype(np.int64)

@@ -1,0 +1,155 @@
+"""Configs of the reward model. Standard library only, so that `--help` is quick."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from countryreward.equations.readings import resolve
+from countryreward.errors import UserError
+
+_NAMES = {
+    "strategy": "reward.strategy",
+    "antisymmetric": "reward.antisymmetric",
+    "focus_measure": "focus.measure",
+    "focus_layer": "focus.layer",
+    "focus_reduce": "focus.reduce",
+}
+
+
+@dataclass(kw_only=True)
+class RewardOptions:
+    """What the reward model computes. An option left at None follows the reading (equations/readings.py)."""
+
+    reading: Literal["paper", "repaired"] = "repaired"
+    """Sets the five options below where they are not set themselves."""
+    strategy: Literal["none", "instruct", "embedding", "scaled", "soft"] | None = None
+    """How the prior enters (Table 4): not at all, as a sentence in the prompt, as an embedding, as a scaled one, as log-odds."""
+    antisymmetric: Literal["off", "on"] | None = None
+    """on: logit(A, B) = g(A, B, prior) - g(B, A, -prior), two passes per pair."""
+    focus_measure: Literal["norm", "attention"] | None = None
+    """What Eq. 7 measures: norms of states, or attention of the last token."""
+    focus_layer: Literal["final", "inner"] | None = None
+    """norm: after (final) or before (inner) the final norm. attention: the last layer (final) or the last half (inner)."""
+    focus_reduce: Literal["first", "relative"] | None = None
+    """The share of a span's first token, or the share of the span over that of a uniform reader, at most 1."""
+    focus_weight: float = 0.1
+    """Lambda of Eq. 11; 0: no penalty, and nothing is measured for it."""
+    adapter: bool = True
+    """Whether the country adapter (Eq. 4-6) modulates the visual tokens."""
+    trust_start: float = 1.0
+    """`soft`: weight of the prior's log-odds in the logit before training; 1 starts from the prior as it is, 0 without it."""
+    max_length: int = 1024
+    """Longest accepted prompt in tokens, visual tokens included; a longer one is an error and is never cut."""
+
+    def __post_init__(self) -> None:
+        for name, allowed in _allowed().items():
+            value = getattr(self, name)
+            if value is not None and value not in allowed:
+                raise UserError(f"reward.{name}: {value!r} is unknown; write one of {', '.join(allowed)}")
+        if self.reading not in ("paper", "repaired"):
+            raise UserError(f"reward.reading: {self.reading!r} is unknown; write paper or repaired")
+        if self.focus_weight < 0:
+            raise UserError(f"reward.focus_weight: {self.focus_weight} must be at least 0; 0 switches the penalty off")
+        if self.max_length < 1:
+            raise UserError(f"reward.max_length: {self.max_length} must be at least 1")
+
+    def option(self, name: str) -> str:
+        """The value in force of strategy, antisymmetric, focus_measure, focus_layer or focus_reduce."""
+        return resolve(self.reading, _NAMES[name], getattr(self, name))
+
+    def resolved(self) -> "RewardOptions":
+        """The same options with nothing left to the reading: what a model folder records."""
+        return dataclasses.replace(self, **{name: self.option(name) for name in _NAMES})
+
+
+def _allowed() -> dict[str, tuple[str, ...]]:
+    return {
+        "strategy": ("none", "instruct", "embedding", "scaled", "soft"),
+        "antisymmetric": ("off", "on"),
+        "focus_measure": ("norm", "attention"),
+        "focus_layer": ("final", "inner"),
+        "focus_reduce": ("first", "relative"),
+    }
+
+
+@dataclass(kw_only=True)
+class Rates:
+    """Peak learning rate of every parameter group (Appendix G)."""
+
+    merger: float = 1e-5
+    """The projector from the vision tower to the language model."""
+    llm: float = 5e-6
+    """The language model, its embeddings included."""
+    adapter: float = 1e-4
+    """The country adapter."""
+    classifier: float = 1e-4
+    """The classification head and, with `soft`, the trust in the prior."""
+    tower: float = 0.0
+    """The vision tower; 0: frozen, as in the paper, and stored features may stand for it."""
+
+    def __post_init__(self) -> None:
+        for rate in dataclasses.fields(self):
+            if getattr(self, rate.name) < 0:
+                raise UserError(
+                    f"rates.{rate.name}: {getattr(self, rate.name)} must be at least 0; 0 freezes the group"
+                )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """A backbone with the settings that fit it."""
+
+    backbone: str
+    """`tiny` (shipped with the library) or a Hugging Face id or folder."""
+    image_px: int
+    """Side of the square that every image is resized to; a multiple of 28."""
+    rates: Rates
+    """Peak learning rates."""
+    text: dict[str, Any] = field(default_factory=dict)
+    """Shape of the language model, to build it with random weights; empty: only its folder knows."""
+    vision: dict[str, Any] = field(default_factory=dict)
+    """Shape of the vision tower, likewise."""
+
+
+_QWEN2_VL_TEXT: dict[str, Any] = {
+    "num_hidden_layers": 28,
+    "rms_norm_eps": 1e-6,
+    "max_position_embeddings": 32768,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]},
+}
+_QWEN2_VL_VISION: dict[str, Any] = {"depth": 32, "embed_dim": 1280, "num_heads": 16, "mlp_ratio": 4, "patch_size": 14}
+
+PRESETS: dict[str, Preset] = {
+    "tiny": Preset(
+        backbone="tiny", image_px=56, rates=Rates(merger=2e-3, llm=2e-3, adapter=2e-3, classifier=2e-3, tower=0.0)
+    ),
+    "qwen2-vl-2b": Preset(
+        backbone="Qwen/Qwen2-VL-2B-Instruct",
+        image_px=448,
+        rates=Rates(),
+        text=_QWEN2_VL_TEXT
+        | {
+            "vocab_size": 151936,
+            "hidden_size": 1536,
+            "intermediate_size": 8960,
+            "num_attention_heads": 12,
+            "num_key_value_heads": 2,
+        },
+        vision=_QWEN2_VL_VISION | {"hidden_size": 1536},
+    ),
+    "qwen2-vl-7b": Preset(
+        backbone="Qwen/Qwen2-VL-7B-Instruct",
+        image_px=448,
+        rates=Rates(),
+        text=_QWEN2_VL_TEXT
+        | {
+            "vocab_size": 152064,
+            "hidden_size": 3584,
+            "intermediate_size": 18944,
+            "num_attention_heads": 28,
+            "num_key_value_heads": 4,
+        },
+        vision=_QWEN2_VL_VISION | {"hidden_size": 3584},
+    ),
+}
+"""Name -> preset. The rates of the two large ones are the paper's (Appendix G)."""

@@ -1,0 +1,96 @@
+"""A byte-level BPE tokenizer with Qwen2-VL's special tokens, made from the words of simulated products."""
+
+from collections.abc import Iterable, Iterator
+
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+from countryreward.data.design import LABELS
+from countryreward.data.marketplace.config import MarketplaceConfig
+from countryreward.data.marketplace.simulate import simulate
+from countryreward.data.marketplace.vocabulary import AXES, COLOURS
+from countryreward.models.captions import ATTRIBUTES
+from countryreward.models.config import PRETEXT_SEED
+
+PAD, START, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
+VISION_START, VISION_END, IMAGE = "<|vision_start|>", "<|vision_end|>", "<|image_pad|>"
+SPECIAL_TOKENS = (PAD, START, END, VISION_START, VISION_END, "<|vision_pad|>", IMAGE, "<|video_pad|>")
+"""Qwen2-VL's, with ids 0 to 7 here."""
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
+    "{% if message['content'] is string %}{{ message['content'] }}{% else %}{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
+    "{% elif 'text' in part %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""Qwen2-VL's chat form without its default system message, images only."""
+
+_SPLIT = Regex(  # Qwen2's: contractions, words with the space before them, single digits, punctuation, white space
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_ENGLISH = (
+    "You judge two advertising images of one product for one market. Which of the images A and B will get the higher "
+    "click-through rate in this country? Answer A or B. The country is given first. Product title, category, attributes, "
+    "tags, brand, price. Image A: Image B: Similar products in this market preferred the first image, the second image. "
+    "There is no evidence for this country. Consumers, customers and people in the target market like, prefer, choose "
+    "and click on the image that fits their culture and taste. Describe: Describe the image. Write a design for this "
+    "product in this country: a background, a foreground, the color tone and the lighting of an ad. "
+    "system user assistant You are a helpful assistant. Suppose you are a typical consumer shopping online. "
+    "Based on historical data, the left image has a higher probability of being clicked than the right image. "
+)
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int = 2_000) -> PreTrainedTokenizerFast:
+    """Byte-level BPE: nothing is normalised and every byte has a token, so any UTF-8 text comes back as it was."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(  # pyright: ignore[reportAttributeAccessIssue]
+        [
+            pre_tokenizers.Split(_SPLIT, behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()  # pyright: ignore[reportAttributeAccessIssue]
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=list(SPECIAL_TOKENS),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=PAD,
+        eos_token=END,
+        extra_special_tokens=[token for token in SPECIAL_TOKENS if token not in (PAD, END)],
+        clean_up_tokenization_spaces=False,
+        model_max_length=4_096,
+        padding_side="right",
+        chat_template=CHAT_TEMPLATE,
+    )
+
+
+def tokenizer_texts(seed: int = PRETEXT_SEED, products: int = 1_500) -> Iterator[str]:
+    """What the tokenizer is made from: words only, no observation, no evaluation seed.
+
+    Titles, categories, attributes and tags of products simulated from a pretext seed; design sentences; caption words;
+    the English of the prompts with the countries' names and adjectives, which are words like others here.
+    """
+    assert seed >= PRETEXT_SEED, seed
+    config = MarketplaceConfig(seed=seed, products=products, creatives_per_product=1, markets=["US"], periods=1)
+    for row in simulate(config).products.to_dict("records"):
+        attributes = ", ".join(f"{name}: {value}" for name, value in row["attributes"].items())
+        yield f"{row['title']}. Category: {row['category']}. Attributes: {attributes}. Tags: {', '.join(row['tags'])}"
+    words = [f" {word}" for choices in ATTRIBUTES.values() for word in choices] + [f" {name}" for name in ATTRIBUTES]
+    words += [f" {word.phrase} {' '.join(word.keywords)}" for axis in AXES.values() for word in axis.values()]
+    words += [f" {label}: {name}" for name, label in LABELS.items()] + [f" {name} {name.lower()}" for name in COLOURS]
+    yield from (line for line in words * 100)
+    yield from [_ENGLISH] * 60
+    yield from country_words() * 20
+
+
+def country_words() -> list[str]:
+    """Names and adjectives of the paper's markets, as words."""
+    from countryreward.markets import DEFAULT_MARKETS, adjective, name
+
+    return [f" {adjective(code)} {name(code)}" for code in DEFAULT_MARKETS]

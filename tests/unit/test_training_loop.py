@@ -1,0 +1,131 @@
+"""Feature store, examples and the reward loop on the shipped tiny backbone."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from countryreward.data.artifacts import publish
+from countryreward.data.feature_store import KIND, FeatureStore
+from countryreward.data.quarantine import Quarantine
+from countryreward.errors import UserError
+from countryreward.models.country_reward import CountryRewardModel
+from countryreward.models.processor import load_processor, pixels
+from countryreward.models.prompts import PromptBuilder
+from countryreward.models.rate_groups import rate_groups
+from countryreward.models.reward_config import Rates, RewardOptions
+from countryreward.models.tower import VisionTower, backbone_folder
+from countryreward.training.config import LoopConfig
+from countryreward.training.engine import TorchEngine
+from countryreward.training.examples import build_examples
+from countryreward.training.reward import Loader, judge, train_reward
+
+PX = 28  # one visual token an image
+
+
+@pytest.fixture(scope="module")
+def tower() -> VisionTower:
+    return VisionTower("tiny", px=PX)
+
+
+@pytest.fixture(scope="module")
+def pictures() -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return {f"h{n}": np.full((40, 40, 3), rng.integers(0, 255, 3), dtype=np.uint8) for n in range(6)}
+
+
+@pytest.fixture(scope="module")
+def store(
+    tower: VisionTower, pictures: dict[str, np.ndarray], tmp_path_factory: pytest.TempPathFactory
+) -> FeatureStore:
+    path = tmp_path_factory.mktemp("features") / "features"
+    with publish(path, kind=KIND, config={"tower": tower.fingerprint}) as draft:
+        np.save(draft.path / "features.npy", tower.encode(list(pictures.values())))
+        pq.write_table(pa.table({"content_hash": list(pictures), "row": np.arange(6)}), draft.path / "index.parquet")
+    return FeatureStore.open(path, tower=tower.fingerprint)
+
+
+def make(store: FeatureStore, **options) -> tuple[CountryRewardModel, Loader]:
+    torch.manual_seed(0)
+    model = CountryRewardModel.from_backbone(backbone_folder("tiny"), RewardOptions(**options))
+    tokenizer = load_processor(backbone_folder("tiny")).tokenizer
+    rows = [
+        {"record_id": f"r{n}-{market}", "product_id": "p", "market": market, "hash_a": f"h{n}", "hash_b": f"h{(n + 1) % 6}",
+         "target": float(n % 2 == 0)}
+        for n in range(6) for market in ("KR", "BR")
+    ]  # fmt: skip
+    product = {"product_id": "p", "title": "Oak lamp", "category": "Lighting", "attributes": None, "tags": None}
+    builder = PromptBuilder(tokenizer, model.options)
+    examples = build_examples(
+        pd.DataFrame(rows), pd.DataFrame([product]), None, builder, grid=(1, 2, 2), quarantine=Quarantine("test")
+    )
+    return model, Loader(examples, store, tokenizer.pad_token_id)
+
+
+def test_the_store_refuses_another_tower_and_an_unknown_image(store: FeatureStore):
+    with pytest.raises(UserError, match="made by tower"):
+        FeatureStore.open(store.artifact.path, tower="other")
+    with pytest.raises(UserError, match="image nobody is not in the store"):
+        store.read(["nobody"])
+
+
+def test_stored_features_give_the_loss_of_encoding_in_the_step(store: FeatureStore, pictures: dict[str, np.ndarray]):
+    model, loader = make(store)
+    processor = load_processor(backbone_folder("tiny"))
+    batch, features, target = loader.load(np.arange(12))
+    values, _ = pixels(processor, [pictures[name] for name in batch.images], PX)
+    losses = [
+        torch.nn.functional.binary_cross_entropy_with_logits(model(batch, **images).logit, target)
+        for images in ({"features": features}, {"pixel_values": values})
+    ]
+    assert losses[0].item() == pytest.approx(losses[1].item(), abs=1e-5)
+
+
+def test_a_few_steps_lower_the_loss_and_the_log_tells(store: FeatureStore):
+    model, loader = make(store)
+    config = LoopConfig(batch_size=6, accumulation=1, log_every=10, validations=2, engine="torch")
+    rates = Rates(merger=3e-3, llm=3e-3, adapter=3e-3, classifier=3e-3)
+    engine = TorchEngine(model, rate_groups(model, rates), lambda step: 1.0, accumulation=1, max_grad_norm=1.0)
+    lines: list[dict] = []
+    validated: list[int] = []
+    made = train_reward(engine, model, loader, config, steps=40, log=lines.append, validate=validated.append)
+    assert made == 40
+    assert validated == [20, 40]
+    assert [line["step"] for line in lines] == [10, 20, 30, 40]
+    assert lines[-1]["bce"] < 0.1  # a coin: .69
+    assert all(line["penalty_to_bce_gradient"] is not None for line in lines)
+    assert 0 <= lines[-1]["padding_share"] < 0.5
+
+
+def test_judgements_do_not_depend_on_the_batching(store: FeatureStore):
+    model, loader = make(store)
+    model.eval()
+    one, many = judge(model, loader, batch_size=1), judge(model, loader, batch_size=12)
+    assert one == pytest.approx(many, abs=1e-5)
+
+
+def test_a_refused_prompt_goes_to_quarantine_and_the_rest_goes_on(store: FeatureStore):
+    model, loader = make(store)
+    quarantine = Quarantine("examples")
+    products = pd.DataFrame(
+        [
+            {"product_id": "p", "title": "Oak lamp", "category": None, "attributes": None, "tags": None},
+            {"product_id": "q", "title": "Lamp " * 2000, "category": None, "attributes": None, "tags": None},
+        ]
+    )
+    records = loader.examples.records.assign(product_id=["p", "q"] * 6)
+    builder = PromptBuilder(load_processor(backbone_folder("tiny")).tokenizer, model.options)
+    examples = build_examples(records, products, None, builder, grid=(1, 2, 2), quarantine=quarantine)
+    assert len(examples.prompts) == len(examples.records) == 6
+    assert quarantine.counts() == {"refused_prompt": 6}
+    assert "title" in quarantine.refusals[0].value
+
+
+def test_the_package_folder_is_found():
+    assert (Path(backbone_folder("tiny")) / "model.safetensors").is_file()
+    assert backbone_folder("qwen2-vl-7b") == "Qwen/Qwen2-VL-7B-Instruct"
+    assert backbone_folder("some/folder") == "some/folder"
