@@ -18,7 +18,7 @@ test: $(DEV)  ## everything that CI runs
 
 check: $(DEV)  ## lint and unit tests, without Ray, <= 90 s
 	$(MAKE) --no-print-directory lint
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile $(UNIT)
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow" $(UNIT)
 
 lint: $(DEV)
 	$(BIN)/ruff check .

@@ -21,6 +21,8 @@ from countryreward.models.pretrain import caption_ids, rate_at
 from countryreward.models.processor import load_processor, patches, pixels
 from countryreward.models.tokenizer import SPECIAL_TOKENS, train_tokenizer
 
+pytestmark = pytest.mark.slow
+
 ANSWERS = {
     "category": "Shoes", "scene": "living room", "palette": "ocean", "clutter": "few", "lighting": "high key",
     "text": "none", "size": "large", "place": "centred", "sharpness": "soft", "contrast": "pale",

@@ -24,6 +24,8 @@ from countryreward.training.engine import TorchEngine
 from countryreward.training.examples import build_examples
 from countryreward.training.reward import Loader, judge, train_reward
 
+pytestmark = pytest.mark.slow
+
 PX = 28  # one visual token an image
 
 
