@@ -630,3 +630,15 @@ def test_a_refusal_says_the_same_in_every_run():
         texts.add(caught.value.field_value)
     assert len(texts) == 1
     assert " at 0x" not in texts.pop()
+
+
+def test_a_machine_short_of_memory_never_quarantines_a_good_image(monkeypatch: pytest.MonkeyPatch):
+    buffer = io.BytesIO()
+    Image.new("RGB", (40, 40), "red").save(buffer, format="PNG")
+
+    def short(*_: Any, **__: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Image.Image, "convert", short)
+    with pytest.raises(MemoryError):
+        inspect(buffer.getvalue(), max_bytes=10**6, max_pixels=10**6)

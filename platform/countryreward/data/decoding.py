@@ -83,6 +83,8 @@ def _open(data: bytes, max_bytes: int, max_pixels: int) -> tuple[Image.Image, st
         image = Image.open(io.BytesIO(data), formats=_FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageRefused("pixel_bomb", str(error)[:200]) from None
+    except MemoryError:  # ours, not the image's: the caps hold, so the machine is short of memory
+        raise
     except Exception as error:  # a parser may raise anything on hostile bytes
         raise _undecodable(error) from None
     _check_pixels(image.size, max_pixels)
@@ -142,6 +144,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
             image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
         rgb = image.convert("RGB")
         return rgb.transpose(turn) if turn is not None else rgb
+    except MemoryError:  # as above: a good image must not be quarantined for it
+        raise
     except Exception as error:  # a decoder may raise anything on hostile bytes
         raise _undecodable(error) from None
 

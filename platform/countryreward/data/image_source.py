@@ -138,7 +138,7 @@ class ImageSource:
         try:
             with self._zip.open(info) as handle:  # the declared size may lie, so the real one is capped too
                 return self._within_cap(handle.read(self.max_bytes + 1))
-        except ImageRefused:
+        except (ImageRefused, MemoryError):  # short of memory is not the archive's fault
             raise
         except Exception as error:  # zlib, CRC, encryption: an archive can be broken in many ways
             raise ImageRefused("undecodable_image", f"{uri}: {error}"[:200]) from None
