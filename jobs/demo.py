@@ -6,12 +6,14 @@ python jobs/demo.py --out=runs/noisy --marketplace.level=real-noise
 from dataclasses import dataclass, field
 
 import make_marketplace
-import prior_chain
+import reward_chain
 from countryreward.command import run
 from countryreward.data.config import ImagesConfig, ImportConfig, RecordsConfig, TableSource
 from countryreward.data.marketplace.config import MarketplaceConfig
-from countryreward.on_ray.config import RayConfig
+from countryreward.models.reward_config import RewardOptions
+from countryreward.on_ray.config import RayConfig, WorkersConfig
 from countryreward.retrieval.config import EncodersConfig, RetrievalConfig
+from countryreward.training.config import LoopConfig
 
 
 @dataclass(kw_only=True)
@@ -28,6 +30,14 @@ class Config:
     """Which encoders."""
     retrieval: RetrievalConfig = field(default_factory=RetrievalConfig)
     """Search and vote."""
+    reward: RewardOptions = field(default_factory=RewardOptions)
+    """What the model computes."""
+    rates: dict[str, float] = field(default_factory=dict)
+    """Peak learning rates by group (merger, llm, adapter, classifier, tower); what is not named is the preset's."""
+    loop: LoopConfig = field(default_factory=LoopConfig)
+    """The training."""
+    workers: WorkersConfig = field(default_factory=WorkersConfig)
+    """The training's processes."""
     draws: int = 2000
     """Bootstrap draws of the report."""
     ray: RayConfig = field(default_factory=RayConfig)
@@ -40,8 +50,8 @@ def main(config: Config) -> None:
     products, creatives, observations = (
         TableSource(path=f"{export}/{name}.csv") for name in ("products", "creatives", "observations")
     )
-    prior_chain.main(
-        prior_chain.Config(
+    reward_chain.main(
+        reward_chain.Config(
             out=config.out,
             source=ImportConfig(
                 products=products,
@@ -52,15 +62,51 @@ def main(config: Config) -> None:
             records=config.records,
             encoders=config.encoders,
             retrieval=config.retrieval,
+            reward=config.reward,
+            rates=config.rates,
+            loop=config.loop,
+            workers=config.workers,
             truth=f"{export}/truth.parquet",
             draws=config.draws,
             stages={"marketplace": made.manifest.seconds},
             ray=config.ray,
         )
     )
+    _show_verdicts(config)
     print(f"next: open {config.out}/report.html")
     print(f"next: .venv/bin/countryreward data check {config.out}")
     print(f"next: .venv/bin/countryreward kb show {config.out} --market KR")
+
+
+def _show_verdicts(config: Config) -> None:
+    """An unseen product on which the countries disagree most, by its clicks and not by the answers; every market's verdict."""
+    import pandas as pd
+
+    from countryreward import CountryReward, Product, markets
+
+    export, records = f"{config.out}/export/images", pd.read_parquet(f"{config.out}/records/records.parquet")
+    test = records[records["split"] == "test"].sort_values(["pair_id", "market"])
+    unlike = (test.groupby("pair_id")["label"].mean() - 0.5).abs()
+    rows = test[test["pair_id"] == unlike.idxmin()]
+    row = (
+        pd.read_parquet(f"{config.out}/dataset/products.parquet")
+        .set_index("product_id")
+        .loc[rows["product_id"].iloc[0]]
+    )
+    names = pd.read_parquet(f"{config.out}/dataset/creatives.parquet").set_index("creative_id")["image_uri"]
+    product = Product(
+        title=row["title"], category=row["category"], attributes=dict(row["attributes"]), tags=list(row["tags"])
+    )
+    a, b = (f"{export}/{names[rows[side].iloc[0]]}" for side in ("creative_a", "creative_b"))
+    judge = CountryReward.from_pretrained(f"{config.out}/model")
+    print(f"ask: {product.title!r}, a product it never saw: A = {a}, B = {b}")
+    for verdict, label in zip(judge.score(product, a, b, markets=rows["market"].tolist()), rows["label"], strict=True):
+        p = verdict.calibrated_probability or 0.0
+        won = "A" if label else "B"
+        print(
+            f"ask:   {markets.name(verdict.market):<16} {verdict.choice or '-'}  {max(p, 1 - p):>4.0%} sure, "
+            f"{2 * len(verdict.evidence)} past ads; {won} really won (simulated clicks)"
+        )
 
 
 if __name__ == "__main__":

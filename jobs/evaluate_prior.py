@@ -4,11 +4,10 @@ python jobs/evaluate_prior.py --split=validation
 """
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 from countryreward.command import run
-from countryreward.data.artifacts import Artifact, open_artifact, publish, write_atomically
+from countryreward.data.artifacts import Artifact, publish
 
 
 @dataclass(kw_only=True)
@@ -46,42 +45,26 @@ class Config:
 
 
 def main(config: Config) -> Artifact:
-    import json
     import shlex
     import sys
     import time
 
-    from countryreward.evaluation.flip_picture import flip_figure
-    from countryreward.evaluation.html import write_html
-    from countryreward.evaluation.prior_report import build_report, open_inputs
-    from countryreward.evaluation.words import in_brackets
+    from countryreward.evaluation.build_report import build_report, open_inputs, test_rows
+    from countryreward.evaluation.write_report import show_report, write_report
     from countryreward.machine import describe_machine
 
     started = time.monotonic()
     inputs = open_inputs(config)
     options: dict[str, Any] = {"split": config.split, "draws": config.draws, "seed": config.seed, "truth": config.truth}
     with publish(config.out, kind="report", inputs=inputs.lineage, config=options) as draft:
-        report, cards = build_report(inputs, config)
+        report, cards = build_report(inputs, config, test_rows(inputs, config.split))
         report |= {
             "seconds": config.stages | report["seconds"] | {"report": round(time.monotonic() - started, 3)},
             "machine": describe_machine(),
             "command": shlex.join(["python", *sys.argv]),
         }
-        (draft.path / "report.json").write_text(json.dumps(report, indent=1, ensure_ascii=False), encoding="utf-8")
-        write_html(report, cards, inputs.curves, draft.path / "report.html", variant=next(iter(config.priors)))
-        if cards:
-            flip_figure(cards[0], draft.path / "flip.png", note="simulated clicks" if report["simulated"] else "")
-        draft.counts |= report["counts"]
-    artifact = open_artifact(config.out, kind="report")
-    for name in ("report.json", "report.html"):
-        write_atomically(Path(config.out).parent / name, (artifact.path / name).read_bytes())
-    for name, metrics in report["variants"].items():
-        shown = ("accuracy", "discordant_ordering", "discordant_sensitivity")
-        parts = [f"{metric.replace('_', ' ')} {in_brackets(metrics[metric])}" for metric in shown]
-        print(f"report: {name:<20} {'  '.join(parts)}")
-    print(f"report: {report['headline']}")
-    print(f"report: -> {Path(config.out).parent / 'report.html'}")
-    return artifact
+        write_report(draft, report, cards, inputs.curves)
+    return show_report(config.out, report)
 
 
 if __name__ == "__main__":

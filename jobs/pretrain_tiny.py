@@ -40,9 +40,9 @@ def main(config: PretrainConfig) -> Artifact:
                 if step % 100 == 0:
                     print(f"  step {step:>6,}  {seconds:6.0f} s  loss {smooth:.4f}")
 
-            steps = pretrain.train(model, processor, *seen, config, log)
+            steps = pretrain.train(model, processor, seen, config, log)
         seconds = time.monotonic() - started
-        right = pretrain.accuracies(model, processor, *unseen)
+        right = pretrain.accuracies(model, processor, unseen)
         backbone.save_tiny(model, processor, draft.path)
         draft.counts |= {"pictures": config.images, "held_out": config.held_out, "steps": steps}
         story = {

@@ -40,6 +40,8 @@ class Config:
     """True click probabilities of a simulation; empty for real data."""
     draws: int = 2000
     """Bootstrap draws of the report."""
+    report: bool = True
+    """Whether to end with the report of jobs/evaluate_prior.py."""
     stages: dict[str, float] = field(default_factory=dict)
     """Seconds of stages before this chain, for the report."""
     ray: RayConfig = field(default_factory=RayConfig)
@@ -63,6 +65,8 @@ def main(config: Config) -> None:
     paper = RetrievalConfig(search=config.retrieval.search, prior=PriorConfig(reading="paper"))
     build_priors.main(replace(inputs, out=at["priors_paper"], split="test", retrieval=paper))
     choose_k.main(choose_k.Config(records=records, embeddings=embeddings, knowledge_base=base, out=at["choose_k"]))
+    if not config.report:
+        return
     evaluate_prior.main(
         evaluate_prior.Config(
             dataset=dataset,

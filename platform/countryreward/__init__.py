@@ -8,9 +8,11 @@ import importlib
 __version__ = "0.1.0"
 
 _PUBLIC = {
+    "CountryReward": "countryreward.scoring.country_reward",
     "PriorScorer": "countryreward.scoring.prior_scorer",
     "PairRequest": "countryreward.scoring.contracts",
     "Product": "countryreward.scoring.contracts",
+    "Ranking": "countryreward.scoring.contracts",
     "Scorer": "countryreward.scoring.contracts",
     "Verdict": "countryreward.scoring.contracts",
     "UserError": "countryreward.errors",

@@ -17,7 +17,10 @@ def main(arguments: list[str] | None = None) -> None:
     ask = commands.add_parser(
         "ask", help="which of two ad images will win, market by market, and the past ads that say so"
     )
-    ask.add_argument("folder", type=Path, help="a published knowledge base, or the run folder that holds one")
+    ask.add_argument("folder", type=Path, help="a trained model, a knowledge base, or the run folder that holds them")
+    ask.add_argument(
+        "--prior-only", action="store_true", help="ask the past ads alone, also where there is a trained model"
+    )
     ask.add_argument("image_a", type=Path, help="PNG, JPEG or WEBP file")
     ask.add_argument("image_b", type=Path, help="PNG, JPEG or WEBP file")
     ask.add_argument("--title", required=True, help="the product's title as customers see it")
@@ -69,6 +72,14 @@ def _base_folder(folder: Path) -> Path:
     return folder if (folder / MANIFEST).exists() else folder / "knowledge_base"
 
 
+def _model_folder(folder: Path) -> Path | None:
+    from countryreward.data.artifacts import MANIFEST, read_manifest
+
+    if (folder / MANIFEST).exists():
+        return folder if read_manifest(folder).kind == "model" else None
+    return folder / "model" if (folder / "model" / MANIFEST).exists() else None
+
+
 def _ask(options: argparse.Namespace) -> None:
     from countryreward import markets
     from countryreward.scoring.contracts import Product
@@ -87,13 +98,25 @@ def _ask(options: argparse.Namespace) -> None:
         raise UserError(f"--top: {options.top} must be at least 0")
     if images[0] == images[1]:
         print("the two images are the same file: there is nothing to choose between")
-    scorer = PriorScorer(_base_folder(options.folder))
     product = Product(title=options.title, category=options.category, product_id=options.product_id)
-    for verdict in scorer.compare(product, images[0], images[1], options.market or scorer.base.markets):
-        surer = max(verdict.probability, 1 - verdict.probability)
+    model = None if options.prior_only else _model_folder(options.folder)
+    if model:
+        from countryreward.scoring.country_reward import CountryReward
+
+        judge = CountryReward.from_pretrained(model)
+        verdicts = judge.score(product, images[0], images[1], markets=options.market)
+        print(f"trained model {judge.version} ({model}); the evidence is the past ads it was told about")
+    else:
+        scorer = PriorScorer(_base_folder(options.folder))
+        verdicts = scorer.compare(product, images[0], images[1], options.market or scorer.base.markets)
+        print("past ads alone, no trained model")
+    for verdict in verdicts:
+        stated = verdict.probability if verdict.calibrated_probability is None else verdict.calibrated_probability
+        surer = max(stated, 1 - stated)
         verb = "wins" if surer >= 0.6 else "leans"
         answer = f"{verdict.choice} {verb}, {surer:.0%} sure" if verdict.choice else "no answer"
-        print(f"{markets.name(verdict.market):<20} {answer:<20} {len(verdict.evidence)} pairs of past ads")
+        note = f"  ({verdict.note})" if verdict.note else ""
+        print(f"{markets.name(verdict.market):<20} {answer:<20} {len(verdict.evidence)} pairs of past ads{note}")
         for evidence in verdict.evidence[: options.top]:
             for side, ad in (("A", evidence.like_a), ("B", evidence.like_b)):
                 print(

@@ -2,88 +2,19 @@
 
 import io
 import json
-import os
 import re
-import subprocess
-import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 from PIL import Image
+from tests.cluster.demo_run import BASELINES, MARKETS, OF_MODEL, RANKING, STAGES, Run
 
 from countryreward import PairRequest, PriorScorer, Product, UserError, Verdict
 from countryreward.data.images import ImageTable
 from countryreward.data.marketplace.config import MarketplaceConfig
 from countryreward.data.marketplace.export import write_export
-
-ROOT = Path(__file__).parents[2]
-MARKETS = ["BR", "FR", "KR", "US"]
-SMALL = ["--marketplace.products=60", "--marketplace.image_px=64", f"--marketplace.markets=[{', '.join(MARKETS)}]"]
-STAGES = (
-    "export", "dataset", "records", "embeddings", "knowledge_base", "priors", "priors_paper", "choose_k", "report",
-)  # fmt: skip
-RANKING = ("accuracy", "balanced_accuracy", "sensitivity", "discordant_sensitivity", "discordant_ordering")
-VARIANTS = {"prior_only", "prior_only_paper", "prior_shuffled", "constant_letter", "market_blind_oracle"}
-
-
-@dataclass(frozen=True)
-class Run:
-    """What one run of the demo left, read before the next run changed it."""
-
-    folder: Path
-    output: str
-    manifests: dict[str, dict[str, Any]]
-    report: dict[str, Any]
-    html: str
-    priors: pd.DataFrame
-
-    @property
-    def versions(self) -> dict[str, str]:
-        """Stage -> version of its artifact."""
-        return {stage: manifest["version"] for stage, manifest in self.manifests.items()}
-
-    @property
-    def run_ids(self) -> dict[str, str]:
-        """Stage -> the run that wrote it."""
-        return {stage: manifest["run_id"] for stage, manifest in self.manifests.items()}
-
-
-def run_demo(folder: Path, *options: str) -> Run:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "COUNTRYREWARD_"))}
-    command = [sys.executable, "jobs/demo.py", f"--out={folder}", *SMALL, "--draws=200", "--ray.cpus=2", *options]
-    done = subprocess.run(
-        command, cwd=ROOT, env={**environment, "PYTHONPATH": "platform"}, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return Run(
-        folder=folder,
-        output=done.stdout,
-        manifests={stage: json.loads((folder / stage / "manifest.json").read_text()) for stage in STAGES},
-        report=json.loads((folder / "report.json").read_text()),
-        html=(folder / "report.html").read_text(),
-        priors=pd.read_parquet(folder / "priors" / "priors.parquet"),
-    )
-
-
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """The only run from nothing."""
-    return run_demo(tmp_path_factory.mktemp("demo") / "run")
-
-
-@pytest.fixture(scope="module")
-def again(demo: Run) -> Run:
-    """The same command once more in the same folder."""
-    return run_demo(demo.folder)
-
-
-@pytest.fixture(scope="module")
-def paper(again: Run) -> Run:
-    """And then with one other option."""
-    return run_demo(again.folder, "--retrieval.prior.reading=paper")
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +25,7 @@ def scorer(demo: Run) -> PriorScorer:
 def test_report_has_the_keys_of_the_contract(demo: Run):
     report = demo.report
     assert {"counts", "ceilings", "variants", "seconds", "machine", "command", "versions"} <= set(report)
-    assert set(report["variants"]) == VARIANTS
+    assert set(report["variants"]) == BASELINES | OF_MODEL
     assert {"noise", "market_blind"} <= set(report["ceilings"])
     assert report["command"].startswith("python jobs/demo.py --out=")
     assert {"processor", "cores", "memory_gib", "system"} == set(report["machine"])
@@ -195,7 +126,10 @@ def test_lineage_names_every_input(demo: Run):
             "prior_only": version["priors"],
             "prior_only_paper": version["priors_paper"],
             "choose_k": version["choose_k"],
+            "model": version["model"],
         },
+        "features": {"dataset": version["dataset"]},
+        "model": {name: version[name] for name in ("dataset", "records", "knowledge_base", "priors", "features")},
     }
 
 
@@ -216,7 +150,7 @@ def test_a_second_run_finds_everything_up_to_date(demo: Run, again: Run):
         for stage, name in (
             ("marketplace", "export"), ("import", "dataset"), ("records", "records"), ("embed", "embeddings"),
             ("knowledge base", "knowledge_base"), ("priors", "priors"), ("priors", "priors_paper"),
-            ("choose k", "choose_k"),
+            ("choose k", "choose_k"), ("features", "features"), ("train", "model"),
         )
     ]  # fmt: skip
     for stage in STAGES[:-1]:
@@ -226,9 +160,9 @@ def test_a_second_run_finds_everything_up_to_date(demo: Run, again: Run):
     assert again.report["variants"] == demo.report["variants"]
 
 
-def test_another_reading_rebuilds_priors_and_report_only(again: Run, paper: Run):
+def test_another_reading_rebuilds_what_hangs_on_the_priors_only(again: Run, paper: Run):
     changed = {stage for stage in STAGES if paper.run_ids[stage] != again.run_ids[stage]}
-    assert changed == {"priors", "report"}
+    assert changed == {"priors", "model", "report"}
     assert paper.versions["priors"] != again.versions["priors"]
     # now the subject is the paper's reading too: on the same records the two variants are one
     assert paper.report["variants"]["prior_only"] == paper.report["variants"]["prior_only_paper"]

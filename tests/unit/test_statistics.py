@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from countryreward.data.items import item_keys
 from countryreward.equations.metrics import item_sums, metrics_of, total
 from countryreward.evaluation.statistics import (
     bootstrap_totals,
@@ -16,7 +17,7 @@ from countryreward.evaluation.statistics import (
     mcnemar_p,
     unit_weights,
 )
-from countryreward.evaluation.variants import constant_letter, item_keys, market_blind_oracle, shuffled
+from countryreward.evaluation.variants import constant_letter, market_blind_oracle, shuffled
 
 
 def width(found: dict[str, Any]) -> float:

@@ -19,10 +19,12 @@ from countryreward.models.prompts import PromptBuilder
 from countryreward.models.rate_groups import rate_groups
 from countryreward.models.reward_config import Rates, RewardOptions
 from countryreward.models.tower import VisionTower, backbone_folder
+from countryreward.scoring.examples import build_examples
+from countryreward.scoring.image_inputs import StoredFeatures
+from countryreward.scoring.judging import Loader, judge
 from countryreward.training.config import LoopConfig
 from countryreward.training.engine import TorchEngine
-from countryreward.training.examples import build_examples
-from countryreward.training.reward import Loader, judge, train_reward
+from countryreward.training.reward import train_reward
 
 pytestmark = pytest.mark.slow
 
@@ -65,7 +67,7 @@ def make(store: FeatureStore, **options) -> tuple[CountryRewardModel, Loader]:
     examples = build_examples(
         pd.DataFrame(rows), pd.DataFrame([product]), None, builder, grid=(1, 2, 2), quarantine=Quarantine("test")
     )
-    return model, Loader(examples, store, tokenizer.pad_token_id)
+    return model, Loader(examples, StoredFeatures(store), tokenizer.pad_token_id)
 
 
 def test_the_store_refuses_another_tower_and_an_unknown_image(store: FeatureStore):
@@ -78,18 +80,20 @@ def test_the_store_refuses_another_tower_and_an_unknown_image(store: FeatureStor
 def test_stored_features_give_the_loss_of_encoding_in_the_step(store: FeatureStore, pictures: dict[str, np.ndarray]):
     model, loader = make(store)
     processor = load_processor(backbone_folder("tiny"))
-    batch, features, target = loader.load(np.arange(12))
+    batch, stored, target = loader.load(np.arange(12))
     values, _ = pixels(processor, [pictures[name] for name in batch.images], PX)
     losses = [
         torch.nn.functional.binary_cross_entropy_with_logits(model(batch, **images).logit, target)
-        for images in ({"features": features}, {"pixel_values": values})
+        for images in (stored, {"pixel_values": values})
     ]
     assert losses[0].item() == pytest.approx(losses[1].item(), abs=1e-5)
 
 
 def test_a_few_steps_lower_the_loss_and_the_log_tells(store: FeatureStore):
     model, loader = make(store)
-    config = LoopConfig(batch_size=6, accumulation=1, log_every=10, validations=2, engine="torch")
+    config = LoopConfig(
+        epochs=1, precision="fp32", batch_size=6, accumulation=1, log_every=10, validations=2, engine="torch"
+    )
     rates = Rates(merger=3e-3, llm=3e-3, adapter=3e-3, classifier=3e-3)
     engine = TorchEngine(model, rate_groups(model, rates), lambda step: 1.0, accumulation=1, max_grad_norm=1.0)
     lines: list[dict] = []

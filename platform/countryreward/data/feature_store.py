@@ -41,7 +41,7 @@ class FeatureStore:
             )
         return store
 
-    def __contains__(self, content_hash: str) -> bool:
+    def __contains__(self, content_hash: object) -> bool:
         return content_hash in self._row
 
     def __len__(self) -> int:

@@ -114,7 +114,7 @@ class ImageTable:
     def __len__(self) -> int:
         return len(self._index())
 
-    def __contains__(self, content_hash: str) -> bool:
+    def __contains__(self, content_hash: object) -> bool:
         return content_hash in self._index()
 
     def hashes(self) -> list[str]:

@@ -18,6 +18,8 @@ INK, QUIET, GRID = "#1d2733", "#66717f", "#e3e7ec"
 MAIN = "#1f5fa8"
 COLOURS = (MAIN, "#8fa9c7", "#b9bfc8", "#d9a441", "#7b9e6b", "#a97bb5", "#c06c5b", "#5fa5a5")
 KEPT, DROPPED, QUARANTINED = "#2e7d5b", "#d9a441", "#b3413a"
+COMPARED = ("country_masked", "prior_only", "prior_shuffled", "market_blind_oracle")
+"""Variants drawn beside the first where there is not room for all."""
 WIDTH = 5.8  # inches; at 170 dots per inch a phone shows 10 points at about 9 pixels
 
 
@@ -57,9 +59,9 @@ def variant_bars(report: Mapping[str, Any]) -> bytes:
 
 
 def market_dots(report: Mapping[str, Any]) -> bytes:
-    """Accuracy per market: the first variant with its interval, every other as a mark."""
-    variants = report["variants"]
-    first = next(iter(variants))
+    """Accuracy per market: the first variant as a bar with its interval, those of COMPARED as marks."""
+    first = next(iter(report["variants"]))
+    variants = {name: found for name, found in report["variants"].items() if name == first or name in COMPARED}
     table = variants[first]["per_market"]
     markets = sorted(table, key=lambda m: table[m]["accuracy"]["value"] or 0)
     figure, (axis,) = _figure(1.6 + 0.30 * len(markets) + 0.2 * ((len(variants) + 1) // 2))
@@ -67,26 +69,24 @@ def market_dots(report: Mapping[str, Any]) -> bytes:
     axis.axvline(50, color=QUIET, lw=1, zorder=1)
     for place, market in enumerate(markets):
         found = table[market]["accuracy"]
+        if found["value"] is not None:
+            label = name_of(first) if place == 0 else None
+            axis.barh(place, 100 * found["value"], height=0.6, color="#b4c9e2", zorder=2, label=label)
         if found["low"] is not None:
-            axis.plot([100 * found["low"], 100 * found["high"]], [place, place], color=MAIN, lw=2.2, zorder=3)
+            axis.plot([100 * found["low"], 100 * found["high"]], [place, place], color=INK, lw=1.6, zorder=4)
     for number, name in enumerate(variants):
         values = [variants[name]["per_market"][m]["accuracy"]["value"] for m in markets]
         points = [(100 * v, place) for place, v in enumerate(values) if v is not None]
-        style: dict[str, Any] = {"s": 52, "color": MAIN, "zorder": 5}
-        if number:
-            marker = "dsv^Ph*"[(number - 1) % 7]
-            colour = ("#d08a1d", "#8a929d", "#b3413a", "#7b9e6b", "#a97bb5", "#5fa5a5", "#444444")[(number - 1) % 7]
-            style = {
-                "s": 30,
-                "marker": marker,
-                "facecolor": "white",
-                "edgecolor": colour,
-                "linewidth": 1.4,
-                "zorder": 4,
-            }
-        axis.scatter([x for x, _ in points], [y for _, y in points], label=name_of(name), **style)
+        if number == 0:
+            continue
+        colour = ("#d08a1d", "#8a929d", "#b3413a", "#7b9e6b", "#a97bb5")[(number - 1) % 5]
+        axis.scatter(
+            [x for x, _ in points], [y for _, y in points], label=name_of(name), s=30, marker="dsv^P"[(number - 1) % 5],
+            facecolor="white", edgecolor=colour, linewidth=1.4, zorder=5,
+        )  # fmt: skip
     axis.set_yticks(range(len(markets)), [market_name(m) for m in markets])
     axis.set_ylim(-0.6, len(markets) - 0.4)
+    axis.set_xlim(0, 100)
     axis.xaxis.set_major_formatter("{x:.0f} %")
     figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
     return _png(figure)
@@ -101,7 +101,12 @@ def reliability_curves(report: Mapping[str, Any]) -> bytes:
         96, 93, "kept exactly", rotation=45, rotation_mode="anchor", transform_rotates_text=True,
         ha="right", va="top", fontsize=9, color=QUIET,
     )  # fmt: skip
-    stated = {name: v["reliability"] for name, v in report["variants"].items() if v.get("reliability")}
+    first = next(iter(report["variants"]))
+    stated = {
+        name: v["reliability"]
+        for name, v in report["variants"].items()
+        if v.get("reliability") and (name == first or name in COMPARED)
+    }
     for number, (name, curve) in enumerate(stated.items()):
         colour = ("#1f5fa8", "#d08a1d", "#7b9e6b", "#a97bb5")[number % 4]
         x, y = [100 * b["p"] for b in curve], [100 * b["observed"] for b in curve]

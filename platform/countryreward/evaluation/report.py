@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from countryreward.data.items import item_keys
 from countryreward.equations.calibration import reliability_curve
 from countryreward.equations.ceilings import market_blind_ceiling_sums, noise_ceiling_sums
 from countryreward.equations.country_pairs import Floats, Ints
@@ -32,7 +33,7 @@ from countryreward.evaluation.statistics import (
     metric_intervals,
     unit_weights,
 )
-from countryreward.evaluation.variants import LETTERS_ONLY, item_keys
+from countryreward.evaluation.variants import LETTERS_ONLY
 
 REPORTED = RANKING_METRICS + PROBABILITY_METRICS
 NOTHING: Interval = {"value": None, "low": None, "high": None}

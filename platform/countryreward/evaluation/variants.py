@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from countryreward.data.items import item_keys
+
 LETTERS_ONLY = ("constant_letter", "market_blind_oracle")
 """Variants that answer with a letter and state no probability: their logit is +1 or -1 and only its sign means."""
 
@@ -15,21 +17,6 @@ def constant_letter(train: pd.DataFrame, test: pd.DataFrame) -> NDArray[np.float
     """The majority letter of the train records on every test row [R]; a tie, or no train record, says A."""
     share = float(train["label"].to_numpy().mean()) if len(train) else 0.5
     return np.full(len(test), 1.0 if share >= 0.5 else -1.0)
-
-
-def item_keys(records: pd.DataFrame) -> pd.Series:
-    """The item of each row: what Eq. 15 pairs the countries of.
-
-    That is the pair. With time windows one pair meets one market several times; then the window (as_of) is part of the
-    item, for a country pair compares two markets and not two windows of one.
-    """
-    pair = records["pair_id"].astype(str).to_numpy()
-    if records.duplicated(["pair_id", "market"]).any():
-        pair = np.array([f"{name}|{window}" for name, window in zip(pair, records["as_of"], strict=True)], dtype=object)
-    keys = pd.Series(pair, index=records.index)
-    if pd.DataFrame({"key": pair, "market": records["market"].to_numpy()}).duplicated().any():
-        raise ValueError("records: a market occurs twice in one item (pair_id and as_of); keep one row of each")
-    return keys
 
 
 def market_blind_oracle(test: pd.DataFrame) -> NDArray[np.float64]:

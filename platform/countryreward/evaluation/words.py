@@ -6,13 +6,22 @@ from typing import Any
 from countryreward import markets
 
 NAMES = {
+    "country_reward": "CountryReward",
+    "country_masked": "CountryReward, not told the country",
+    "country_shuffled": "CountryReward, countries mixed up",
+    "name_only_masked": "CountryReward, past ads but no country name",
+    "images_masked": "CountryReward, not shown the images",
     "prior_only": "Past ads alone",
+    "prior_only_paper": "Past ads alone, as the paper counts",
     "prior_shuffled": "Past ads, countries mixed up",
     "constant_letter": "Always the same letter",
     "market_blind_oracle": "Country-blind, in hindsight",
     "noise": "Knows the true click rates",
     "market_blind": "Knows them, but country-blind",
 }
+
+PLURAL = ("prior_only", "prior_only_paper", "prior_shuffled")
+"""Variants whose name takes a verb in the plural."""
 
 METRICS = {
     "accuracy": ("Right answers", "share of product-and-country cases where the better ad was named"),
@@ -90,6 +99,8 @@ def is_simulated(report: Mapping[str, Any]) -> bool:
 def headline(report: Mapping[str, Any], variant: str = "prior_only") -> str:
     """The one sentence to remember, made from the numbers and as negative as they are."""
     who = name_of(variant)
+    many = variant in PLURAL
+    put, are, do = ("put", "are", "do") if many else ("puts", "is", "does")
     ordering = report["variants"][variant]["discordant_ordering"]
     if ordering["value"] is None:
         return (
@@ -99,23 +110,28 @@ def headline(report: Mapping[str, Any], variant: str = "prior_only") -> str:
     value, interval = percent(ordering["value"], digits), span(ordering, digits)
     if ordering["low"] is None:
         return (
-            f"Too little data to say: {who[0].lower()}{who[1:]} put two countries in the right order {value} of the time,"
+            f"Too little data to say: {_inside(who)} {put} two countries in the right order {value} of the time,"
             " and there are too few products for an interval."
         )
     if ordering["low"] > 0.5:
         return (
-            f"{who} put two countries in the right order {value} of the time "
+            f"{who} {put} two countries in the right order {value} of the time "
             f"(95 % interval {interval}; a judge that ignores the country: 50 %)."
         )
     if ordering["high"] < 0.5:
         return (
-            f"{who} are worse than a coin at telling countries apart: right order {value} of the time "
+            f"{who} {are} worse than a coin at telling countries apart: right order {value} of the time "
             f"(95 % interval {interval}; a coin: 50 %)."
         )
     return (
-        f"{who} do not tell countries apart here: right order {value} of the time, and the 95 % interval "
+        f"{who} {do} not tell countries apart here: right order {value} of the time, and the 95 % interval "
         f"({interval}) includes the 50 % of a judge that ignores the country."
     )
+
+
+def _inside(name: str) -> str:
+    """A name inside a sentence: "past ads alone", but "CountryReward"."""
+    return name if name.startswith("CountryReward") else f"{name[0].lower()}{name[1:]}"
 
 
 def _digits(metric: Mapping[str, float | None]) -> int:
@@ -127,7 +143,9 @@ def findings(report: Mapping[str, Any], variant: str = "prior_only") -> list[str
     """Two or three more sentences: against its own shuffle, against the blind judge, against what is possible."""
     found: list[str] = []
     variants, ceilings = report["variants"], report["ceilings"]
-    shuffled = report.get("differences", {}).get(f"{variant} - prior_shuffled")
+    differences = report.get("differences", {})
+    mixed = "country_shuffled" if variant == "country_reward" else "prior_shuffled"
+    shuffled = differences.get(f"{variant} - {mixed}")
     if shuffled and shuffled["metrics"]["discordant_ordering"]["value"] is not None:
         gap = shuffled["metrics"]["discordant_ordering"]
         low, high = gap["low"], gap["high"]
@@ -143,6 +161,14 @@ def findings(report: Mapping[str, Any], variant: str = "prior_only") -> list[str
                 f"Mixing up the countries' answers makes a difference of {100 * gap['value']:+.1f} points "
                 f"(95 % interval {_points(gap)}), "
                 "so there is no proof that listening to the country helps."
+            )
+    for other, what in (("prior_only", "past ads alone"), ("images_masked", "the same model without the images")):
+        gap = differences.get(f"{variant} - {other}", {}).get("metrics", {}).get("accuracy")
+        if gap and gap["low"] is not None and other != variant:
+            proven = "more" if gap["low"] > 0 else "fewer" if gap["high"] < 0 else "more, which proves nothing,"
+            found.append(
+                f"It names the winner {abs(100 * gap['value']):.1f} points {proven} often than {what} "
+                f"(95 % interval of the difference {_points(gap)})."
             )
     blind = variants.get("market_blind_oracle")
     own = variants[variant]["accuracy"]

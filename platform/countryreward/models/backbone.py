@@ -13,19 +13,18 @@ from transformers import PreTrainedTokenizerFast, Qwen2VLConfig, Qwen2VLForCondi
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from countryreward.errors import UserError
+from countryreward.models.captions import COMPARE, DESCRIBE
 from countryreward.models.processor import PairProcessor, Picture, load_processor, pixels
 from countryreward.models.tokenizer import CHAT_TEMPLATE
 
 SHIPPED = Path(__file__).parent / "tiny"
 """The weights that come with the package, and beside them pretext.json: how they were made and what they can see."""
-PX = 84
+PX = 112
 """The picture size the shipped weights know."""
-DESCRIBE = "Describe:"
-"""What follows the image when a caption is wanted."""
 
 
 def tiny_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2VLConfig:
-    """Qwen2-VL with a tower of 3 blocks of width 128 and a language model of 4 layers of width 128."""
+    """Qwen2-VL with a tower of 4 blocks of width 128 and a language model of 3 layers of width 128."""
 
     def number(token: str) -> int:
         found = tokenizer.convert_tokens_to_ids(token)
@@ -37,7 +36,7 @@ def tiny_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2VLConfig:
             "vocab_size": len(tokenizer),
             "hidden_size": 128,
             "intermediate_size": 384,
-            "num_hidden_layers": 4,
+            "num_hidden_layers": 3,
             "num_attention_heads": 4,
             "num_key_value_heads": 4,
             "max_position_embeddings": 4_096,
@@ -49,7 +48,7 @@ def tiny_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2VLConfig:
             "tie_word_embeddings": True,
         },
         vision_config={
-            "depth": 3,
+            "depth": 4,
             "embed_dim": 128,
             "hidden_size": 128,
             "num_heads": 4,
@@ -97,6 +96,15 @@ def describe_ids(processor: PairProcessor, visual_tokens: int) -> list[int]:
     words = processor.tokenizer.encode(DESCRIBE, add_special_tokens=False)
     start, end = processor.tokenizer.convert_tokens_to_ids(["<|vision_start|>", "<|vision_end|>"])
     return [start, *[processor.image_token_id] * visual_tokens, end, *words]
+
+
+def compare_ids(processor: PairProcessor, visual_tokens: int, words: list[int]) -> list[int]:
+    """Two images announced as in the reward model's prompt, the given ids, then `COMPARE`."""
+    encode = processor.tokenizer.encode
+    start, end = processor.tokenizer.convert_tokens_to_ids(["<|vision_start|>", "<|vision_end|>"])
+    picture = [start, *[processor.image_token_id] * visual_tokens, end]
+    announced = [encode(f"\nImage {letter}:", add_special_tokens=False) for letter in "AB"]
+    return [*announced[0], *picture, *announced[1], *picture, *words, *encode(COMPARE, add_special_tokens=False)]
 
 
 @torch.no_grad()

@@ -1,15 +1,17 @@
 """The pretext: drawn creatives and the words for what can be seen in them.
 
 The tiny backbone learns to see here, as real backbones come pretrained. A caption names the category, what the design
-chose (scene, palette, clutter, lighting, text) and the craft in three grades (size, place, sharpness, contrast). There
-are no markets, no observations and no titles in it. Pictures come from seeds of their own: `pretext_seed` is at least
-10,000,000 and the picture's draw seed at least 2**31, which `simulate` never reaches, so no evaluated picture is among
-them.
+chose (scene, palette, clutter, lighting, text) and the craft in five grades (size, place, sharpness, contrast). Two
+pictures side by side are described one after the other and compared: which product is larger, nearer to the middle, which
+picture sharper, of stronger contrast. That is what can be seen, not what sells: there are no markets and no
+observations in it. Pictures come from seeds of their own: `pretext_seed` is at least 10,000,000 and the picture's draw
+seed at least 2**31, which `simulate` never reaches, so no evaluated picture is among them.
 """
 
 import re
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -24,24 +26,29 @@ from countryreward.errors import UserError
 from countryreward.models.config import PRETEXT_SEED
 from countryreward.models.processor import squared
 
+DESCRIBE = "Describe:"
+"""What follows the image when a caption is wanted."""
+COMPARE = "\nDescribe and compare:"
+"""What follows two images, and words about the product, when both captions and a comparison are wanted."""
+
 Answers = dict[str, str]
 """Attribute -> the word a caption says for it."""
 
 _DRAW_SEED = 2**31
 _SOURCE_PX = 224  # what the demo's pictures have before they are made small
 
-_GRADES: dict[str, tuple[float, float, tuple[str, str, str]]] = {
-    "size": (0.34, 0.70, ("small", "medium", "large")),
-    "place": (0.0, 0.17, ("centred", "shifted", "aside")),
-    "sharpness": (0.0, 0.0076, ("sharp", "soft", "blurred")),
-    "contrast": (0.58, 1.18, ("pale", "normal", "strong")),
+GRADES: dict[str, tuple[float, float, tuple[str, ...]]] = {
+    "size": (0.34, 0.70, ("tiny", "small", "medium", "large", "huge")),
+    "place": (0.17, 0.0, ("aside", "off", "shifted", "near", "centred")),
+    "sharpness": (0.013, 0.0, ("blurred", "hazy", "soft", "crisp", "sharp")),
+    "contrast": (0.58, 1.18, ("pale", "muted", "normal", "strong", "stark")),
 }
-"""Craft -> lowest value, highest value, the words of its thirds. Place is the distance from the middle."""
+"""Craft -> value at grade 0, value at grade 1, the words of its fifths. Place is the distance from the middle."""
 
 ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "category": tuple(category.name for category in CATEGORIES.values()),
     **{axis: tuple(key.replace("_", " ") for key in choices) for axis, choices in AXES.items()},
-    **{name: words for name, (_, _, words) in _GRADES.items()},
+    **{name: words for name, (_, _, words) in GRADES.items()},
 }
 """Everything a caption says, in its order, with all the words it can say."""
 
@@ -59,8 +66,14 @@ def parse_caption(text: str) -> Answers:
     return found.groupdict() if found else {}
 
 
-def pretext_creative(pretext_seed: int) -> tuple[np.ndarray, Answers]:
-    """One creative of the pretext, uint8 RGB [224, 224, 3] with its JPEG artefacts, and what it shows."""
+def pair_caption(a: Mapping[str, str], b: Mapping[str, str], grades_a: np.ndarray, grades_b: np.ndarray) -> str:
+    """`size A place B sharpness A contrast B A category ... B category ...`: the picture with the higher grade, then both."""
+    more = " ".join(f"{name} {'A' if grades_a[i] > grades_b[i] else 'B'}" for i, name in enumerate(GRADES))
+    return f"{more} A {caption(a)} B {caption(b)}"
+
+
+def pretext_creative(pretext_seed: int) -> tuple[np.ndarray, Answers, np.ndarray]:
+    """One creative of the pretext: uint8 RGB [224, 224, 3] with its JPEG artefacts, what it shows, grades [4] from 0 to 1."""
     if pretext_seed < PRETEXT_SEED:
         raise UserError(f"seed: {pretext_seed} is not a pretext seed; write one of at least {PRETEXT_SEED}")
     rng = np.random.default_rng(pretext_seed)
@@ -71,8 +84,8 @@ def pretext_creative(pretext_seed: int) -> tuple[np.ndarray, Answers]:
 
     spec = Spec(**{axis: pick(choices) for axis, choices in AXES.items()})
     look = ProductLook(category=pick(CATEGORIES), colour=pick(COLOURS), pattern=pick(PATTERNS))
-    share = {name: rng.random() for name in _GRADES}
-    value = {name: low + (high - low) * share[name] for name, (low, high, _) in _GRADES.items()}
+    share = {name: rng.random() for name in GRADES}
+    value = {name: low + (high - low) * share[name] for name, (low, high, _) in GRADES.items()}
     angle = rng.uniform(0, 2 * np.pi)
     craft = Craft(
         size=value["size"],
@@ -84,27 +97,37 @@ def pretext_creative(pretext_seed: int) -> tuple[np.ndarray, Answers]:
     pixels = draw(spec, look, px=_SOURCE_PX, seed=_DRAW_SEED + pretext_seed, craft=craft)
     answers = {"category": CATEGORIES[look.category].name}
     answers |= {axis: getattr(spec, axis).replace("_", " ") for axis in AXES}
-    answers |= {name: words[int(share[name] * 3)] for name, (_, _, words) in _GRADES.items()}
+    answers |= {name: words[int(share[name] * len(words))] for name, (_, _, words) in GRADES.items()}
     stored = cv2.imdecode(np.frombuffer(encode(pixels, "jpg"), np.uint8), cv2.IMREAD_COLOR)
     assert stored is not None
-    return np.ascontiguousarray(stored[:, :, ::-1]), answers
+    return np.ascontiguousarray(stored[:, :, ::-1]), answers, np.array([share[name] for name in GRADES])
+
+
+@dataclass(frozen=True)
+class Pretext:
+    """Pictures and what they show."""
+
+    images: np.ndarray  # uint8 RGB [count, px, px, 3]
+    answers: list[Answers]
+    grades: np.ndarray  # [count, 4] from 0 to 1, in the order of GRADES
 
 
 def pretext_set(
     first_seed: int, count: int, *, px: int, workers: int = 2, progress: Callable[[int, int], None] | None = None
-) -> tuple[np.ndarray, list[Answers]]:
-    """Creatives of the seeds `first_seed`, `first_seed + 1`, ...: uint8 RGB [count, px, px, 3] and their answers."""
+) -> Pretext:
+    """Creatives of the seeds `first_seed`, `first_seed + 1`, ..."""
     images = np.empty((count, px, px, 3), np.uint8)
     answers: list[Answers] = []
+    grades = np.empty((count, len(GRADES)))
 
-    def one(seed: int) -> tuple[np.ndarray, Answers]:
-        pixels, said = pretext_creative(seed)
-        return np.asarray(squared(Image.fromarray(pixels), px)), said
+    def one(seed: int) -> tuple[np.ndarray, Answers, np.ndarray]:
+        pixels, said, graded = pretext_creative(seed)
+        return np.asarray(squared(Image.fromarray(pixels), px)), said, graded
 
     with ThreadPoolExecutor(workers) as pool:
-        for i, (small, said) in enumerate(pool.map(one, range(first_seed, first_seed + count))):
-            images[i] = small
+        for i, (small, said, graded) in enumerate(pool.map(one, range(first_seed, first_seed + count))):
+            images[i], grades[i] = small, graded
             answers.append(said)
             if progress:
                 progress(i + 1, count)
-    return images, answers
+    return Pretext(images, answers, grades)

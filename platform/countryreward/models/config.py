@@ -24,10 +24,10 @@ class PretrainConfig:
     """Pictures drawn to train on, seen several times."""
     held_out: int = 1_000
     """Pictures drawn to measure accuracy on."""
-    px: int = 84
-    """Width and height the model sees, in pixels; a multiple of 28. 84 gives 9 visual tokens."""
+    px: int = 112
+    """Width and height the model sees, in pixels; a multiple of 28. 112 gives 16 visual tokens."""
     batch: int = 64
-    """Pictures per step."""
+    """Pictures per step: alone in one step, in pairs in the next."""
     learning_rate: float = 2e-3
     """Highest rate, after the warm-up; it falls to a hundredth as a cosine of the time."""
     warm_up: float = 0.04

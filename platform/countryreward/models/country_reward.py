@@ -33,6 +33,7 @@ class CountryRewardConfig(PreTrainedConfig):
 
     qwen2_vl: dict | PreTrainedConfig | None = None
     options: dict | None = None
+    image_px: int = 0  # side of the square that its training resized images to
 
     def __post_init__(self, **kwargs: Any) -> None:
         self.options = asdict(RewardOptions(**(self.options or {})).resolved())

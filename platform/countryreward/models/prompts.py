@@ -118,6 +118,8 @@ class PromptBuilder:
 
     def example(self, fields: PairFields) -> Example:
         """The prompt of one pair. Raises `UserError` for a prompt that is too long, that names another market, or bad text."""
+        if self.options.country == "off":
+            fields = replace(fields, mask_country=True, log_odds=0.0, letter=None)
         if fields.letter not in _OTHER_LETTER:
             raise UserError(f"prior.letter: {fields.letter!r} must be A, B or nothing")
         if not np.isfinite(fields.log_odds):

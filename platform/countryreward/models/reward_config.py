@@ -34,6 +34,8 @@ class RewardOptions:
     """The share of a span's first token, or the share of the span over that of a uniform reader, at most 1."""
     focus_weight: float = 0.1
     """Lambda of Eq. 11; 0: no penalty, and nothing is measured for it."""
+    country: Literal["on", "off"] = "on"
+    """off: the baseline that is never told the country: "this market" in prompt and adapter, and no prior."""
     adapter: bool = True
     """Whether the country adapter (Eq. 4-6) modulates the visual tokens."""
     trust_start: float = 1.0
@@ -48,6 +50,8 @@ class RewardOptions:
                 raise UserError(f"reward.{name}: {value!r} is unknown; write one of {', '.join(allowed)}")
         if self.reading not in ("paper", "repaired"):
             raise UserError(f"reward.reading: {self.reading!r} is unknown; write paper or repaired")
+        if self.country not in ("on", "off"):
+            raise UserError(f"reward.country: {self.country!r} is unknown; write on or off")
         if self.focus_weight < 0:
             raise UserError(f"reward.focus_weight: {self.focus_weight} must be at least 0; 0 switches the penalty off")
         if self.max_length < 1:
@@ -105,6 +109,8 @@ class Preset:
     """Side of the square that every image is resized to; a multiple of 28."""
     rates: Rates
     """Peak learning rates."""
+    loop: dict[str, Any] = field(default_factory=dict)
+    """Values of `training.config.LoopConfig` that are not the paper's."""
     text: dict[str, Any] = field(default_factory=dict)
     """Shape of the language model, to build it with random weights; empty: only its folder knows."""
     vision: dict[str, Any] = field(default_factory=dict)
@@ -121,7 +127,10 @@ _QWEN2_VL_VISION: dict[str, Any] = {"depth": 32, "embed_dim": 1280, "num_heads":
 
 PRESETS: dict[str, Preset] = {
     "tiny": Preset(
-        backbone="tiny", image_px=56, rates=Rates(merger=2e-3, llm=2e-3, adapter=2e-3, classifier=2e-3, tower=0.0)
+        backbone="tiny",
+        image_px=112,
+        rates=Rates(merger=2e-3, llm=2e-3, adapter=2e-3, classifier=2e-3, tower=0.0),
+        loop={"epochs": 1, "batch_size": 16, "accumulation": 1, "precision": "fp32"},
     ),
     "qwen2-vl-2b": Preset(
         backbone="Qwen/Qwen2-VL-2B-Instruct",
@@ -153,3 +162,10 @@ PRESETS: dict[str, Preset] = {
     ),
 }
 """Name -> preset. The rates of the two large ones are the paper's (Appendix G)."""
+
+
+def preset(name: str) -> Preset:
+    """A preset by its name. Raises `UserError` for one that is not there."""
+    if name not in PRESETS:
+        raise UserError(f"preset: {name!r} is unknown; write one of {', '.join(PRESETS)}")
+    return PRESETS[name]

@@ -9,8 +9,9 @@ from countryreward.data.design import LABELS
 from countryreward.data.marketplace.config import MarketplaceConfig
 from countryreward.data.marketplace.simulate import simulate
 from countryreward.data.marketplace.vocabulary import AXES, COLOURS
-from countryreward.models.captions import ATTRIBUTES
+from countryreward.models.captions import ATTRIBUTES, COMPARE, GRADES
 from countryreward.models.config import PRETEXT_SEED
+from countryreward.models.prompts import INSTRUCTION
 
 PAD, START, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 VISION_START, VISION_END, IMAGE = "<|vision_start|>", "<|vision_end|>", "<|image_pad|>"
@@ -30,15 +31,12 @@ _SPLIT = Regex(  # Qwen2's: contractions, words with the space before them, sing
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 _ENGLISH = (
-    "You judge two advertising images of one product for one market. Which of the images A and B will get the higher "
-    "click-through rate in this country? Answer A or B. The country is given first. Product title, category, attributes, "
-    "tags, brand, price. Image A: Image B: Similar products in this market preferred the first image, the second image. "
-    "There is no evidence for this country. Consumers, customers and people in the target market like, prefer, choose "
-    "and click on the image that fits their culture and taste. Describe: Describe the image. Write a design for this "
-    "product in this country: a background, a foreground, the color tone and the lighting of an ad. "
-    "system user assistant You are a helpful assistant. Suppose you are a typical consumer shopping online. "
-    "Based on historical data, the left image has a higher probability of being clicked than the right image. "
+    f"{INSTRUCTION}\nFor Based on the experience, the greater probability answer is A. is B. this market\n"
+    "\nProduct Title: \nProduct Category: \nProduct Attributes: \nProduct Tags: \nImage A: \nImage B: "
+    "Generate a background design for the market, based on the Product Attributes and Product Image. "
+    f"Describe:{COMPARE} system user assistant You are a helpful assistant. "
 )
+"""The words of our prompts: a tokenizer that has seen them spends one token on each."""
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int = 2_000) -> PreTrainedTokenizerFast:
@@ -76,17 +74,25 @@ def tokenizer_texts(seed: int = PRETEXT_SEED, products: int = 1_500) -> Iterator
     Titles, categories, attributes and tags of products simulated from a pretext seed; design sentences; caption words;
     the English of the prompts with the countries' names and adjectives, which are words like others here.
     """
-    assert seed >= PRETEXT_SEED, seed
-    config = MarketplaceConfig(seed=seed, products=products, creatives_per_product=1, markets=["US"], periods=1)
-    for row in simulate(config).products.to_dict("records"):
-        attributes = ", ".join(f"{name}: {value}" for name, value in row["attributes"].items())
-        yield f"{row['title']}. Category: {row['category']}. Attributes: {attributes}. Tags: {', '.join(row['tags'])}"
+    yield from product_texts(seed, products)
     words = [f" {word}" for choices in ATTRIBUTES.values() for word in choices] + [f" {name}" for name in ATTRIBUTES]
     words += [f" {word.phrase} {' '.join(word.keywords)}" for axis in AXES.values() for word in axis.values()]
     words += [f" {label}: {name}" for name, label in LABELS.items()] + [f" {name} {name.lower()}" for name in COLOURS]
+    words += [f" {name} A {name} B" for name in GRADES]
     yield from (line for line in words * 100)
-    yield from [_ENGLISH] * 60
+    yield from [_ENGLISH] * 400
     yield from country_words() * 20
+
+
+def product_texts(seed: int = PRETEXT_SEED, products: int = 1_500) -> list[str]:
+    """Product texts as prompts announce them, of products simulated from a pretext seed."""
+    assert seed >= PRETEXT_SEED, seed
+    config = MarketplaceConfig(seed=seed, products=products, creatives_per_product=1, markets=["US"], periods=1)
+    return [
+        f"\nProduct Title: {row['title']}\nProduct Category: {row['category']}\nProduct Attributes: "
+        f"{'; '.join(f'{name}: {value}' for name, value in row['attributes'].items())}\nProduct Tags: {', '.join(row['tags'])}"
+        for row in simulate(config).products.to_dict("records")
+    ]
 
 
 def country_words() -> list[str]:

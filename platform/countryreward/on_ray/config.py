@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from countryreward.errors import UserError
+
 
 @dataclass(kw_only=True)
 class RayConfig:
@@ -15,3 +17,22 @@ class RayConfig:
     """Object store of a local Ray, in MiB."""
     dashboard: bool = False
     """Start the dashboard of a local Ray (on loopback)."""
+
+
+@dataclass(kw_only=True)
+class WorkersConfig:
+    """The processes of a training."""
+
+    workers: int = 2
+    """How many; each holds the model and takes its share of every batch."""
+    cpus_per_worker: float = 1.0
+    """Processors of each; also its threads."""
+    gpus_per_worker: float = 0.0
+    """GPUs of each: 0 (processors only) or 1."""
+
+    def __post_init__(self) -> None:
+        if self.workers < 1 or self.cpus_per_worker <= 0 or self.gpus_per_worker < 0:
+            raise UserError(
+                f"workers: {self.workers} workers with {self.cpus_per_worker} CPUs and {self.gpus_per_worker} GPUs each; "
+                "write at least 1 worker, CPUs above 0, GPUs 0 or more"
+            )

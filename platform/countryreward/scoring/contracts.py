@@ -104,10 +104,26 @@ class Verdict:
     model_version: str | None
     """None: retrieval alone."""
     knowledge_base_version: str | None
+    note: str | None = None
+    """Why there is no choice, or what to know about it; None: nothing."""
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able values."""
         return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranking:
+    """Several ad images of one product in one market, best first."""
+
+    market: str
+    """ISO 3166 alpha-2."""
+    order: tuple[int, ...]
+    """Positions in the list of images that was given, best first."""
+    win_share: tuple[float, ...]
+    """Of each image as given: its mean calibrated probability of beating another one of the list; .5 for an only image."""
+    verdicts: tuple[tuple[int, int, Verdict], ...]
+    """(position of A, position of B, verdict) of every pair."""
 
 
 class Scorer(Protocol):

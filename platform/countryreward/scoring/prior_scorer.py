@@ -2,9 +2,11 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from countryreward.data.images import ImageRefused, decode, inspect
 from countryreward.errors import UserError
@@ -16,6 +18,17 @@ from countryreward.retrieval.text import product_text
 from countryreward.scoring.config import PriorScorerConfig
 from countryreward.scoring.contracts import Evidence, PairRequest, PastAd, Product, Verdict
 
+NO_EVIDENCE = "no evidence: no past ad of this market may speak"
+
+
+@dataclass(frozen=True)
+class LookedUp:
+    """What retrieval found for one request."""
+
+    query: Query
+    prior: Prior
+    pictures: tuple[Image.Image, Image.Image]
+
 
 class PriorScorer:
     """`PriorScorer("runs/demo/knowledge_base").compare(product, image_a, image_b, ["KR", "BR"])`.
@@ -24,9 +37,10 @@ class PriorScorer:
     image that cannot be read.
     """
 
-    def __init__(self, knowledge_base: str | Path, config: PriorScorerConfig | None = None) -> None:
+    def __init__(self, knowledge_base: str | Path | KnowledgeBase, config: PriorScorerConfig | None = None) -> None:
         self.config = config or PriorScorerConfig()
-        self.base = KnowledgeBase.open(knowledge_base)
+        opened = isinstance(knowledge_base, KnowledgeBase)
+        self.base = knowledge_base if opened else KnowledgeBase.open(knowledge_base)
         names = self.base.manifest.config["encoder_names"]
         self.text_encoder, self.image_encoder = load_text_encoder(names["text"]), load_image_encoder(names["image"])
         made_by = self.base.manifest.config["encoders"]
@@ -45,17 +59,20 @@ class PriorScorer:
 
     def score(self, requests: Sequence[PairRequest]) -> list[Verdict]:
         """See `Scorer.score`. Each text and each image is encoded once per call."""
+        return [self._verdict(found) for found in self.look_up(requests)]
+
+    def look_up(self, requests: Sequence[PairRequest]) -> list["LookedUp"]:
+        """The query of every request, its prior, and its pictures, decoded once per call."""
+        if not requests:
+            return []
         markets = [request.market_code() for request in requests]
         images = list(dict.fromkeys(image for request in requests for image in (request.image_a, request.image_b)))
         texts = list(dict.fromkeys(_text(request.product) for request in requests))
-        if not requests:
-            return []
         facts = dict(zip(images, [self._inspect(image) for image in images], strict=True))
-        limits = {"max_bytes": self.config.max_bytes, "max_pixels": self.config.max_pixels}
-        image_vectors = self.image_encoder.encode([decode(image, **limits) for image in images])
-        vector_of = dict(zip(images, image_vectors, strict=True))
+        pictures = {image: self.picture(image) for image in images}
+        vector_of = dict(zip(images, self.image_encoder.encode(list(pictures.values())), strict=True))
         text_of = dict(zip(texts, self.text_encoder.encode(texts), strict=True))
-        verdicts = []
+        found = []
         for request, market in zip(requests, markets, strict=True):
             pair = (request.image_a, request.image_b)
             query = Query(
@@ -67,8 +84,13 @@ class PriorScorer:
                 product_id=request.product.product_id,
                 as_of=request.as_of,
             )
-            verdicts.append(self._verdict(query, self.retriever.priors(query, [(0, 1)])[0]))
-        return verdicts
+            prior = self.retriever.priors(query, [(0, 1)])[0]
+            found.append(LookedUp(query, prior, (pictures[pair[0]], pictures[pair[1]])))
+        return found
+
+    def picture(self, image: bytes) -> Image.Image:
+        """A decoded image, within the configured limits."""
+        return decode(image, max_bytes=self.config.max_bytes, max_pixels=self.config.max_pixels)
 
     def _inspect(self, image: bytes):
         try:
@@ -76,7 +98,8 @@ class PriorScorer:
         except ImageRefused as refused:
             raise UserError(f"image: {refused}; give a whole PNG, JPEG or WEBP file") from None
 
-    def _verdict(self, query: Query, prior: Prior) -> Verdict:
+    def _verdict(self, found: "LookedUp") -> Verdict:
+        query, prior = found.query, found.prior
         probability = 1 / (1 + math.exp(-prior.log_odds))
         abstains = prior.letter is None or abs(probability - 0.5) < self.config.abstain_below
         return Verdict(
@@ -85,12 +108,14 @@ class PriorScorer:
             calibrated_probability=None,
             choice=None if abstains else prior.letter,
             log_odds=prior.log_odds,
-            evidence=tuple(self._evidence(query, prior)),
+            evidence=tuple(self.evidence(query, prior)),
             model_version=None,
             knowledge_base_version=self.base.version,
+            note=None if prior.n else NO_EVIDENCE,
         )
 
-    def _evidence(self, query: Query, prior: Prior) -> list[Evidence]:
+    def evidence(self, query: Query, prior: Prior) -> list[Evidence]:
+        """The past ads behind a prior, heaviest first; empty without evidence."""
         market = self.base.market(query.market)
         if market is None or prior.n == 0:
             return []

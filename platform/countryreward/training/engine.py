@@ -1,5 +1,6 @@
 """Who owns the weights while they are trained: plain torch (alone or under DDP), or DeepSpeed ZeRO. One small interface."""
 
+import contextlib
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -17,6 +18,17 @@ class Engine(Protocol):
     """
 
     model: nn.Module
+    """What a training step calls."""
+    bare: nn.Module
+    """The module inside, for evaluation: calling it communicates only under ZeRO-3."""
+
+    def precision(self) -> contextlib.AbstractContextManager[Any]:
+        """The context of a forward pass."""
+        ...
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Whole weights on the processor; every rank must call it, and under ZeRO-3 only rank 0 gets values."""
+        ...
 
     def backward(self, loss: Tensor) -> None:
         """Accumulate gradients of one forward pass."""
@@ -35,14 +47,31 @@ class TorchEngine:
     """AdamW on a module, wrapped in DDP when there is a process group of more than one."""
 
     def __init__(
-        self, model: nn.Module, groups: Groups, factor: Factor, *, accumulation: int, max_grad_norm: float
+        self,
+        model: nn.Module,
+        groups: Groups,
+        factor: Factor,
+        *,
+        accumulation: int,
+        max_grad_norm: float,
+        bf16: bool = False,
     ) -> None:
+        self.bf16 = bf16
         self.optimizer = torch.optim.AdamW(groups)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, factor)
         self.accumulation, self.max_grad_norm, self.passes = accumulation, max_grad_norm, 0
         self.bare = model
         alone = not torch.distributed.is_initialized() or torch.distributed.get_world_size() == 1
         self.model = model if alone else nn.parallel.DistributedDataParallel(model, find_unused_parameters=True)
+
+    def precision(self) -> contextlib.AbstractContextManager[Any]:
+        """See `Engine.precision`."""
+        device = next(self.bare.parameters()).device.type
+        return torch.autocast(device, dtype=torch.bfloat16) if self.bf16 else contextlib.nullcontext()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """See `Engine.state_dict`."""
+        return {name: value.detach().cpu().clone() for name, value in self.bare.state_dict().items()}
 
     def backward(self, loss: Tensor) -> None:
         """See `Engine.backward`."""
@@ -98,7 +127,21 @@ class DeepSpeedEngine:
             config=config,
             dist_init_required=not torch.distributed.is_initialized(),
         )
-        self.model = self.engine
+        self.model, self.bare, self.zero_stage = self.engine, self.engine.module, zero_stage
+
+    def precision(self) -> contextlib.AbstractContextManager[Any]:
+        """See `Engine.precision`."""
+        return contextlib.nullcontext()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """See `Engine.state_dict`."""
+        with self._gathered():
+            return {name: value.detach().cpu().clone() for name, value in self.bare.state_dict().items()}
+
+    def _gathered(self) -> contextlib.AbstractContextManager[Any]:
+        if self.zero_stage < 3:
+            return contextlib.nullcontext()
+        return _deepspeed().zero.GatheredParameters(list(self.bare.parameters()))
 
     def backward(self, loss: Tensor) -> None:
         """See `Engine.backward`."""

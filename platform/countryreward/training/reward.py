@@ -2,38 +2,31 @@
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
 
-from countryreward.data.feature_store import FeatureStore
 from countryreward.equations import focus as equations
-from countryreward.models.batch import Batch, collate
+from countryreward.models.batch import Batch
 from countryreward.models.country_reward import CountryRewardModel
+from countryreward.scoring.judging import Loader
 from countryreward.training.config import LoopConfig
 from countryreward.training.engine import Engine
-from countryreward.training.examples import Examples
+from countryreward.training.ranks import Ranks
 from countryreward.training.sampling import epoch_batches
 
 Log = Callable[[dict[str, Any]], None]
 
 
-@dataclass(frozen=True)
-class Loader:
-    """Collates examples and reads their stored features: nothing is decoded or encoded in a step."""
-
-    examples: Examples
-    store: FeatureStore
-    pad_id: int
-
-    def load(self, positions: NDArray[np.int64]) -> tuple[Batch, torch.Tensor, torch.Tensor]:
-        """The batch, its features [M, P, W] and targets [B]."""
-        batch = collate([self.examples.prompts[position] for position in positions], self.pad_id)
-        features = torch.from_numpy(self.store.read(batch.images)) if batch.images else torch.zeros(0)
-        return batch, features, torch.from_numpy(self.examples.targets[positions])
+def total_steps(records: int, config: LoopConfig, world: int) -> int:
+    """Optimizer steps of a whole training."""
+    per_step = world * config.value("batch_size") * config.value("accumulation")
+    return max(1, round(records * config.value("epochs") / per_step))
 
 
 def train_reward(
@@ -45,95 +38,111 @@ def train_reward(
     steps: int,
     log: Log,
     validate: Callable[[int], None],
-    world: int = 1,
-    rank: int = 0,
+    ranks: Ranks | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> int:
     """Train for `steps` optimizer steps. Returns how many were made.
 
-    Each step: BCE on the target (soft where counts exist) plus lambda times the focus penalty on wrong answers (Eq. 11). `log`
-    gets a dict every `log_every` steps: loss, bce, penalty, the ratio of the penalty's gradient norm to BCE's, rates,
-    pairs/s, padding share, share of time spent waiting for data. `validate` is called `validations` times with the step.
+    Each step: BCE on the target (soft where counts exist) plus lambda times the focus penalty on wrong answers (Eq. 11).
+    `log` gets a dict every `log_every` steps: means over those steps and over all ranks of loss, bce, penalty and the share of
+    wrong answers; the ratio of the penalty's gradient norm to BCE's at the last of them; rates, pairs/s, padding share, share of
+    time spent waiting for data. `validate` is called `validations` times with the step, on every rank.
     """
-    weight = model.options.focus_weight
+    ranks = ranks or Ranks()
+    weight, accumulation = model.options.focus_weight, config.value("accumulation")
     device = next(model.parameters()).device
     when = {round(steps * (i + 1) / config.validations) for i in range(config.validations)}
-    started, waited, pairs, padded, tokens = time.monotonic(), 0.0, 0, 0, 0
-    step = 0
+    window = _Window()
+    positions = _endless(loader, config, ranks)
     engine.model.train()
-    positions = _endless(loader, config, world, rank)
-    while step < steps:
-        before = time.monotonic()
-        batch, features, target = loader.load(next(positions))
-        batch, features, target = batch.to(device), features.to(device), target.to(device)
-        waited += time.monotonic() - before
-        output = engine.model(batch, features=features if batch.images else None, focus=weight > 0)
-        bce = torch.nn.functional.binary_cross_entropy_with_logits(output.logit, target)
-        penalty = bce.new_zeros(())
-        if weight > 0:
-            penalty = equations.penalty(output.focus, equations.wrong_predictions(output.logit.detach(), target))
-        due = (step + 1) % config.log_every == 0
-        ratio = gradient_ratio(model, bce, weight * penalty) if due and weight > 0 and world == 1 else None
-        engine.backward(equations.objective(bce, penalty, weight))
-        pairs += len(target)
-        padded += int((batch.attention_mask == 0).sum())
-        tokens += batch.attention_mask.numel()
-        if not engine.step():
-            continue
-        step += 1
+    for step in range(1, steps + 1):
+        due, ratio = step % config.log_every == 0 or step == steps, None
+        for part in range(accumulation):
+            before = time.monotonic()
+            batch, images, target = loader.load(next(positions), device)
+            window.waited += time.monotonic() - before
+            with engine.precision():
+                output = engine.model(batch, **images, focus=weight > 0)
+                bce = binary_cross_entropy_with_logits(output.logit.float(), target)
+                wrong = equations.wrong_predictions(output.logit.detach(), target)
+                penalty = equations.penalty(output.focus, wrong) if weight > 0 else bce.new_zeros(())
+                loss = equations.objective(bce, penalty, weight)
+            if due and part == accumulation - 1 and weight > 0 and config.zero_stage < 3:
+                ratio = gradient_ratio(model, bce, weight * penalty)
+            engine.backward(loss)
+            window.add(batch, loss, bce, penalty, wrong)
+            stepped = engine.step()
+            assert stepped == (part == accumulation - 1), "engine and loop disagree on accumulation"
+        if progress:
+            progress(step, steps)
         if due:
-            seconds = time.monotonic() - started
-            log(
-                {
-                    "step": step,
-                    "of": steps,
-                    "bce": float(bce.detach()),
-                    "penalty": float(penalty.detach()),
-                    "penalty_to_bce_gradient": ratio,
-                    "rates": engine.rates(),
-                    "pairs_per_second": world * pairs / seconds,
-                    "padding_share": padded / tokens,
-                    "data_wait_share": waited / seconds,
-                }
-            )
+            log({"step": step, "of": steps} | window.line(ranks, device, ratio) | {"rates": engine.rates()})
+            window = _Window()
         if step in when:
             engine.model.eval()
             validate(step)
             engine.model.train()
-    return step
+            window.started = time.monotonic() - window.seconds  # validation is no training time
+    return steps
 
 
-def gradient_ratio(model: CountryRewardModel, bce: torch.Tensor, weighted_penalty: torch.Tensor) -> float | None:
+@dataclass
+class _Window:
+    """What happened since the last log line."""
+
+    started: float = field(default_factory=time.monotonic)
+    waited: float = 0.0
+    seconds: float = 0.0
+    pairs: int = 0
+    padded: int = 0
+    tokens: int = 0
+    sums: Tensor | float = 0.0
+    parts: int = 0
+
+    def add(self, batch: Batch, loss: Tensor, bce: Tensor, penalty: Tensor, wrong: Tensor) -> None:
+        self.pairs += len(wrong)
+        self.padded += int((batch.attention_mask == 0).sum())
+        self.tokens += batch.attention_mask.numel()
+        self.sums = self.sums + torch.stack([loss.detach(), bce.detach(), penalty.detach(), wrong.mean()]).float()
+        self.parts += 1
+        self.seconds = time.monotonic() - self.started
+
+    def line(self, ranks: Ranks, device: torch.device, ratio: float | None) -> dict[str, Any]:
+        assert isinstance(self.sums, Tensor)
+        means = (self.sums / self.parts).tolist()
+        has_ratio = float(ratio is not None)
+        shares = [self.padded / self.tokens, self.waited / self.seconds, has_ratio, ratio or 0.0]
+        loss, bce, penalty, wrong, padding, waiting, ratios, summed = ranks.mean([*means, *shares], device)
+        return {
+            "loss": loss,
+            "bce": bce,
+            "penalty": penalty,
+            "wrong_share": wrong,
+            "penalty_to_bce_gradient": summed / ratios if ratios else None,
+            "pairs_per_second": ranks.world * self.pairs / self.seconds,
+            "padding_share": padding,
+            "data_wait_share": waiting,
+        }
+
+
+def gradient_ratio(model: CountryRewardModel, bce: Tensor, weighted_penalty: Tensor) -> float | None:
     """|grad of lambda x penalty| / |grad of BCE| over the trained weights: a penalty that does nothing must be visible."""
     if not weighted_penalty.requires_grad:
         return 0.0
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
 
-    def norm(loss: torch.Tensor) -> float:
+    def norm(loss: Tensor) -> float:
         gradients = torch.autograd.grad(loss, trained, retain_graph=True, allow_unused=True)
-        return float(sum(float(g.pow(2).sum()) for g in gradients if g is not None) ** 0.5)
+        return float(sum(float(g.float().pow(2).sum()) for g in gradients if g is not None) ** 0.5)
 
     whole = norm(bce)
     return norm(weighted_penalty) / whole if whole > 0 else None
 
 
-@torch.inference_mode()
-def judge(model: CountryRewardModel, loader: Loader, *, batch_size: int = 64) -> NDArray[np.float64]:
-    """Logits of all examples in their order, batched by length; scores do not depend on the batching."""
-    device = next(model.parameters()).device
-    order = np.argsort(loader.examples.lengths, kind="stable")
-    logits = np.zeros(len(order))
-    for start in range(0, len(order), batch_size):
-        positions = order[start : start + batch_size]
-        batch, features, _ = loader.load(positions)
-        output = model(batch.to(device), features=features.to(device) if batch.images else None)
-        logits[positions] = output.logit.float().cpu().numpy()
-    return logits
-
-
-def _endless(loader: Loader, config: LoopConfig, world: int, rank: int) -> Iterator[NDArray[np.int64]]:
-    lengths, epoch = loader.examples.lengths, 0
+def _endless(loader: Loader, config: LoopConfig, ranks: Ranks) -> Iterator[NDArray[np.int64]]:
+    lengths, epoch, size = loader.examples.lengths, 0, config.value("batch_size")
     while True:
         yield from epoch_batches(
-            lengths, batch_size=config.batch_size, seed=config.seed, epoch=epoch, world=world, rank=rank
+            lengths, batch_size=size, seed=config.seed, epoch=epoch, world=ranks.world, rank=ranks.rank
         )
         epoch += 1

@@ -26,7 +26,7 @@ from countryreward.data.marketplace.vocabulary import CLUTTERS, COLOURS, LIGHTIN
 _AXES = {"scene": SCENES, "palette": PALETTES, "clutter": CLUTTERS, "lighting": LIGHTINGS, "text": TEXTS}
 _PRODUCT_SD, _MARKET_SD = 0.3, 0.2  # log-odds; they move whole products and markets and cancel within a pair
 _EXPOSURE_SD, _ARM_SD, _PERIOD_SD = 0.33, 0.08, 0.15  # log impressions: product x market, creative within it, month
-_CRAFT = {"size": (0.36, 0.68), "offset": (0.16, 0.0), "blur": (0.007, 0.0), "contrast": (0.6, 1.15)}  # worst, best
+_CRAFT = {"size": (0.36, 0.68), "offset": (0.16, 0.0), "blur": (0.012, 0.0), "contrast": (0.6, 1.15)}  # worst, best
 
 
 @dataclass(frozen=True, kw_only=True)

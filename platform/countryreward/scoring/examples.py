@@ -1,4 +1,4 @@
-"""From records to spliced prompts with their targets."""
+"""From records to spliced prompts with their targets: what training learns from and evaluation judges."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -41,11 +41,13 @@ def build_examples(
     mask_country: bool = False,
     mask_prior: bool = False,
     mask_images: bool = False,
+    swap: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Examples:
     """One prompt per record. A record whose prompt is refused (too long, another market in its text) is quarantined.
 
     priors: log_odds and letter by record_id; None: no record has a prior. `mask_*`: the masked variants of the evaluation.
+    swap: ask about (B, A) instead, prior and all.
     """
     of_product = {row["product_id"]: row for row in products.to_dict("records")}
     of_record = {}
@@ -69,7 +71,7 @@ def build_examples(
                 mask_country=mask_country,
                 mask_images=mask_images,
             )
-            prompts.append(builder.example(fields))
+            prompts.append(builder.example(fields.swapped() if swap else fields))
             kept.append(position)
         except UserError as error:
             quarantine.add(

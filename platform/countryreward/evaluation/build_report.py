@@ -1,9 +1,9 @@
-"""The report of retrieval alone: priors of both readings against judges that ignore the country."""
+"""The report: priors of both readings, and a trained model where there is one, against judges that ignore the country."""
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import pandas as pd
@@ -80,31 +80,48 @@ def open_inputs(config: ReportConfig) -> Inputs:
     return Inputs(dataset, records, embeddings, base, priors, curves, lineage)
 
 
-def build_report(inputs: Inputs, config: ReportConfig) -> tuple[dict[str, Any], list[FlipCard]]:
-    """The numbers of report.json (contract in README) and the gallery."""
+@dataclass(frozen=True)
+class Rows:
+    """The evaluated records, and what a trained model says of them when there is one."""
+
+    test: pd.DataFrame
+    left_out: dict[str, int]
+    logits: dict[str, NDArray[np.float64]]
+    """Of variants that come before the prior; the first of all is the report's subject."""
+
+
+def test_rows(inputs: Inputs, split: str) -> Rows:
+    """The records of a split, less those that the prior stage refused."""
     frame = pd.read_parquet(inputs.records.path / "records.parquet")
-    test = frame[frame["split"] == config.split].sort_values("record_id").reset_index(drop=True)
+    test = frame[frame["split"] == split].sort_values("record_id").reset_index(drop=True)
     refused = set().union(*(_quarantined(artifact) for artifact in inputs.priors.values()))
     left_out = {"quarantined_by_priors": int(test["record_id"].isin(refused).sum())}
     test = test[~test["record_id"].isin(refused)].reset_index(drop=True)
     if test.empty:
-        raise UserError(f"split: there are no {config.split} records; jobs/build_records.py sets the shares")
-    logits: dict[str, NDArray[np.float64]] = {
-        name: _log_odds(artifact, test, name) for name, artifact in inputs.priors.items()
-    }
-    subject = next(iter(logits))
-    logits["prior_shuffled"] = shuffled(logits[subject], test, seed=config.seed)
+        raise UserError(f"split: there are no {split} records; jobs/build_records.py sets the shares")
+    return Rows(test, left_out, {})
+
+
+def build_report(inputs: Inputs, config: ReportConfig, rows: Rows) -> tuple[dict[str, Any], list[FlipCard]]:
+    """The numbers of report.json (contract in README) and the gallery."""
+    frame = pd.read_parquet(inputs.records.path / "records.parquet")
+    test = rows.test
+    logits = dict(rows.logits)
+    of_priors = {name: _log_odds(artifact, test, name) for name, artifact in inputs.priors.items()}
+    logits |= of_priors
+    subject, prior = next(iter(logits)), next(iter(of_priors))
+    logits["prior_shuffled"] = shuffled(logits[prior], test, seed=config.seed)
     logits["constant_letter"] = constant_letter(frame[frame["split"] == "train"], test)
     logits["market_blind_oracle"] = market_blind_oracle(test)
     q, source = _label_probabilities(test, config.truth)
-    unit = "image" if inputs.records.manifest.config["split"]["by"] == "image" else "product"
+    unit = split_unit(inputs.records)
     report: dict[str, Any] = {"simulated": bool(config.truth)}
-    report["left_out"] = left_out
+    report["left_out"] = rows.left_out
     report |= evaluate(test, logits, unit=unit, q=q, ceiling_source=source, draws=config.draws, seed=config.seed)
     report["counts"] = {
         **{name: _plain(part) for name, part in inputs.dataset.manifest.counts.items()},
         "pairs": inputs.records.manifest.counts["pairs"],
-        "priors": inputs.priors[subject].manifest.counts["records"],
+        "priors": inputs.priors[prior].manifest.counts["records"],
     }
     report["data"] = inputs.records.manifest.counts["facts"]
     report["choose_k"] = {
@@ -113,7 +130,12 @@ def build_report(inputs: Inputs, config: ReportConfig) -> tuple[dict[str, Any], 
     report["seconds"] = {name: artifact.manifest.seconds for name, artifact in inputs.lineage.items()}
     report["versions"] = inputs.base.manifest.versions | {"knowledge_base": inputs.base.version}
     report["headline"] = words.headline(report, subject)
-    return report, _gallery(inputs, test, logits[subject], inputs.priors[subject], config.gallery)
+    return report, _gallery(inputs, test, logits[subject], inputs.priors[prior], config.gallery)
+
+
+def split_unit(records: Artifact) -> Literal["product", "image"]:
+    """What records were split by and what the bootstrap therefore resamples."""
+    return "image" if records.manifest.config["split"]["by"] == "image" else "product"
 
 
 def _plain(part: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,109 @@
+"""The chain with training: everything of prior_chain.py, then features -> model -> report of the model.
+
+    COUNTRYREWARD_DATA=/path/to/data python jobs/reward_chain.py --config my.yaml
+
+Each stage is a job of its own and is skipped when its result is up to date.
+"""
+
+from dataclasses import dataclass, field
+
+import build_features
+import evaluate_reward
+import prior_chain
+import train_reward
+from countryreward.command import run
+from countryreward.data.config import ImportConfig, RecordsConfig
+from countryreward.models.reward_config import RewardOptions
+from countryreward.on_ray.config import RayConfig, WorkersConfig
+from countryreward.retrieval.config import EncodersConfig, RetrievalConfig
+from countryreward.training.config import LoopConfig
+
+
+@dataclass(kw_only=True)
+class Config:
+    """From an export to a trained model and its report."""
+
+    out: str = "runs/demo"
+    """Run folder; every stage publishes a folder in it."""
+    source: ImportConfig = field(default_factory=ImportConfig)
+    """What to import."""
+    records: RecordsConfig = field(default_factory=RecordsConfig)
+    """How to label and split."""
+    encoders: EncodersConfig = field(default_factory=EncodersConfig)
+    """Which encoders retrieve."""
+    retrieval: RetrievalConfig = field(default_factory=RetrievalConfig)
+    """Search and vote; the paper's reading is always reported beside it."""
+    preset: str = "tiny"
+    """tiny, qwen2-vl-2b or qwen2-vl-7b: backbone, picture size, rates, batch."""
+    backbone: str = ""
+    """Another backbone than the preset's: a Hugging Face id or folder of a Qwen2-VL."""
+    image_px: int = 0
+    """Side of the square that images are resized to; 0: the preset's."""
+    reward: RewardOptions = field(default_factory=RewardOptions)
+    """What the model computes."""
+    rates: dict[str, float] = field(default_factory=dict)
+    """Peak learning rates by group; what is not named is the preset's."""
+    loop: LoopConfig = field(default_factory=LoopConfig)
+    """The optimisation."""
+    workers: WorkersConfig = field(default_factory=WorkersConfig)
+    """The training's processes."""
+    truth: str = ""
+    """True click probabilities of a simulation; empty for real data."""
+    draws: int = 2000
+    """Bootstrap draws of the report."""
+    stages: dict[str, float] = field(default_factory=dict)
+    """Seconds of stages before this chain, for the report."""
+    ray: RayConfig = field(default_factory=RayConfig)
+    """Where Ray runs."""
+
+
+def main(config: Config) -> None:
+    from countryreward.on_ray.session import session
+
+    def same(names: tuple[str, ...]) -> dict:
+        return {name: getattr(config, name) for name in names}
+
+    at = {name: f"{config.out}/{name}" for name in (*prior_chain.STAGES, "features", "model")}
+    tables = {name: at[name] for name in ("dataset", "records", "knowledge_base")}
+    picture = same(("preset", "backbone", "image_px"))
+    with session(config.ray):  # one Ray for all stages
+        chain = same(("out", "source", "records", "encoders", "retrieval", "truth", "ray"))
+        prior_chain.main(prior_chain.Config(**chain, report=False))
+        features = build_features.main(
+            build_features.Config(
+                dataset=at["dataset"],
+                out=at["features"],
+                **picture,
+                gpus_per_actor=min(1.0, config.workers.gpus_per_worker),
+                ray=config.ray,
+            )
+        )
+        model = train_reward.main(
+            train_reward.Config(
+                **tables,
+                **picture,
+                **same(("reward", "rates", "loop", "workers", "ray")),
+                priors=at["priors"],
+                features=at["features"],
+                out=at["model"],
+                simulated=bool(config.truth),
+            )
+        )
+    evaluate_reward.main(
+        evaluate_reward.Config(
+            **tables,
+            model=at["model"],
+            embeddings=at["embeddings"],
+            features=at["features"],
+            priors={"prior_only": at["priors"], "prior_only_paper": at["priors_paper"]},
+            choose_k=at["choose_k"],
+            truth=config.truth,
+            out=at["report"],
+            draws=config.draws,
+            stages=config.stages | {"features": features.manifest.seconds, "model": model.manifest.seconds},
+        )
+    )
+
+
+if __name__ == "__main__":
+    run(Config, main)

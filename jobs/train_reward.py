@@ -1,0 +1,100 @@
+"""Train the CountryReward model with Ray Train, by DeepSpeed or plain torch, and publish its model folder.
+
+    python jobs/train_reward.py
+    python jobs/train_reward.py --preset=qwen2-vl-7b --workers.workers=8 --workers.gpus_per_worker=1 --loop.zero_stage=3
+
+The second is the paper's training (Appendix G). Build the features first (jobs/build_features.py, same preset), or pass
+--features='' to decode and encode in every step.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from countryreward.command import run
+from countryreward.data.artifacts import Artifact, current, new_run_id, open_artifact, publish
+from countryreward.models.reward_config import RewardOptions
+from countryreward.on_ray.config import RayConfig, WorkersConfig
+from countryreward.training.config import LoopConfig, RewardTraining
+
+
+@dataclass(kw_only=True)
+class Config:
+    """Train on the train split, choose on validation."""
+
+    dataset: str = "runs/demo/dataset"
+    """The published dataset."""
+    records: str = "runs/demo/records"
+    """Its records."""
+    priors: str = "runs/demo/priors"
+    """Priors of the records; empty: train without."""
+    features: str = "runs/demo/features"
+    """Feature store of the frozen tower; empty: decode and encode in every step."""
+    knowledge_base: str = "runs/demo/knowledge_base"
+    """The knowledge base of the priors: the model will ask it."""
+    out: str = "runs/demo/model"
+    """Model folder to publish."""
+    runs: str = ""
+    """Where the run folder (log, TensorBoard, best, last) is made; empty: `training` beside the model."""
+    embed_knowledge_base: bool = True
+    """Copy the knowledge base into the model folder, so that the folder works wherever it is taken; else its path is noted."""
+    preset: str = "tiny"
+    """tiny, qwen2-vl-2b or qwen2-vl-7b: backbone, picture size, rates, batch."""
+    backbone: str = ""
+    """Another backbone than the preset's: a Hugging Face id or folder of a Qwen2-VL."""
+    image_px: int = 0
+    """Side of the square that images are resized to; 0: the preset's."""
+    reward: RewardOptions = field(default_factory=RewardOptions)
+    """What the model computes."""
+    rates: dict[str, float] = field(default_factory=dict)
+    """Peak learning rates by group (merger, llm, adapter, classifier, tower); what is not named is the preset's."""
+    loop: LoopConfig = field(default_factory=LoopConfig)
+    """The optimisation."""
+    simulated: bool = False
+    """Say in the model card that the clicks were simulated."""
+    workers: WorkersConfig = field(default_factory=WorkersConfig)
+    """The processes."""
+    ray: RayConfig = field(default_factory=RayConfig)
+    """Where Ray runs."""
+
+
+def main(config: Config) -> Artifact:
+    job = RewardTraining(
+        **{name: getattr(config, name) for name in RewardTraining.__dataclass_fields__ if hasattr(config, name)}
+    )
+    from countryreward.retrieval.knowledge_base import KnowledgeBase
+    from countryreward.scoring.model_folder import Sources, fill
+    from countryreward.training.run import as_plain
+
+    dataset, records = open_artifact(config.dataset, kind="dataset"), open_artifact(config.records, kind="records")
+    priors = open_artifact(config.priors, kind="priors") if config.priors else None
+    sources = Sources(dataset, records, priors, KnowledgeBase.open(config.knowledge_base))
+    sources.check()
+    inputs = {"dataset": dataset, "records": records, "knowledge_base": sources.base.artifact}
+    inputs |= {"priors": priors} if priors else {}
+    inputs |= {"features": open_artifact(config.features, kind="features")} if config.features else {}
+    options = as_plain(job) | {"workers": config.workers.workers, "embed": config.embed_knowledge_base}
+    paths = ("dataset", "records", "priors", "features")
+    options = {name: value for name, value in options.items() if name not in paths}
+    found = current(config.out, kind="model", inputs=inputs, config=options)
+    if found:
+        print(f"train: {config.out} is up to date")
+        return found
+    from countryreward.on_ray.reward_training import train_on_ray
+    from countryreward.on_ray.session import session
+    from countryreward.scoring.model_card import card_facts, model_card
+    from countryreward.training.watch import watching
+
+    folder = Path(config.runs or Path(config.out).parent / "training") / new_run_id()
+    with publish(config.out, kind="model", inputs=inputs, config=options) as draft:
+        with session(config.ray), watching() as watch:
+            train_on_ray(job, folder, config.workers, watch=watch)
+        fill(draft.path, folder / "best", sources, embed=config.embed_knowledge_base)
+        card = model_card(card_facts(draft.path, options, sources.dataset, simulated=config.simulated))
+        (draft.path / "README.md").write_text(card, encoding="utf-8")
+    made = open_artifact(config.out, kind="model")
+    print(f"train: version {made.manifest.version}, log and TensorBoard in {folder} -> {config.out}")
+    return made
+
+
+if __name__ == "__main__":
+    run(Config, main)

@@ -1,0 +1,89 @@
+"""The model card: README.md of a model folder, in Hugging Face's form."""
+
+import json
+import shlex
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from countryreward.data.artifacts import Artifact
+from countryreward.machine import describe_machine
+
+
+def card_facts(folder: Path, options: Mapping[str, Any], dataset: Artifact, *, simulated: bool) -> dict[str, Any]:
+    """What `model_card` tells, read from a filled model folder and the options of its training."""
+    told = json.loads((folder / "training.json").read_text(encoding="utf-8"))
+    trained = json.loads((folder / "markets.json").read_text(encoding="utf-8"))["trained"]
+    base = json.loads((folder / "knowledge_base.json").read_text(encoding="utf-8"))
+    machine = describe_machine()
+    return {
+        "backbone": options["backbone"] or options["preset"],
+        "options": options["reward"] | {"image_px": options["image_px"] or "the preset's"},
+        "markets": [entry["code"] for entry in trained],
+        "records": sum(entry["records"] for entry in trained),
+        "validation": told["validation"],
+        "validated": told["records"],
+        "temperature": told["temperature"],
+        "dataset": dataset.manifest.version,
+        "knowledge_base": base["version"],
+        "simulated": simulated,
+        "machine": f"{machine['cores']} cores {machine['processor']}, {machine['memory_gib']} GiB",
+        "command": shlex.join(["python", *sys.argv]),
+    }
+
+
+def model_card(facts: Mapping[str, Any]) -> str:
+    """The card's text from the facts of `card_facts`."""
+    validation = facts["validation"]
+    measured = "\n".join(
+        f"| {name.replace('_', ' ')} | {validation[name]:.3f} |"
+        for name in ("accuracy", "discordant_ordering", "discordant_sensitivity", "sensitivity", "brier", "log_loss")
+        if validation.get(name) is not None and validation[name] == validation[name]
+    )
+    options = "\n".join(f"| {name} | {value} |" for name, value in facts["options"].items())
+    kind = "simulated clicks of the marketplace simulator" if facts["simulated"] else "the observations imported into"
+    simulated = " It learned from simulated clicks: it shows that the method works and knows nothing of real people."
+    simulated = simulated if facts["simulated"] else ""
+    source = kind if facts["simulated"] else f"{kind} `{facts['dataset']}`"
+    return f"""---
+library_name: countryreward
+pipeline_tag: image-text-to-text
+base_model: {facts["backbone"]}
+---
+
+# CountryReward
+
+Given a product, two ad images of it and a country, says which image will get the higher click-through rate there.
+
+```python
+from countryreward import CountryReward, Product
+
+judge = CountryReward.from_pretrained("THIS FOLDER")
+judge.score(Product(title="Oak desk lamp"), "a.jpg", "b.jpg", markets={facts["markets"][:3]})
+```
+
+**Made from** backbone `{facts["backbone"]}`, {facts["records"]:,} training pairs of {source}, {len(facts["markets"])} markets:
+{", ".join(facts["markets"])}. Knowledge base `{facts["knowledge_base"]}`.
+
+**Measured on validation** ({facts["validated"]:,} records of products not in the training; the best of several moments was
+chosen on these very numbers, so they are a little too good; the report of jobs/evaluate_reward.py is on the test split):
+
+| metric | value |
+|---|---|
+{measured}
+
+A judge that ignores the country has discordant ordering .5 and discordant sensitivity 0.
+
+**Options**
+
+| option | value |
+|---|---|
+{options}
+
+**Limits.** It knows the markets above and no other. It was trained on one source of clicks; on other shops, categories or
+periods its probabilities need a new look (jobs/evaluate_reward.py). Temperature {facts["temperature"]:.3f} was fitted on
+validation.{simulated}
+
+**Made by** `{facts["command"]}` on {facts["machine"]}.
+"""
