@@ -43,7 +43,7 @@ def main() -> None:
         features=f"{folder}/features",
         loop=LoopConfig(engine="torch", validations=1, log_every=10**6),
     )
-    loop = job.loop.resolved(preset(job.preset))
+    loop = training.settled(job.loop.resolved(preset(job.preset)), training.Ranks(), "cpu")
     model, processor = training.load_model(job, loop, "cpu")
     stored, _ = training.load_examples(job, model, processor, Quarantine("benchmark"), loop, lambda _: None)
     dataset = open_artifact(job.dataset, kind="dataset").path

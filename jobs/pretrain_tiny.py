@@ -28,8 +28,15 @@ def main(config: PretrainConfig) -> Artifact:
         with bar("pretext pictures") as progress:
             seen = captions.pretext_set(first, config.images, px=config.px, workers=config.threads, progress=progress)
         unseen = captions.pretext_set(held, config.held_out, px=config.px, workers=config.threads)
-        words = tokenizer.train_tokenizer(tokenizer.tokenizer_texts(PRETEXT_SEED), config.vocab_size)
-        model, processor = backbone.new_tiny(words, config.seed)
+        before = None
+        if config.start:
+            folder = backbone.SHIPPED if config.start == "shipped" else Path(config.start)
+            model, processor = backbone.load_tiny(folder)
+            before = json.loads((folder / "pretext.json").read_text(encoding="utf-8"))
+        else:
+            words = tokenizer.train_tokenizer(tokenizer.tokenizer_texts(PRETEXT_SEED), config.vocab_size)
+            model, processor = backbone.new_tiny(words, config.seed)
+        backbone.widen(model, processor, config.seed)
         started, smooth = time.monotonic(), 0.0
         with bar("pretraining seconds") as progress:
 
@@ -54,9 +61,10 @@ def main(config: PretrainConfig) -> Artifact:
             "parameters": sum(value.numel() for value in model.parameters()),
             "steps": steps,
             "training_seconds": round(seconds, 1),
-            "pictures_per_second": round(steps * min(config.batch, config.images) / seconds, 1),
+            "pictures_per_second": round(steps * min(config.batch, config.images) / max(seconds, 1e-3), 1),
             "last_loss": round(smooth, 4),
             "held_out_accuracy": right,
+            "started_from": before,
         }
         (draft.path / "pretext.json").write_text(json.dumps(story, indent=2) + "\n", encoding="utf-8")
     print(f"backbone: {steps:,} steps in {seconds:.0f} s, loss {smooth:.3f} -> {config.out}")

@@ -374,6 +374,21 @@ def test_from_backbone_takes_a_whole_qwen2_vl_as_it_is(tmp_path, dtype) -> None:
     assert torch.isfinite(judged(made, *PAIRS).logit).all()
 
 
+def test_from_backbone_reads_causally_as_a_reloaded_model_does(tmp_path) -> None:
+    """Attention without a named implementation sees the future and padding; a model from a backbone once had none."""
+    Qwen2VLForConditionalGeneration(backbone_config()).save_pretrained(tmp_path / "qwen")
+    made = CountryRewardModel.from_backbone(tmp_path / "qwen", RewardOptions(max_length=4_096)).eval()
+    assert made.backbone.language_model.config._attn_implementation == "sdpa"
+    assert made.backbone.visual.config._attn_implementation == "sdpa"
+    made.save_pretrained(tmp_path / "model")
+    again = CountryRewardModel.from_pretrained(tmp_path / "model").eval()
+    batch = batch_for(made, fields(), fields(title="A much longer title that pads the other one"))
+    with torch.no_grad():
+        assert torch.equal(
+            made(batch, pixel_values=pixels(batch)).logit, again(batch, pixel_values=pixels(batch)).logit
+        )
+
+
 def test_a_batch_of_another_kind_is_refused() -> None:
     batch = batch_for(model(antisymmetric="off"), fields())
     with pytest.raises(AssertionError, match="antisymmetric"):

@@ -1,7 +1,6 @@
 """The shipped tiny backbone, its processor and tokenizer, the pretext and the job that makes it."""
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,9 @@ from countryreward.models import backbone, captions
 from countryreward.models.config import HELD_OUT_SEED, PRETEXT_SEED, PretrainConfig
 from countryreward.models.pretrain import accuracies, caption_ids, rate_at
 from countryreward.models.processor import load_processor, patches, pixels
-from countryreward.models.prompts import INSTRUCTION
-from countryreward.models.tokenizer import SPECIAL_TOKENS, train_tokenizer
+from countryreward.models.prompts import PromptBuilder
+from countryreward.models.reward_config import RewardOptions
+from countryreward.models.tokenizer import PHRASES, SPECIAL_TOKENS, train_tokenizer
 
 pytestmark = pytest.mark.slow
 
@@ -71,10 +71,14 @@ def test_it_says_what_fresh_pictures_show(tiny: Any) -> None:
     assert {name: found[name] for name, share in least.items() if found[name] < share} == {}
 
 
-def test_the_words_of_the_prompt_are_one_token_each(tiny: Any) -> None:
+def test_fixed_pieces_of_the_prompt_are_one_token_each_and_users_cannot_write_them(tiny: Any) -> None:
     tokenizer = tiny[1].tokenizer
-    words = len(re.findall(r"\w+|[^\w\s]", INSTRUCTION))
-    assert len(tokenizer.encode(INSTRUCTION, add_special_tokens=False)) <= 1.1 * words
+    builder = PromptBuilder(tokenizer, RewardOptions())
+    for phrase in PHRASES:
+        (whole,) = tokenizer.encode(phrase, add_special_tokens=False)
+        ids = builder.users(phrase, "title")
+        assert whole not in ids
+        assert tokenizer.decode(ids, clean_up_tokenization_spaces=False) == phrase
 
 
 def test_saved_weights_reload_bit_for_bit(tiny: Any, tmp_path: Path) -> None:

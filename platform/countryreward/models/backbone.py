@@ -13,9 +13,9 @@ from transformers import PreTrainedTokenizerFast, Qwen2VLConfig, Qwen2VLForCondi
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from countryreward.errors import UserError
-from countryreward.models.captions import COMPARE, DESCRIBE
+from countryreward.models.captions import DESCRIBE
 from countryreward.models.processor import PairProcessor, Picture, load_processor, pixels
-from countryreward.models.tokenizer import CHAT_TEMPLATE
+from countryreward.models.tokenizer import CHAT_TEMPLATE, add_phrases
 
 SHIPPED = Path(__file__).parent / "tiny"
 """The weights that come with the package, and beside them pretext.json: how they were made and what they can see."""
@@ -76,6 +76,15 @@ def new_tiny(tokenizer: PreTrainedTokenizerFast, seed: int) -> tuple[Qwen2VLForC
     return model, PairProcessor(Qwen2VLImageProcessorPil(), tokenizer, CHAT_TEMPLATE)
 
 
+def widen(model: Qwen2VLForConditionalGeneration, processor: PairProcessor, seed: int) -> None:
+    """Give the tokenizer its phrases (`tokenizer.PHRASES`) and the model an embedding for each, where they lack them."""
+    if add_phrases(processor.tokenizer) == 0:
+        return
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model.resize_token_embeddings(len(processor.tokenizer), mean_resizing=False)
+
+
 def load_tiny(folder: str | Path | None = None) -> tuple[Qwen2VLForConditionalGeneration, PairProcessor]:
     """The backbone (float32, evaluation mode) and its processor, from a folder or, by default, from the package."""
     place = Path(folder or SHIPPED)
@@ -96,15 +105,6 @@ def describe_ids(processor: PairProcessor, visual_tokens: int) -> list[int]:
     words = processor.tokenizer.encode(DESCRIBE, add_special_tokens=False)
     start, end = processor.tokenizer.convert_tokens_to_ids(["<|vision_start|>", "<|vision_end|>"])
     return [start, *[processor.image_token_id] * visual_tokens, end, *words]
-
-
-def compare_ids(processor: PairProcessor, visual_tokens: int, words: list[int]) -> list[int]:
-    """Two images announced as in the reward model's prompt, the given ids, then `COMPARE`."""
-    encode = processor.tokenizer.encode
-    start, end = processor.tokenizer.convert_tokens_to_ids(["<|vision_start|>", "<|vision_end|>"])
-    picture = [start, *[processor.image_token_id] * visual_tokens, end]
-    announced = [encode(f"\nImage {letter}:", add_special_tokens=False) for letter in "AB"]
-    return [*announced[0], *picture, *announced[1], *picture, *words, *encode(COMPARE, add_special_tokens=False)]
 
 
 @torch.no_grad()

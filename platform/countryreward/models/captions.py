@@ -2,8 +2,8 @@
 
 The tiny backbone learns to see here, as real backbones come pretrained. A caption names the category, what the design
 chose (scene, palette, clutter, lighting, text) and the craft in five grades (size, place, sharpness, contrast). Two
-pictures side by side are described one after the other and compared: which product is larger, nearer to the middle, which
-picture sharper, of stronger contrast. That is what can be seen, not what sells: there are no markets and no
+pictures side by side are compared: which product is larger, nearer to the middle, which picture sharper, of stronger
+contrast. That is what can be seen, not what sells: there are no markets and no
 observations in it. Pictures come from seeds of their own: `pretext_seed` is at least 10,000,000 and the picture's draw
 seed at least 2**31, which `simulate` never reaches, so no evaluated picture is among them.
 """
@@ -28,9 +28,6 @@ from countryreward.models.processor import squared
 
 DESCRIBE = "Describe:"
 """What follows the image when a caption is wanted."""
-COMPARE = "\nDescribe and compare:"
-"""What follows two images, and words about the product, when both captions and a comparison are wanted."""
-
 Answers = dict[str, str]
 """Attribute -> the word a caption says for it."""
 
@@ -66,10 +63,9 @@ def parse_caption(text: str) -> Answers:
     return found.groupdict() if found else {}
 
 
-def pair_caption(a: Mapping[str, str], b: Mapping[str, str], grades_a: np.ndarray, grades_b: np.ndarray) -> str:
-    """`size A place B sharpness A contrast B A category ... B category ...`: the picture with the higher grade, then both."""
-    more = " ".join(f"{name} {'A' if grades_a[i] > grades_b[i] else 'B'}" for i, name in enumerate(GRADES))
-    return f"{more} A {caption(a)} B {caption(b)}"
+def comparison(grades_a: np.ndarray, grades_b: np.ndarray) -> str:
+    """`size A place B sharpness A contrast B`: which of two pictures has the higher grade."""
+    return " ".join(f"{name} {'A' if grades_a[i] > grades_b[i] else 'B'}" for i, name in enumerate(GRADES))
 
 
 def pretext_creative(pretext_seed: int) -> tuple[np.ndarray, Answers, np.ndarray]:

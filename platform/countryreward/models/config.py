@@ -1,6 +1,7 @@
 """Configs of the tiny backbone. Standard library only, so that `--help` is quick."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from countryreward.errors import UserError
 
@@ -16,8 +17,12 @@ class PretrainConfig:
 
     out: str = "runs/backbone"
     """Folder to publish: weights, tokenizer, image processor, pretext.json."""
+    start: str = ""
+    """Go on from this backbone's weights and tokenizer (`shipped`: the package's); empty: from random weights."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16: matrix products in bfloat16 (autocast), about twice as fast on processors with AVX512-BF16 or AMX."""
     minutes: float = 8.0
-    """Training time; drawing before it and measuring after it come on top."""
+    """Training time; drawing before it and measuring after it come on top. 0: measure and publish `start` as it is."""
     steps: int = 0
     """Stop after so many steps, whatever the time; 0: only the time counts."""
     images: int = 20_000
@@ -56,10 +61,10 @@ class PretrainConfig:
                 raise UserError(f"{name}: {getattr(self, name)} is too small; write at least {least}")
         if self.px < 28 or self.px % 28:
             raise UserError(f"px: {self.px} is not a multiple of 28; write 56, 84 or 112")
-        if self.minutes <= 0 or self.learning_rate <= 0 or self.weight_decay < 0 or not 0 <= self.warm_up < 1:
+        if self.minutes < 0 or self.learning_rate <= 0 or self.weight_decay < 0 or not 0 <= self.warm_up < 1:
             raise UserError(
                 f"minutes, learning_rate, weight_decay, warm_up: {self.minutes}, {self.learning_rate}, {self.weight_decay}, "
-                f"{self.warm_up}; the first two are above 0, the decay at least 0, the warm-up from 0 to below 1"
+                f"{self.warm_up}; the rate is above 0, minutes and decay at least 0, the warm-up from 0 to below 1"
             )
         if not 0 <= self.seed < 100 or self.images > 100_000:
             raise UserError(f"seed, images: {self.seed}, {self.images}; a seed is 0 to 99, images at most 100,000")

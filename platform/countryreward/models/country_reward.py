@@ -20,6 +20,7 @@ from countryreward.equations import focus as focus_equations
 from countryreward.equations import head
 from countryreward.equations.adapter import CountryAdapter, modulate
 from countryreward.errors import UserError
+from countryreward.models import attention
 from countryreward.models.batch import Batch
 from countryreward.models.focus_probe import FocusProbe
 from countryreward.models.reward_config import PRESETS, RewardOptions
@@ -105,6 +106,8 @@ class CountryRewardModel(PreTrainedModel):
             module._is_hf_initialized = True  # pyright: ignore[reportArgumentType]  # its weights stay as loaded
         config = CountryRewardConfig(qwen2_vl=backbone.config, options=asdict(options), dtype=backbone.dtype)
         model = cls(config, backbone)
+        # Wrapping the backbone's config loses this, and attention without a name is not causal where no mask is given.
+        model.set_attn_implementation(loading.get("attn_implementation") or "sdpa")
         for name, parameter in model.named_parameters():
             # not model.to(dtype): that would round the rotary frequencies as well
             if not name.startswith("backbone."):
@@ -221,7 +224,10 @@ def preset_config(name: str, options: RewardOptions, **text: Any) -> CountryRewa
 
 
 def attention_implementation(device: torch.device | str, dtype: torch.dtype) -> str:
-    """flash_attention_2 where it is importable, on CUDA and in half precision; sdpa otherwise."""
+    """flash_attention_2 where it is importable, on CUDA and in half precision; on a processor in half precision SDPA on float32
+    copies (models/attention.py); sdpa otherwise."""
     half = dtype in (torch.bfloat16, torch.float16)
     on_cuda = torch.device(device).type == "cuda"
+    if half and not on_cuda:
+        return attention.NAME
     return "flash_attention_2" if on_cuda and half and importlib.util.find_spec("flash_attn") else "sdpa"

@@ -1,67 +1,77 @@
-"""Teaching the tiny backbone to describe drawn creatives: one process, no Ray, loss on the caption alone.
+"""Teaching the tiny backbone to see: one process, no Ray.
 
-Steps alternate: one picture and its caption; two pictures, up to 80 tokens about a product that say nothing of the
-pictures, then the comparison and both captions. The second is where a judge of pairs has to look from afterwards.
+Two losses: the answer's tokens (a caption of one picture, a comparison of two), and a summary: from the state of the prompt's
+last token, linear heads read what the pictures show. Real backbones come with such states from their pretraining; a judge of pairs
+looks from there. The heads are thrown away.
 
-Legend: B captions of a step, V visual tokens of a picture, C tokens of a caption, T = prompt and caption, N patches, D width.
+Legend: B prompts of a step, K pictures of a prompt, T tokens, N patches, P values of a patch, D width.
 """
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from transformers import PreTrainedTokenizerFast, Qwen2VLForConditionalGeneration
+from transformers import Qwen2VLForConditionalGeneration
 
-from countryreward.models.backbone import compare_ids, describe, describe_ids
-from countryreward.models.captions import ATTRIBUTES, GRADES, Pretext, caption, pair_caption, parse_caption
+from countryreward.models import attention
+from countryreward.models.backbone import describe
+from countryreward.models.captions import ATTRIBUTES, GRADES, Pretext, parse_caption
 from countryreward.models.config import PretrainConfig
-from countryreward.models.processor import PairProcessor, patches
-from countryreward.models.tokenizer import product_texts
+from countryreward.models.pretext_steps import CHOICES, IGNORED, Step, Steps
+from countryreward.models.processor import PairProcessor
 
-IGNORED = -100
-_MOST_WORDS = 80
+_GRADE_SD = 12**-0.5  # of a uniform number in [0, 1]
 
 Log = Callable[[int, float, float], None]
 """step, seconds, loss."""
 
 
-def caption_ids(tokenizer: PreTrainedTokenizerFast, captions: Sequence[str]) -> Tensor:
-    """Captions with their end token, padded on the right with IGNORED. int64 [len(captions), C]."""
-    rows = [[*tokenizer.encode(f" {one}"), tokenizer.eos_token_id] for one in captions]
-    longest = max(map(len, rows))
-    return torch.tensor([row + [IGNORED] * (longest - len(row)) for row in rows])
+class Summary(nn.Module):
+    """Linear heads on the state of the prompt's last token: grades and choices of each of its pictures."""
+
+    def __init__(self, width: int, pictures: int) -> None:
+        super().__init__()
+        self.pictures = pictures
+        self.sizes = [len(GRADES), *(len(words) for words in CHOICES.values())]
+        self.read = nn.Linear(width, pictures * sum(self.sizes))
+
+    def forward(self, state_BD: Tensor) -> tuple[Tensor, ...]:
+        """Standardised grades [B, K, grades], then the logits of each choice [B, K, words]."""
+        return self.read(state_BD).float().unflatten(1, (self.pictures, -1)).split(self.sizes, dim=-1)
+
+    def loss(self, state_BD: Tensor, step: Step) -> Tensor:
+        """Mean squared error of the grades in standard deviations, plus the mean cross-entropy of the choices."""
+        grades, *choices = self(state_BD)
+        wrong = ((grades - (step.grades - 0.5) / _GRADE_SD) ** 2).mean()
+        entropies = [
+            cross_entropy(found.flatten(0, 1), step.choices[..., i].flatten()) for i, found in enumerate(choices)
+        ]
+        return wrong + torch.stack(entropies).mean()
 
 
-def caption_loss(
-    model: Qwen2VLForConditionalGeneration, prompt_BP: Tensor, pixel_values_NP: Tensor, target_BC: Tensor, side: int
-) -> Tensor:
-    """Mean cross-entropy of the captions' tokens. `side` is the number of patches along an edge.
-
-    Prompts have one length and one layout and pictures one size, so positions are computed once, no mask is needed
-    (padding comes last and is ignored), and the output layer sees caption positions only.
-    """
-    batch, length = target_BC.shape
-    count = len(pixel_values_NP) // side**2
-    grid = torch.tensor([[1, side, side]] * count)
+def states(model: Qwen2VLForConditionalGeneration, step: Step, side: int) -> Tensor:
+    """Hidden states [B, T, D]. `side`: patches along an edge. Padding comes last and attention is causal: no mask is needed."""
     inner: Any = model.model  # transformers' annotations name tensor types that torch never returns
-    pad = inner.config.text_config.pad_token_id
-    ids_BT = torch.cat([prompt_BP, target_BC[:, :-1].masked_fill(target_BC[:, :-1] < 0, pad)], 1)
-    image_1T = (ids_BT[:1] == model.config.image_token_id).int()
-    position_31T, _ = inner.get_rope_index(ids_BT[:1], image_1T, image_grid_thw=grid[: count // batch])
-    hidden_BTD = inner(
-        input_ids=ids_BT,
-        pixel_values=pixel_values_NP,
+    grid = torch.tensor([[1, side, side]] * (len(step.pixel_values) // side**2))
+    return inner(
+        input_ids=step.ids,
+        mm_token_type_ids=(step.ids == model.config.image_token_id).int(),
+        pixel_values=step.pixel_values,
         image_grid_thw=grid,
-        position_ids=position_31T.expand(-1, batch, -1),
+        position_ids=step.positions,
         use_cache=False,
     ).last_hidden_state
-    logits = model.lm_head(hidden_BTD[:, -length:])
-    return cross_entropy(logits.flatten(0, 1), target_BC.flatten(), ignore_index=IGNORED)
+
+
+def answer_loss(model: Qwen2VLForConditionalGeneration, hidden_BTD: Tensor, labels_BT: Tensor) -> Tensor:
+    """Mean cross-entropy of the answers' tokens; the output layer sees their positions only."""
+    asked = labels_BT != IGNORED
+    return cross_entropy(model.lm_head(hidden_BTD[asked]).float(), labels_BT[asked])
 
 
 def rate_at(share: float, config: PretrainConfig) -> float:
@@ -72,36 +82,6 @@ def rate_at(share: float, config: PretrainConfig) -> float:
     return config.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(late, 1.0))))
 
 
-class _Steps:
-    """Prompts, pictures and captions of one step after the other, in an order that the seed gives."""
-
-    def __init__(self, processor: PairProcessor, pretext: Pretext, config: PretrainConfig) -> None:
-        self.processor, self.pretext = processor, pretext
-        self.tokenizer, self.visual = processor.tokenizer, (config.px // 28) ** 2
-        self.batch = max(2, min(config.batch, len(pretext.images)) // 2 * 2)
-        self.rng, self._order = np.random.default_rng(config.seed), np.empty(0, np.int64)
-        texts = [self.tokenizer.encode(text, add_special_tokens=False) for text in product_texts()]
-        self.words = np.concatenate([np.array(text) for text in texts])
-
-    def step(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Prompts [B, P], pixel values, captions [B, C]."""
-        if len(self._order) < self.batch:
-            self._order = self.rng.permutation(len(self.pretext.images))
-        chosen, self._order = self._order[: self.batch], self._order[self.batch :]
-        pixel_values = patches(self.pretext.images[chosen], self.processor)
-        answers, grades = [self.pretext.answers[i] for i in chosen], self.pretext.grades[chosen]
-        if number % 2:
-            prompt = torch.tensor([describe_ids(self.processor, self.visual)]).expand(self.batch, -1)
-            return prompt, pixel_values, caption_ids(self.tokenizer, [caption(one) for one in answers])
-        length, half = int(self.rng.integers(_MOST_WORDS + 1)), range(0, self.batch, 2)
-        starts = self.rng.integers(len(self.words) - length, size=self.batch // 2)
-        prompts = [
-            compare_ids(self.processor, self.visual, self.words[start : start + length].tolist()) for start in starts
-        ]
-        said = [pair_caption(answers[i], answers[i + 1], grades[i], grades[i + 1]) for i in half]
-        return torch.tensor(prompts), pixel_values, caption_ids(self.tokenizer, said)
-
-
 def train(
     model: Qwen2VLForConditionalGeneration,
     processor: PairProcessor,
@@ -110,22 +90,33 @@ def train(
     log: Log,
 ) -> int:
     """Trains in place until the time or the steps are over; returns the steps made."""
-    steps = _Steps(processor, pretext, config)
+    steps = Steps(processor, pretext, px=config.px, batch=config.batch, seed=config.seed)
+    summaries = nn.ModuleList(Summary(model.config.get_text_config().hidden_size, pictures) for pictures in (1, 2))
     named = dict(model.named_parameters())
     decayed = [value for key, value in named.items() if value.dim() > 1 and "embed_tokens" not in key]
     others = [value for key, value in named.items() if value.dim() <= 1 or "embed_tokens" in key]
+    others += list(summaries.parameters())
     groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98), fused=True)
     started, step = time.monotonic(), 0
     model.train()
+    bf16 = config.precision == "bf16"
+    model.set_attn_implementation(attention.NAME if bf16 else "sdpa")
     while True:
         seconds = time.monotonic() - started
-        share = max(seconds / (60 * config.minutes), step / config.steps if config.steps else 0.0)
+        share = max(
+            seconds / (60 * config.minutes) if config.minutes else 1.0, step / config.steps if config.steps else 0.0
+        )
         if share >= 1:
+            model.set_attn_implementation("sdpa")
             return step
         for group in optimizer.param_groups:
             group["lr"] = rate_at(share, config)
-        loss = caption_loss(model, *steps.step(step), config.px // 14)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+            made = steps.next(step)
+            hidden_BTD = states(model, made, config.px // 14)
+            summary = summaries[step % 2].loss(hidden_BTD[torch.arange(len(made.last)), made.last], made)  # pyright: ignore
+            loss = answer_loss(model, hidden_BTD, made.labels) + summary
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -157,23 +148,15 @@ def accuracies(
 
 def _compared(model: Qwen2VLForConditionalGeneration, processor: PairProcessor, pretext: Pretext) -> dict[str, float]:
     """Given the letters before it, which of A and B is the likelier next letter? Neighbouring pictures are the pairs."""
-    side = pretext.images.shape[1] // 14
-    writer: Any = processor.tokenizer
-    letters = torch.tensor([writer.encode(f" {letter}", add_special_tokens=False)[-1] for letter in "AB"])
+    px = pretext.images.shape[1]
+    steps = Steps(processor, pretext, px=px, batch=2, seed=0)
+    letters = [steps.tokenizer.encode(f" {letter}", add_special_tokens=False)[-1] for letter in "AB"]
     right = []
-    for first in range(0, len(pretext.images) - 1, 2):
-        two, grades = pretext.images[first : first + 2], pretext.grades[first : first + 2]
-        said = pair_caption(pretext.answers[first], pretext.answers[first + 1], grades[0], grades[1])
-        target = caption_ids(writer, [said])
-        prompt = torch.tensor([compare_ids(processor, side * side // 4, [])])
-        ids = torch.cat([prompt, target[:, :-1]], 1)
-        logits = model(
-            input_ids=ids,
-            mm_token_type_ids=(ids == processor.image_token_id).int(),
-            pixel_values=patches(two, processor),
-            image_grid_thw=torch.tensor([[1, side, side]] * 2),
-        ).logits[0, -target.shape[1] :]
-        at = [i for i, token in enumerate(target[0].tolist()) if token in letters.tolist()][: len(GRADES)]
-        right.append((logits[at][:, letters].argmax(1).numpy() == 0) == (grades[0] > grades[1]))
-    shares = np.mean(right, axis=0) if right else np.zeros(len(GRADES))
+    for first in range(0, len(pretext.images) - 1, 50):
+        chosen = np.arange(first, min(first + 50, len(pretext.images) // 2 * 2)).reshape(-1, 2)
+        step = steps.pairs(chosen)
+        asked = (step.labels == letters[0]) | (step.labels == letters[1])
+        logits = model.lm_head(states(model, step, px // 14)[asked])[:, letters]
+        right.append((logits.argmax(1) == (step.labels[asked] == letters[1]).long()).view(-1, len(GRADES)))
+    shares = torch.cat(right).float().mean(0).tolist() if right else [0.0] * len(GRADES)
     return {f"{name}_compared": float(share) for name, share in zip(GRADES, shares, strict=True)}

@@ -197,7 +197,7 @@ class PromptBuilder:
         adjective = "this" if fields.mask_country else markets.adjective(fields.market)
         alone = self.ours(" this market" if fields.mask_country else f" {adjective}")
         sentence = self.ours(f"\n{SENTENCE.format(letter=fields.letter)}") if fields.letter else []
-        writer = _Writer(merge=self.merge)
+        writer = PromptWriter(merge=self.merge)
         writer.text(self.ours("<|im_start|>user\n"))
         writer.text(alone, "country")
         for name, grid in zip("AB", fields.grids, strict=True):
@@ -245,7 +245,7 @@ class PromptBuilder:
         )
 
 
-class _Writer:
+class PromptWriter:
     """Ids, spans and rotary positions, piece by piece."""
 
     def __init__(self, *, merge: int) -> None:

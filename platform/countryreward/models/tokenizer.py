@@ -1,6 +1,7 @@
 """A byte-level BPE tokenizer with Qwen2-VL's special tokens, made from the words of simulated products."""
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
@@ -9,7 +10,7 @@ from countryreward.data.design import LABELS
 from countryreward.data.marketplace.config import MarketplaceConfig
 from countryreward.data.marketplace.simulate import simulate
 from countryreward.data.marketplace.vocabulary import AXES, COLOURS
-from countryreward.models.captions import ATTRIBUTES, COMPARE, GRADES
+from countryreward.models.captions import ATTRIBUTES, DESCRIBE, GRADES
 from countryreward.models.config import PRETEXT_SEED
 from countryreward.models.prompts import INSTRUCTION
 
@@ -34,7 +35,7 @@ _ENGLISH = (
     f"{INSTRUCTION}\nFor Based on the experience, the greater probability answer is A. is B. this market\n"
     "\nProduct Title: \nProduct Category: \nProduct Attributes: \nProduct Tags: \nImage A: \nImage B: "
     "Generate a background design for the market, based on the Product Attributes and Product Image. "
-    f"Describe:{COMPARE} system user assistant You are a helpful assistant. "
+    f"{DESCRIBE} system user assistant You are a helpful assistant. "
 )
 """The words of our prompts: a tokenizer that has seen them spends one token on each."""
 
@@ -68,13 +69,31 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int = 2_000) -> PreTrained
     )
 
 
+PHRASES = (
+    INSTRUCTION,
+    *(f"\nProduct {field}:" for field in ("Title", "Category", "Attributes", "Tags")),
+)
+"""Fixed pieces of the reward model's prompt. They are the same in every prompt, so the tiny tokenizer gives each a token of its
+own and a processor reads a third less. A real Qwen2-VL tokenizer reads them word by word."""
+
+
+def add_phrases(tokenizer: PreTrainedTokenizerFast) -> int:
+    """Add PHRASES as tokens that are not special; returns how many were new. Users cannot write them (`PromptBuilder.users`)."""
+    from tokenizers import AddedToken
+
+    return tokenizer.add_tokens([AddedToken(text, normalized=False, special=False) for text in PHRASES])
+
+
 def tokenizer_texts(seed: int = PRETEXT_SEED, products: int = 1_500) -> Iterator[str]:
     """What the tokenizer is made from: words only, no observation, no evaluation seed.
 
     Titles, categories, attributes and tags of products simulated from a pretext seed; design sentences; caption words;
     the English of the prompts with the countries' names and adjectives, which are words like others here.
     """
-    yield from product_texts(seed, products)
+    for row in pretext_products(seed, products):
+        attributes = "; ".join(f"{name}: {value}" for name, value in row["attributes"].items())
+        yield f"\nProduct Title: {row['title']}\nProduct Category: {row['category']}"
+        yield f"\nProduct Attributes: {attributes}\nProduct Tags: {', '.join(row['tags'])}"
     words = [f" {word}" for choices in ATTRIBUTES.values() for word in choices] + [f" {name}" for name in ATTRIBUTES]
     words += [f" {word.phrase} {' '.join(word.keywords)}" for axis in AXES.values() for word in axis.values()]
     words += [f" {label}: {name}" for name, label in LABELS.items()] + [f" {name} {name.lower()}" for name in COLOURS]
@@ -84,15 +103,11 @@ def tokenizer_texts(seed: int = PRETEXT_SEED, products: int = 1_500) -> Iterator
     yield from country_words() * 20
 
 
-def product_texts(seed: int = PRETEXT_SEED, products: int = 1_500) -> list[str]:
-    """Product texts as prompts announce them, of products simulated from a pretext seed."""
+def pretext_products(seed: int = PRETEXT_SEED, products: int = 1_500) -> list[dict[str, Any]]:
+    """Titles, categories, attributes and tags of products simulated from a pretext seed."""
     assert seed >= PRETEXT_SEED, seed
     config = MarketplaceConfig(seed=seed, products=products, creatives_per_product=1, markets=["US"], periods=1)
-    return [
-        f"\nProduct Title: {row['title']}\nProduct Category: {row['category']}\nProduct Attributes: "
-        f"{'; '.join(f'{name}: {value}' for name, value in row['attributes'].items())}\nProduct Tags: {', '.join(row['tags'])}"
-        for row in simulate(config).products.to_dict("records")
-    ]
+    return simulate(config).products.to_dict("records")  # pyright: ignore[reportReturnType]  # its keys are names
 
 
 def country_words() -> list[str]:

@@ -20,8 +20,9 @@ class LoopConfig:
     """Records per worker and forward pass. The paper's: 8."""
     accumulation: int | None = None
     """Forward passes per optimizer step. The paper's: 2."""
-    precision: Literal["fp32", "bf16"] | None = None
-    """bf16, the paper's: DeepSpeed keeps float32 master weights, the torch engine computes under autocast."""
+    precision: Literal["fp32", "bf16", "auto"] | None = None
+    """bf16, the paper's: DeepSpeed keeps float32 master weights, the torch engine computes under autocast. auto: bf16 where
+    every worker's device is fast at it, else fp32."""
     warmup: float = 0.03
     """Share of the steps that warm up."""
     weight_decay: float = 0.01

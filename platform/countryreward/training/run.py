@@ -8,6 +8,7 @@ Run folder (contract 6), written by the first rank:
     quarantine.jsonl     records whose prompt was refused
 """
 
+import dataclasses
 import functools
 import json
 import shutil
@@ -24,6 +25,7 @@ from countryreward.data.artifacts import open_artifact
 from countryreward.data.quarantine import Quarantine
 from countryreward.data.records import Dataset
 from countryreward.errors import UserError
+from countryreward.models.attention import fast_bfloat16
 from countryreward.models.country_reward import CountryRewardModel, attention_implementation
 from countryreward.models.processor import PairProcessor
 from countryreward.models.prompts import PromptBuilder
@@ -47,13 +49,14 @@ Tell = Callable[[dict[str, Any]], None]
 def run_training(job: RewardTraining, folder: Path, *, device: torch.device | str = "cpu", tell: Tell) -> None:
     """Train on this process's share. Call it on every rank; `torch.distributed` is set up by the caller."""
     ranks = Ranks.current()
-    loop = job.loop.resolved(preset(job.preset))
+    loop = settled(job.loop.resolved(preset(job.preset)), ranks, device)
     quarantine = Quarantine("training")
     model, processor = load_model(job, loop, device)
     train, validation = load_examples(job, model, processor, quarantine, loop, tell if ranks.first else _silent)
     steps = total_steps(len(train.examples.prompts), loop, ranks.world)
     engine = make_engine(model, job, loop, steps)
     writer = _Writer(folder, tell) if ranks.first else None
+    facts = {"precision": loop.precision, "workers": ranks.world, "steps": steps}
     if writer:
         quarantine.write(folder)
     best: list[float] = []
@@ -68,7 +71,7 @@ def run_training(job: RewardTraining, folder: Path, *, device: torch.device | st
             seconds = round(time.monotonic() - started, 3)
             writer.line({"kind": "validation", "step": step, **found.metrics, "seconds": seconds})
             for name in names:
-                writer.save(name, model, processor, weights, found, validation.examples.records, {"step": step})
+                writer.save(name, model, processor, weights, found, validation.examples.records, facts | {"step": step})
 
     train_reward(
         engine,
@@ -91,11 +94,21 @@ def _silent(_: dict[str, Any]) -> None:
     """Ranks other than the first tell nothing."""
 
 
+def settled(loop: LoopConfig, ranks: Ranks, device: torch.device | str) -> LoopConfig:
+    """`precision: auto` decided, the same on all ranks."""
+    if loop.precision != "auto":
+        return loop
+    fast = ranks.mean([float(fast_bfloat16(device))], device)[0] == 1.0
+    return dataclasses.replace(loop, precision="bf16" if fast else "fp32")
+
+
 def load_model(
     job: RewardTraining, loop: LoopConfig, device: torch.device | str
 ) -> tuple[CountryRewardModel, PairProcessor]:
     source = backbone_folder(job.source())
+    assert loop.precision in ("fp32", "bf16"), loop.precision
     bf16 = loop.precision == "bf16"
+    compute = torch.bfloat16 if bf16 else torch.float32
     master_in_engine = (
         loop.engine == "deepspeed"
     )  # DeepSpeed keeps float32 copies of bfloat16 weights; autocast needs float32
@@ -103,7 +116,7 @@ def load_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(loop.seed)
         model = CountryRewardModel.from_backbone(
-            source, job.reward.resolved(), dtype=dtype, attn_implementation=attention_implementation(device, dtype)
+            source, job.reward.resolved(), dtype=dtype, attn_implementation=attention_implementation(device, compute)
         )
     model.config.image_px = job.px()
     torch.nn.Module.to(model, device)
