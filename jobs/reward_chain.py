@@ -6,6 +6,7 @@ Each stage is a job of its own and is skipped when its result is up to date.
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import build_features
 import evaluate_reward
@@ -60,11 +61,11 @@ class Config:
 def main(config: Config) -> None:
     from countryreward.on_ray.session import session
 
-    def same(names: tuple[str, ...]) -> dict:
+    def same(names: tuple[str, ...]) -> dict[str, Any]:
         return {name: getattr(config, name) for name in names}
 
     at = {name: f"{config.out}/{name}" for name in (*prior_chain.STAGES, "features", "model")}
-    tables = {name: at[name] for name in ("dataset", "records", "knowledge_base")}
+    tables: dict[str, Any] = {name: at[name] for name in ("dataset", "records", "knowledge_base")}
     picture = same(("preset", "backbone", "image_px"))
     with session(config.ray):  # one Ray for all stages
         chain = same(("out", "source", "records", "encoders", "retrieval", "truth", "ray"))

@@ -32,7 +32,7 @@ SCRIPT = """
         if kind == "torch":
             engine = TorchEngine(model, groups, factor, **shared)
         else:
-            engine = DeepSpeedEngine(model, groups, factor, **shared, batch_size=4, zero_stage=stage, bf16=False)
+            engine = DeepSpeedEngine(model, groups, factor, **shared, batch_size=4, zero_stage=stage)
         draws, found, steps = torch.Generator().manual_seed(1), [], []
         for _ in range(8):
             x = torch.randn(4, 8, generator=draws)

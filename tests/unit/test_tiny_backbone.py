@@ -17,7 +17,8 @@ from countryreward.data.marketplace.vocabulary import Spec
 from countryreward.errors import UserError
 from countryreward.models import backbone, captions
 from countryreward.models.config import HELD_OUT_SEED, PRETEXT_SEED, PretrainConfig
-from countryreward.models.pretrain import accuracies, caption_ids, rate_at
+from countryreward.models.pretext_steps import IGNORED, Steps
+from countryreward.models.pretrain import accuracies, rate_at
 from countryreward.models.processor import load_processor, patches, pixels
 from countryreward.models.prompts import PromptBuilder
 from countryreward.models.reward_config import RewardOptions
@@ -99,8 +100,22 @@ def test_captions_are_written_and_read_back() -> None:
 
 
 def test_two_pictures_are_compared_by_their_grades() -> None:
-    said = captions.pair_caption(ANSWERS, ANSWERS, np.array([0.9, 0.1, 0.5, 0.3]), np.array([0.2, 0.2, 0.4, 0.8]))
-    assert said == f"size A place B sharpness A contrast B A {WRITTEN} B {WRITTEN}"
+    said = captions.comparison(np.array([0.9, 0.1, 0.5, 0.3]), np.array([0.2, 0.2, 0.4, 0.8]))
+    assert said == "size A place B sharpness A contrast B"
+
+
+def test_a_step_of_pairs_asks_in_the_reward_models_prompt_without_a_country(tiny: Any) -> None:
+    fresh = captions.pretext_set(PRETEXT_SEED, 4, px=56)
+    step = Steps(tiny[1], fresh, px=56, batch=4, seed=0).next(1)
+    tokenizer = tiny[1].tokenizer
+    said = tokenizer.decode(step.ids[0, : int(step.last[0]) + 1])
+    assert said.startswith("<|im_start|>user\n this market\nImage A:<|vision_start|>")
+    assert said.endswith("<|im_end|>\n<|im_start|>assistant\n")
+    answer = step.labels[0][step.labels[0] != IGNORED]
+    assert tokenizer.decode(answer).split()[::2] == ["size", "place", "sharpness", "contrast"]
+    assert step.labels[0, step.last[0]] == answer[0]  # the last token of the prompt answers first
+    assert step.grades.shape == (2, 2, 4)
+    assert not any(adjective in said for adjective in ("American", "Korean", "Brazilian"))
 
 
 def test_pretext_is_deterministic_and_keeps_to_its_own_seeds() -> None:
@@ -131,10 +146,6 @@ def test_tokenizer_training_gives_every_byte_a_token() -> None:
     tokenizer = train_tokenizer(["category Shoes"] * 3, vocab_size=300)
     assert tokenizer.convert_tokens_to_ids(list(SPECIAL_TOKENS)) == list(range(8))
     assert tokenizer.decode(tokenizer.encode("光ß😀", split_special_tokens=True)) == "光ß😀"
-    rows = caption_ids(tokenizer, [captions.caption(ANSWERS), captions.caption(ANSWERS | {"scene": "city"})])
-    assert rows.shape[0] == 2
-    assert rows.flatten().tolist().count(tokenizer.eos_token_id) == 2
-    assert rows[0, -1] == tokenizer.eos_token_id
 
 
 def test_processor_round_trip_and_call(tiny: Any, tmp_path: Path) -> None:
@@ -189,6 +200,6 @@ def test_job_trains_three_steps_and_publishes(tmp_path: Path, capsys) -> None:
     assert made.manifest.counts["steps"] == 3
     model: Any
     model, processor = backbone.load_tiny(made.path)
-    assert model.config.text_config.vocab_size == len(processor.tokenizer) <= 600
+    assert model.config.text_config.vocab_size == len(processor.tokenizer) <= 600 + len(PHRASES)
     assert json.loads((made.path / "pretext.json").read_text())["steps"] == 3
     assert "held out: category" in capsys.readouterr().out

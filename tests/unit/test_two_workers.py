@@ -53,7 +53,7 @@ SCRIPT = """
     steps = total_steps(32, loop, world)
     factor = functools.partial(cosine_with_warmup, total=steps, warmup_share=0.1)
     groups = rate_groups(model, Rates(merger=1e-3, llm=1e-3, adapter=1e-3, classifier=1e-3))
-    shared = {"accumulation": 2, "max_grad_norm": 1.0, "bf16": False}
+    shared = {"accumulation": 2, "max_grad_norm": 1.0}
     if engine_name == "torch":
         engine = TorchEngine(model, groups, factor, **shared)
     else:

@@ -1,8 +1,8 @@
 """Teaching the tiny backbone to see: one process, no Ray.
 
-Two losses: the answer's tokens (a caption of one picture, a comparison of two), and a summary: from the state of the prompt's
-last token, linear heads read what the pictures show. Real backbones come with such states from their pretraining; a judge of pairs
-looks from there. The heads are thrown away.
+Two losses: the answer's tokens (a caption of one picture, a comparison of two), and a summary: from the state of the
+prompt's last token, linear heads read what the pictures show. Real backbones come with such states from their pretraining;
+a judge of pairs looks from there. The heads are thrown away.
 
 Legend: B prompts of a step, K pictures of a prompt, T tokens, N patches, P values of a patch, D width.
 """

@@ -81,7 +81,8 @@ def add_phrases(tokenizer: PreTrainedTokenizerFast) -> int:
     """Add PHRASES as tokens that are not special; returns how many were new. Users cannot write them (`PromptBuilder.users`)."""
     from tokenizers import AddedToken
 
-    return tokenizer.add_tokens([AddedToken(text, normalized=False, special=False) for text in PHRASES])
+    tokens: Any = [AddedToken(text, normalized=False, special=False) for text in PHRASES]
+    return tokenizer.add_tokens(tokens)
 
 
 def tokenizer_texts(seed: int = PRETEXT_SEED, products: int = 1_500) -> Iterator[str]:

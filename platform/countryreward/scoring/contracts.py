@@ -129,6 +129,6 @@ class Ranking:
 class Scorer(Protocol):
     """Anything that answers pair requests: local, over HTTP, or a Serve handle. Loops are given one and never build one."""
 
-    def score(self, requests: Sequence[PairRequest]) -> list[Verdict]:
+    def score(self, requests: Sequence[PairRequest], /) -> list[Verdict]:
         """One verdict per request, in order."""
         ...

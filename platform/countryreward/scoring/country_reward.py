@@ -81,7 +81,7 @@ class CountryReward:
         return self.folder.artifact.manifest.version
 
     @overload
-    def score(self, product: Sequence[PairRequest]) -> list[Verdict]: ...
+    def score(self, requests: Sequence[PairRequest], /) -> list[Verdict]: ...
 
     @overload
     def score(

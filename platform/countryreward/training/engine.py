@@ -54,9 +54,9 @@ class TorchEngine:
         *,
         accumulation: int,
         max_grad_norm: float,
-        bf16: bool = False,
+        autocast: bool = False,
     ) -> None:
-        self.bf16 = bf16
+        self.autocast = autocast
         self.optimizer = torch.optim.AdamW(groups)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, factor)
         self.accumulation, self.max_grad_norm, self.passes = accumulation, max_grad_norm, 0
@@ -66,8 +66,7 @@ class TorchEngine:
 
     def precision(self) -> contextlib.AbstractContextManager[Any]:
         """See `Engine.precision`."""
-        device = next(self.bare.parameters()).device.type
-        return torch.autocast(device, dtype=torch.bfloat16) if self.bf16 else contextlib.nullcontext()
+        return _autocast(self.bare, self.autocast)
 
     def state_dict(self) -> dict[str, Tensor]:
         """See `Engine.state_dict`."""
@@ -94,7 +93,7 @@ class TorchEngine:
 
 
 class DeepSpeedEngine:
-    """DeepSpeed ZeRO 0-3 around the same AdamW groups."""
+    """DeepSpeed ZeRO 0-3 around the same AdamW groups. bfloat16 weights get float32 master copies; autocast is for others."""
 
     def __init__(
         self,
@@ -106,8 +105,9 @@ class DeepSpeedEngine:
         max_grad_norm: float,
         batch_size: int,
         zero_stage: int,
-        bf16: bool,
+        autocast: bool = False,
     ) -> None:
+        self.autocast = autocast
         deepspeed = _deepspeed()
         optimizer = torch.optim.AdamW(groups)
         config = {
@@ -117,7 +117,9 @@ class DeepSpeedEngine:
             "zero_optimization": {"stage": zero_stage},
             "zero_allow_untested_optimizer": True,
             "zero_force_ds_cpu_optimizer": False,
-            "bf16": {"enabled": bf16},
+            "bf16": {"enabled": next(model.parameters()).dtype == torch.bfloat16},
+            # no module is listed: weights and gradients travel in float32
+            "torch_autocast": {"enabled": autocast, "dtype": "bfloat16", "lower_precision_safe_modules": []},
             "steps_per_print": 10**9,
         }
         self.engine, self.optimizer, _, _ = deepspeed.initialize(
@@ -131,7 +133,7 @@ class DeepSpeedEngine:
 
     def precision(self) -> contextlib.AbstractContextManager[Any]:
         """See `Engine.precision`."""
-        return contextlib.nullcontext()
+        return _autocast(self.bare, self.autocast)
 
     def state_dict(self) -> dict[str, Tensor]:
         """See `Engine.state_dict`."""
@@ -156,6 +158,11 @@ class DeepSpeedEngine:
     def rates(self) -> list[float]:
         """See `Engine.rates`."""
         return [float(group["lr"]) for group in self.optimizer.param_groups]
+
+
+def _autocast(model: nn.Module, enabled: bool) -> contextlib.AbstractContextManager[Any]:
+    device = next(model.parameters()).device.type
+    return torch.autocast(device, dtype=torch.bfloat16) if enabled else contextlib.nullcontext()
 
 
 def _deepspeed() -> Any:

@@ -63,7 +63,8 @@ def run_training(job: RewardTraining, folder: Path, *, device: torch.device | st
 
     def after(step: int) -> None:
         started = time.monotonic()
-        found = validate(engine.bare, validation, ranks, batch_size=4 * loop.value("batch_size"))
+        with engine.precision():
+            found = validate(engine.bare, validation, ranks, batch_size=4 * loop.value("batch_size"))
         names = ["last"] + (["best"] if not best or found.score > max(best) else [])
         best.append(found.score)
         weights = engine.state_dict()  # every rank: gathering shards is done together
@@ -102,17 +103,18 @@ def settled(loop: LoopConfig, ranks: Ranks, device: torch.device | str) -> LoopC
     return dataclasses.replace(loop, precision="bf16" if fast else "fp32")
 
 
+def bf16_weights(loop: LoopConfig, device: torch.device | str) -> bool:
+    """Whether weights are bfloat16: on CUDA under DeepSpeed, which keeps float32 master copies. Elsewhere bf16 is autocast."""
+    assert loop.precision in ("fp32", "bf16"), loop.precision
+    return loop.precision == "bf16" and loop.engine == "deepspeed" and torch.device(device).type == "cuda"
+
+
 def load_model(
     job: RewardTraining, loop: LoopConfig, device: torch.device | str
 ) -> tuple[CountryRewardModel, PairProcessor]:
     source = backbone_folder(job.source())
-    assert loop.precision in ("fp32", "bf16"), loop.precision
-    bf16 = loop.precision == "bf16"
-    compute = torch.bfloat16 if bf16 else torch.float32
-    master_in_engine = (
-        loop.engine == "deepspeed"
-    )  # DeepSpeed keeps float32 copies of bfloat16 weights; autocast needs float32
-    dtype = torch.bfloat16 if bf16 and master_in_engine else torch.float32
+    compute = torch.bfloat16 if loop.precision == "bf16" else torch.float32
+    dtype = torch.bfloat16 if bf16_weights(loop, device) else torch.float32
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(loop.seed)
         model = CountryRewardModel.from_backbone(
@@ -129,7 +131,7 @@ def make_engine(model: CountryRewardModel, job: RewardTraining, loop: LoopConfig
     shared: dict[str, Any] = {
         "accumulation": loop.value("accumulation"),
         "max_grad_norm": loop.max_grad_norm,
-        "bf16": loop.precision == "bf16",
+        "autocast": loop.precision == "bf16" and model.dtype == torch.float32,
     }
     if loop.engine == "torch":
         return TorchEngine(model, groups, factor, **shared)
