@@ -19,7 +19,7 @@ def main(config: PretrainConfig) -> Artifact:
     import torch
 
     from countryreward.machine import describe_machine
-    from countryreward.models import backbone, captions, pretrain, tokenizer
+    from countryreward.models import backbone, captions, pretext_steps, pretrain, tokenizer
     from countryreward.progress import bar
 
     torch.set_num_threads(config.threads)
@@ -49,6 +49,7 @@ def main(config: PretrainConfig) -> Artifact:
 
             steps = pretrain.train(model, processor, seen, config, log)
         seconds = time.monotonic() - started
+        fresh = backbone.refresh_unused(model, pretext_steps.used_tokens(processor), config.seed)
         right = pretrain.accuracies(model, processor, unseen)
         backbone.save_tiny(model, processor, draft.path)
         draft.counts |= {"pictures": config.images, "held_out": config.held_out, "steps": steps}
@@ -64,6 +65,7 @@ def main(config: PretrainConfig) -> Artifact:
             "pictures_per_second": round(steps * min(config.batch, config.images) / max(seconds, 1e-3), 1),
             "last_loss": round(smooth, 4),
             "held_out_accuracy": right,
+            "tokens_the_pretext_never_met": fresh,
             "started_from": before,
         }
         (draft.path / "pretext.json").write_text(json.dumps(story, indent=2) + "\n", encoding="utf-8")

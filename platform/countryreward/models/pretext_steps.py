@@ -106,3 +106,19 @@ class Steps:
             grades=torch.from_numpy(self.pretext.grades[chosen]).float(),
             choices=torch.from_numpy(self.choices[chosen]),
         )
+
+
+def used_tokens(processor: PairProcessor) -> set[int]:
+    """Ids that prompts or answers of the pretext can hold."""
+    tokenizer = processor.tokenizer
+    grid = (1, 2, 2)
+    builder = PromptBuilder(tokenizer, RewardOptions(strategy="none", antisymmetric="off"))
+    used = set(tokenizer.all_special_ids) | set(tokenizer.encode(f"{DESCRIBE} A B", add_special_tokens=False))
+    for product in pretext_products():
+        told = {name: product[name] for name in ("title", "category", "attributes", "tags")}
+        fields = PairFields(**told, market="US", mask_country=True, images=("a", "b"), grids=(grid, grid))
+        used |= set(builder.example(fields).ids.tolist())
+    for name, words in ATTRIBUTES.items():
+        for word in words:
+            used |= set(tokenizer.encode(f" {name} {word}", add_special_tokens=False))
+    return used
