@@ -129,7 +129,7 @@ PRESETS: dict[str, Preset] = {
     "tiny": Preset(
         backbone="tiny",
         image_px=112,
-        rates=Rates(merger=2e-3, llm=2e-3, adapter=2e-3, classifier=2e-3, tower=0.0),
+        rates=Rates(merger=5e-4, llm=5e-4, adapter=2e-2, classifier=1e-2, tower=0.0),
         loop={"epochs": 1, "batch_size": 16, "accumulation": 1, "precision": "auto"},
     ),
     "qwen2-vl-2b": Preset(
