@@ -92,7 +92,7 @@ def refresh_unused(model: Qwen2VLForConditionalGeneration, used: set[int], seed:
     Training pushes the embeddings of all words that are never right in one common direction: countries' adjectives come
     out of it with a cosine of .99 between them. Real backbones tell words apart; an adapter driven by them must be able to.
     """
-    weight_VD = model.get_input_embeddings().weight
+    weight_VD: Any = model.get_input_embeddings().weight
     unused = torch.tensor([token not in used for token in range(len(weight_VD))])
     draws = torch.Generator().manual_seed(seed)
     size = weight_VD[~unused].pow(2).mean().sqrt()

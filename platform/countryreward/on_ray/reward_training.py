@@ -31,7 +31,7 @@ def train_on_ray(
     trainer = TorchTrainer(
         _worker,
         train_loop_config={
-            "job": asdict(job),
+            "job": asdict(job) | _absolute(job),
             "folder": str(folder.absolute()),
             "messages": messages,
             "threads": max(1, int(workers.cpus_per_worker)),
@@ -52,6 +52,13 @@ def train_on_ray(
         messages.put(None)
         watching.join(timeout=30)
         messages.shutdown()
+
+
+def _absolute(job: RewardTraining) -> dict[str, str]:
+    """Its local paths made absolute: workers run in a folder of their own."""
+    paths = {name: getattr(job, name) for name in ("dataset", "records", "priors", "features", "backbone")}
+    local = {name: path for name, path in paths.items() if path and (name != "backbone" or Path(path).exists())}
+    return {name: str(Path(path).absolute()) for name, path in local.items()}
 
 
 def _worker(config: dict[str, Any]) -> None:

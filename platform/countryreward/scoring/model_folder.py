@@ -77,6 +77,7 @@ class Sources:
 
 def fill(folder: Path, weights: Path, sources: Sources, *, embed: bool) -> None:
     """Write everything but the model card into `folder`. weights: best/ or last/ of a run folder."""
+    assert list(weights.glob("model*.safetensors")), f"{weights} holds no weights"
     for path in sorted(weights.iterdir()):
         if path.name != "validation.parquet":
             shutil.copyfile(path, folder / path.name)

@@ -33,7 +33,7 @@ class LoopConfig:
     """Who steps: plain torch (DistributedDataParallel on several workers), or DeepSpeed ZeRO."""
     zero_stage: Literal[0, 1, 2, 3] = 2
     """DeepSpeed: what is sharded (1 optimizer states, 2 gradients too, 3 weights too)."""
-    log_every: int = 20
+    log_every: int = 50
     """Optimizer steps between log lines."""
     validations: int = 5
     """How often to validate, the end included; the best by discordant ordering becomes the model."""

@@ -22,6 +22,9 @@ class Engine(Protocol):
     bare: nn.Module
     """The module inside, for evaluation: calling it communicates only under ZeRO-3."""
 
+    whole_weights: bool
+    """Whether every rank holds whole weights between steps (not under ZeRO-3)."""
+
     def precision(self) -> contextlib.AbstractContextManager[Any]:
         """The context of a forward pass."""
         ...
@@ -56,7 +59,7 @@ class TorchEngine:
         max_grad_norm: float,
         autocast: bool = False,
     ) -> None:
-        self.autocast = autocast
+        self.autocast, self.whole_weights = autocast, True
         self.optimizer = torch.optim.AdamW(groups)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, factor)
         self.accumulation, self.max_grad_norm, self.passes = accumulation, max_grad_norm, 0
@@ -107,7 +110,7 @@ class DeepSpeedEngine:
         zero_stage: int,
         autocast: bool = False,
     ) -> None:
-        self.autocast = autocast
+        self.autocast, self.whole_weights = autocast, zero_stage < 3
         deepspeed = _deepspeed()
         optimizer = torch.optim.AdamW(groups)
         config = {

@@ -13,7 +13,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from countryreward.equations import focus as equations
 from countryreward.models.batch import Batch
-from countryreward.models.country_reward import CountryRewardModel
+from countryreward.models.country_reward import CountryRewardModel, RewardOutput
 from countryreward.scoring.judging import Loader
 from countryreward.training.config import LoopConfig
 from countryreward.training.engine import Engine
@@ -63,12 +63,10 @@ def train_reward(
             window.waited += time.monotonic() - before
             with engine.precision():
                 output = engine.model(batch, **images, focus=weight > 0)
-                bce = binary_cross_entropy_with_logits(output.logit.float(), target)
-                wrong = equations.wrong_predictions(output.logit.detach(), target)
-                penalty = equations.penalty(output.focus, wrong) if weight > 0 else bce.new_zeros(())
+                bce, penalty, wrong = _losses(output, target, weight)
                 loss = equations.objective(bce, penalty, weight)
-            if due and part == accumulation - 1 and weight > 0 and config.zero_stage < 3:
-                ratio = gradient_ratio(model, bce, weight * penalty)
+                if due and part == accumulation - 1 and weight > 0 and engine.whole_weights:
+                    ratio = gradient_ratio(model, batch, images, target)
             engine.backward(loss)
             window.add(batch, loss, bce, penalty, wrong)
             stepped = engine.step()
@@ -125,18 +123,36 @@ class _Window:
         }
 
 
-def gradient_ratio(model: CountryRewardModel, bce: Tensor, weighted_penalty: Tensor) -> float | None:
-    """|grad of lambda x penalty| / |grad of BCE| over the trained weights: a penalty that does nothing must be visible."""
-    if not weighted_penalty.requires_grad:
-        return 0.0
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+def gradient_ratio(model: CountryRewardModel, batch: Batch, images: dict[str, Tensor], target: Tensor) -> float | None:
+    """|grad of lambda x penalty| / |grad of BCE| over the trained weights: a penalty that does nothing must be visible.
 
-    def norm(loss: Tensor) -> float:
-        gradients = torch.autograd.grad(loss, trained, retain_graph=True, allow_unused=True)
-        return float(sum(float(g.float().pow(2).sum()) for g in gradients if g is not None) ** 0.5)
+    A pass of its own, on aliases of the weights: engines hang their communication on the gradients of the weights themselves.
+    """
+    aliases = {name: p.detach().requires_grad_() for name, p in model.named_parameters() if p.requires_grad}
+    weight = model.options.focus_weight
+    with torch.enable_grad():
+        output = torch.func.functional_call(model, aliases, (batch,), images | {"focus": True})
+        bce, penalty, _ = _losses(output, target, weight)
+        if not penalty.requires_grad or not penalty.detach():
+            return 0.0
 
-    whole = norm(bce)
-    return norm(weighted_penalty) / whole if whole > 0 else None
+        def norm(loss: Tensor) -> float:
+            gradients = torch.autograd.grad(loss, list(aliases.values()), retain_graph=True, allow_unused=True)
+            return float(sum(float(g.float().pow(2).sum()) for g in gradients if g is not None) ** 0.5)
+
+        whole = norm(bce)
+        return norm(weight * penalty) / whole if whole > 0 else None
+
+
+def _losses(output: RewardOutput, target: Tensor, weight: float) -> tuple[Tensor, Tensor, Tensor]:
+    """BCE (Eq. 11), the penalty before lambda (Eq. 10; 0 without one), and which answers are wrong [B] (Eq. 9)."""
+    assert output.logit is not None
+    bce = binary_cross_entropy_with_logits(output.logit.float(), target)
+    wrong = equations.wrong_predictions(output.logit.detach(), target)
+    if weight == 0:
+        return bce, bce.new_zeros(()), wrong
+    assert output.focus is not None
+    return bce, equations.penalty(output.focus, wrong), wrong
 
 
 def _endless(loader: Loader, config: LoopConfig, ranks: Ranks) -> Iterator[NDArray[np.int64]]:

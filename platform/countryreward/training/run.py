@@ -225,7 +225,7 @@ class _Writer:
         """A model folder without its surroundings. Written beside and swapped in, so none is ever half a model."""
         partial = self.folder / f".tmp-{name}"
         shutil.rmtree(partial, ignore_errors=True)
-        model.save_pretrained(partial, state_dict=weights)
+        model.save_pretrained(partial, state_dict=dict(weights))  # it empties the dict it is given
         processor.save_pretrained(partial)
         frame = records[["record_id", "market", "label"]].assign(logit=found.logits)
         frame.to_parquet(partial / "validation.parquet", index=False)
