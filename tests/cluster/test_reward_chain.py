@@ -85,7 +85,7 @@ def test_the_model_folder_is_the_contracts(demo: Run):
 
 
 def test_the_run_folder_tells_how_it_went(demo: Run):
-    (folder,) = (demo.folder / "training").glob("[!.]*")
+    folder = min((demo.folder / "training").glob("[!.]*"))  # of the first run; run ids begin with the time
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     steps = [line for line in lines if line["kind"] == "step"]
     assert steps
@@ -106,8 +106,9 @@ def test_a_saved_model_is_the_same_to_the_bit(judge: CountryReward, demo: Run, t
     assert all(torch.equal(again[name], before[name]) for name in before)
 
 
-def test_the_probe_gives_what_training_measured(judge: CountryReward):
-    assert judge.probe_deviation() < 1e-4
+def test_the_probe_gives_what_training_measured(judge: CountryReward, demo: Run):
+    precision = json.loads((demo.model / "training.json").read_text())["precision"]
+    assert judge.probe_deviation() < {"fp32": 1e-4, "bf16": 0.1}[precision]
 
 
 def test_one_verdict_per_market_with_its_neighbours(judge: CountryReward, demo: Run, ads: list[Path]):
@@ -178,7 +179,7 @@ def test_what_it_cannot_judge_it_says(judge: CountryReward, ads: list[Path]):
     assert "not trained on Iceland" in str(iceland.note)
     assert "no evidence" in str(iceland.note)
     assert korea.note is None
-    brazil, korea = judge.score("Brazilian coffee mug", ads[0], ads[1], markets=["BR", "KR"])
+    brazil, korea = judge.score("For Brazilian market: a mug", ads[0], ads[1], markets=["BR", "KR"])
     assert brazil.choice in ("A", "B")
     assert korea.choice is None
     assert "names the market BR" in str(korea.note)

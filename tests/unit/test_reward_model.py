@@ -155,7 +155,7 @@ def test_the_prior_reaches_the_logit_as_each_strategy_says() -> None:
         ).logit.tolist()
         plain = judged(model(strategy="none", antisymmetric="off"), fields()).logit.item()
         if strategy == "none":
-            assert prior_a == prior_b == none == pytest.approx(plain, abs=1e-6)
+            assert (prior_a, prior_b, none) == pytest.approx((plain,) * 3, abs=1e-6)
         else:
             assert len({prior_a, prior_b, none}) == 3
             assert none == pytest.approx(plain, abs=1e-5)  # without a prior every strategy is `none`
@@ -396,7 +396,8 @@ def test_a_batch_of_another_kind_is_refused() -> None:
 
 
 def test_attention_implementation() -> None:
-    assert attention_implementation("cpu", torch.bfloat16) == "sdpa"
+    assert attention_implementation("cpu", torch.float32) == "sdpa"
+    assert attention_implementation("cpu", torch.bfloat16) == "sdpa_float32"
     assert attention_implementation("cuda", torch.float32) == "sdpa"
 
 
