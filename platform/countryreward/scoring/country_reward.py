@@ -191,6 +191,10 @@ class CountryReward:
             pictures |= dict(zip(names, one.pictures, strict=True))
             prior = one.prior if self.folder.retrieval else None
             letter = prior.letter if prior else None
+            if names[0] == names[1]:
+                examples.append(None)
+                notes.append("no answer: the two images are the same file")
+                continue
             try:
                 log_odds = prior.log_odds if prior else 0.0
                 examples.append(self._example(request.product, one.query.market, names, log_odds, letter))
