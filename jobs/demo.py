@@ -74,6 +74,7 @@ def main(config: Config) -> None:
     )
     _show_verdicts(config)
     print(f"next: open {config.out}/report.html")
+    print(f"next: .venv/bin/countryreward ask {config.out} A.jpg B.jpg --title 'Your product'   # your own two images")
     print(f"next: .venv/bin/countryreward data check {config.out}")
     print(f"next: .venv/bin/countryreward kb show {config.out} --market KR")
 

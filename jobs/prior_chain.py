@@ -40,15 +40,14 @@ class Config:
     """True click probabilities of a simulation; empty for real data."""
     draws: int = 2000
     """Bootstrap draws of the report."""
-    report: bool = True
-    """Whether to end with the report of jobs/evaluate_prior.py."""
     stages: dict[str, float] = field(default_factory=dict)
     """Seconds of stages before this chain, for the report."""
     ray: RayConfig = field(default_factory=RayConfig)
     """Where Ray runs."""
 
 
-def main(config: Config) -> None:
+def main(config: Config, *, report: bool = True) -> None:
+    """report: whether to end with the report of jobs/evaluate_prior.py."""
     from countryreward.on_ray.session import session
 
     at = {name: f"{config.out}/{name}" for name in STAGES}
@@ -65,7 +64,7 @@ def main(config: Config) -> None:
     paper = RetrievalConfig(search=config.retrieval.search, prior=PriorConfig(reading="paper"))
     build_priors.main(replace(inputs, out=at["priors_paper"], split="test", retrieval=paper))
     choose_k.main(choose_k.Config(records=records, embeddings=embeddings, knowledge_base=base, out=at["choose_k"]))
-    if not config.report:
+    if not report:
         return
     evaluate_prior.main(
         evaluate_prior.Config(

@@ -13,27 +13,15 @@ import evaluate_reward
 import prior_chain
 import train_reward
 from countryreward.command import run
-from countryreward.data.config import ImportConfig, RecordsConfig
 from countryreward.models.reward_config import RewardOptions
-from countryreward.on_ray.config import RayConfig, WorkersConfig
-from countryreward.retrieval.config import EncodersConfig, RetrievalConfig
+from countryreward.on_ray.config import WorkersConfig
 from countryreward.training.config import LoopConfig
 
 
 @dataclass(kw_only=True)
-class Config:
+class Config(prior_chain.Config):
     """From an export to a trained model and its report."""
 
-    out: str = "runs/demo"
-    """Run folder; every stage publishes a folder in it."""
-    source: ImportConfig = field(default_factory=ImportConfig)
-    """What to import."""
-    records: RecordsConfig = field(default_factory=RecordsConfig)
-    """How to label and split."""
-    encoders: EncodersConfig = field(default_factory=EncodersConfig)
-    """Which encoders retrieve."""
-    retrieval: RetrievalConfig = field(default_factory=RetrievalConfig)
-    """Search and vote; the paper's reading is always reported beside it."""
     preset: str = "tiny"
     """tiny, qwen2-vl-2b or qwen2-vl-7b: backbone, picture size, rates, batch."""
     backbone: str = ""
@@ -48,14 +36,6 @@ class Config:
     """The optimisation."""
     workers: WorkersConfig = field(default_factory=WorkersConfig)
     """The training's processes."""
-    truth: str = ""
-    """True click probabilities of a simulation; empty for real data."""
-    draws: int = 2000
-    """Bootstrap draws of the report."""
-    stages: dict[str, float] = field(default_factory=dict)
-    """Seconds of stages before this chain, for the report."""
-    ray: RayConfig = field(default_factory=RayConfig)
-    """Where Ray runs."""
 
 
 def main(config: Config) -> None:
@@ -68,8 +48,7 @@ def main(config: Config) -> None:
     tables: dict[str, Any] = {name: at[name] for name in ("dataset", "records", "knowledge_base")}
     picture = same(("preset", "backbone", "image_px"))
     with session(config.ray):  # one Ray for all stages
-        chain = same(("out", "source", "records", "encoders", "retrieval", "truth", "ray"))
-        prior_chain.main(prior_chain.Config(**chain, report=False))
+        prior_chain.main(config, report=False)
         features = build_features.main(
             build_features.Config(
                 dataset=at["dataset"],

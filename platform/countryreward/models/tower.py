@@ -27,7 +27,7 @@ def backbone_folder(name: str) -> str:
 class VisionTower:
     """Qwen2-VL's vision tower up to the merger. `fingerprint` names its weights and the picture size."""
 
-    def __init__(self, backbone: str, *, px: int) -> None:
+    def __init__(self, backbone: str, *, px: int, device: torch.device | str = "cpu") -> None:
         from transformers import Qwen2VLModel
 
         folder = backbone_folder(backbone)
@@ -35,6 +35,7 @@ class VisionTower:
         self.processor = PairProcessor.from_pretrained(folder)
         self.px = px
         self.fingerprint = f"{tower_hash(self.visual)}/{px}px"
+        torch.nn.Module.to(self.visual, device)
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -17,11 +17,11 @@ from countryreward.on_ray.embeddings import Batch, fill_rows, in_actors
 class EncodeTower:
     """A Ray Data actor: image bytes to tower outputs. A row that fails carries its reason on instead of raising."""
 
-    def __init__(self, backbone: str, dataset: str, px: int) -> None:
+    def __init__(self, backbone: str, dataset: str, px: int, device: str) -> None:
         from countryreward.data.images import ImageTable
         from countryreward.models.tower import VisionTower
 
-        self.tower = VisionTower(backbone, px=px)
+        self.tower = VisionTower(backbone, px=px, device=device)
         self.images = ImageTable(Path(dataset))
 
     def __call__(self, batch: Batch) -> Batch:
@@ -68,7 +68,8 @@ def build_features(
         if progress:
             progress(len(kept) + len(quarantine.refusals), len(names))
 
-    arguments = {"backbone": backbone, "dataset": str(dataset), "px": px}
+    device = "cuda" if gpus_per_actor > 0 else "cpu"
+    arguments = {"backbone": backbone, "dataset": str(dataset), "px": px, "device": device}
     source = in_actors(frame, EncodeTower, arguments, batch_size=batch_size, gpus_per_actor=gpus_per_actor)
     fill_rows(folder / "features.npy", len(names), source, collect, shape=shape)
     kept.sort()
