@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import make_marketplace
 import reward_chain
 from countryreward.command import run
-from countryreward.data.config import ImagesConfig, ImportConfig, RecordsConfig, TableSource
+from countryreward.data.config import ImagesConfig, ImportConfig, RecordsConfig, SplitConfig, TableSource
 from countryreward.data.marketplace.config import MarketplaceConfig
 from countryreward.models.reward_config import RewardOptions
 from countryreward.on_ray.config import RayConfig, WorkersConfig
@@ -24,8 +24,8 @@ class Config:
     """Run folder; every stage publishes a folder in it."""
     marketplace: MarketplaceConfig = field(default_factory=MarketplaceConfig)
     """What to simulate."""
-    records: RecordsConfig = field(default_factory=RecordsConfig)
-    """How to label and split."""
+    records: RecordsConfig = field(default_factory=lambda: RecordsConfig(split=SplitConfig(validation=0.06, test=0.12)))
+    """How to label and split: more products to learn from than a chain on own data keeps by default."""
     encoders: EncodersConfig = field(default_factory=EncodersConfig)
     """Which encoders."""
     retrieval: RetrievalConfig = field(default_factory=RetrievalConfig)
@@ -34,8 +34,10 @@ class Config:
     """What the model computes."""
     rates: dict[str, float] = field(default_factory=dict)
     """Peak learning rates by group (merger, llm, adapter, classifier, tower); what is not named is the preset's."""
-    loop: LoopConfig = field(default_factory=LoopConfig)
-    """The training."""
+    loop: LoopConfig = field(
+        default_factory=lambda: LoopConfig(epochs=0.9, validations=3, validation_items=150, log_every=100)
+    )
+    """The training: below four minutes on two cores."""
     workers: WorkersConfig = field(default_factory=WorkersConfig)
     """The training's processes."""
     draws: int = 2000

@@ -114,6 +114,7 @@ def test_scaled_head_without_a_prior_has_a_gradient() -> None:
 def test_soft_and_antisymmetric_by_hand() -> None:
     assert head.soft_logit(tensor([0.25]), tensor([0.5]), tensor(2.0)).tolist() == [1.25]
     assert head.antisymmetric(tensor([0.75]), tensor([0.25])).tolist() == [0.5]
+    assert head.one_order(tensor([0.75, 0.25]), tensor([1.0, -1.0])).tolist() == [1.5, -0.5]  # their mean is .5
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import json
 import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -497,6 +498,24 @@ def test_presets() -> None:
     assert small.adapter is None
     with pytest.raises(UserError, match="preset: the shape of tiny"):
         preset_config("tiny", RewardOptions())
+
+
+def test_one_order_is_the_antisymmetric_logit_on_average_and_half_the_work() -> None:
+    made = trained_adapter(model(antisymmetric="on"))
+    prompts = PromptBuilder(TOKENIZER, made.options)
+    examples = [prompts.example(pair) for pair in PAIRS]
+    both = collate(examples, PAD)
+    with torch.no_grad():
+        wanted = made(both, pixel_values=pixels(both)).logit
+        found = []
+        for swap in (np.zeros(3, bool), np.ones(3, bool)):
+            one = collate(examples, PAD, swap=swap)
+            assert len(one.last) == one.pairs == 3
+            found.append(made(one, pixel_values=pixels(one)).logit)
+    assert not torch.allclose(found[0], found[1], atol=1e-3)
+    torch.testing.assert_close((found[0] + found[1]) / 2, wanted, atol=1e-5, rtol=0)
+    plain = model(antisymmetric="off")
+    assert collate([PromptBuilder(TOKENIZER, plain.options).example(PAIRS[0])], PAD, swap=np.ones(1, bool)).sign is None
 
 
 def test_a_batch_can_be_collated_for_a_plain_model() -> None:

@@ -17,7 +17,7 @@ from countryreward.data.marketplace.vocabulary import Spec
 from countryreward.errors import UserError
 from countryreward.models import backbone, captions
 from countryreward.models.config import HELD_OUT_SEED, PRETEXT_SEED, PretrainConfig
-from countryreward.models.pretext_steps import IGNORED, Steps
+from countryreward.models.pretext_steps import CHOICES, IGNORED, Steps
 from countryreward.models.pretrain import accuracies, rate_at
 from countryreward.models.processor import load_processor, patches, pixels
 from countryreward.models.prompts import PromptBuilder
@@ -116,6 +116,18 @@ def test_a_step_of_pairs_asks_in_the_reward_models_prompt_without_a_country(tiny
     assert step.labels[0, step.last[0]] == answer[0]  # the last token of the prompt answers first
     assert step.grades.shape == (2, 2, 4)
     assert not any(adjective in said for adjective in ("American", "Korean", "Brazilian"))
+    shown = [captions.ATTRIBUTES["category"][int(i)] for i in step.choices[0, :, list(CHOICES).index("category")]]
+    assert shown[0] == shown[1]  # two ads for one product, whose text is told
+    assert f"Product Category: {shown[0]}\n" in said
+
+
+def test_every_picture_comes_once_before_any_comes_again_and_couples_stay_together(tiny: Any) -> None:
+    fresh = captions.pretext_set(PRETEXT_SEED, 8, px=28)
+    steps = Steps(tiny[1], fresh, px=28, batch=4, seed=0)
+    for together in (1, 2):
+        drawn = np.concatenate([steps._draw(together) for _ in range(2)])
+        assert sorted(drawn.ravel()) == list(range(8))
+    assert {tuple(sorted(couple)) for couple in drawn.tolist()} == {(0, 1), (2, 3), (4, 5), (6, 7)}
 
 
 def test_pretext_is_deterministic_and_keeps_to_its_own_seeds() -> None:
@@ -127,6 +139,9 @@ def test_pretext_is_deterministic_and_keeps_to_its_own_seeds() -> None:
     assert list(answers) == list(captions.ATTRIBUTES)
     assert all(answers[name] in words for name, words in captions.ATTRIBUTES.items())
     assert not np.array_equal(image, captions.pretext_creative(PRETEXT_SEED + 6)[0])
+    assert (
+        answers["category"] == captions.pretext_creative(PRETEXT_SEED + 4)[1]["category"]
+    )  # the other ad of its product
     with pytest.raises(UserError, match="10000000"):
         captions.pretext_creative(7)
 

@@ -1,6 +1,7 @@
 """Feature store, examples and the reward loop on the shipped tiny backbone."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,7 +25,8 @@ from countryreward.scoring.image_inputs import StoredFeatures
 from countryreward.scoring.judging import Loader, judge
 from countryreward.training.config import LoopConfig
 from countryreward.training.engine import TorchEngine
-from countryreward.training.reward import train_reward
+from countryreward.training.ranks import Ranks
+from countryreward.training.reward import _endless, train_reward
 
 pytestmark = pytest.mark.slow
 
@@ -77,22 +79,36 @@ def test_the_store_refuses_another_tower_and_an_unknown_image(store: FeatureStor
         store.read(["nobody"])
 
 
-def test_stored_features_give_the_loss_of_encoding_in_the_step(store: FeatureStore, pictures: dict[str, np.ndarray]):
+@pytest.mark.parametrize("half", [False, True])
+def test_stored_features_give_the_loss_of_encoding_in_the_step(
+    store: FeatureStore, pictures: dict[str, np.ndarray], half: bool
+):
     model, loader = make(store)
     processor = load_processor(backbone_folder("tiny"))
     batch, stored, target = loader.load(np.arange(12))
     values, _ = pixels(processor, [pictures[name] for name in batch.images], PX)
-    losses = [
-        torch.nn.functional.binary_cross_entropy_with_logits(model(batch, **images).logit, target)
-        for images in (stored, {"pixel_values": values})
-    ]
+    for block in model.backbone.visual.blocks:
+        block.requires_grad_(False)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
+        losses = [
+            torch.nn.functional.binary_cross_entropy_with_logits(model(batch, **images).logit, target)
+            for images in (stored, {"pixel_values": values})
+        ]
     assert losses[0].item() == pytest.approx(losses[1].item(), abs=1e-5)
 
 
-def test_a_few_steps_lower_the_loss_and_the_log_tells(store: FeatureStore):
+@pytest.mark.parametrize("orders", ["both", "one"])
+def test_a_few_steps_lower_the_loss_and_the_log_tells(store: FeatureStore, orders: Any):
     model, loader = make(store)
     config = LoopConfig(
-        epochs=1, precision="fp32", batch_size=6, accumulation=1, log_every=10, validations=2, engine="torch"
+        epochs=1,
+        precision="fp32",
+        orders=orders,
+        batch_size=6,
+        accumulation=1,
+        log_every=10,
+        validations=2,
+        engine="torch",
     )
     rates = Rates(merger=3e-3, llm=3e-3, adapter=3e-3, classifier=3e-3)
     engine = TorchEngine(model, rate_groups(model, rates), lambda step: 1.0, accumulation=1, max_grad_norm=1.0)
@@ -105,6 +121,32 @@ def test_a_few_steps_lower_the_loss_and_the_log_tells(store: FeatureStore):
     assert lines[-1]["bce"] < 0.1  # a coin: .69
     assert all(line["penalty_to_bce_gradient"] is not None for line in lines)
     assert 0 <= lines[-1]["padding_share"] < 0.5
+
+
+def test_one_order_of_each_pair_is_drawn_anew_in_every_epoch_and_the_same_for_any_number_of_workers(
+    store: FeatureStore,
+):
+    _, loader = make(store)
+    config = LoopConfig(batch_size=3, orders="one", seed=4)
+
+    def told(world: int) -> list[dict[int, bool]]:
+        epochs: list[dict[int, bool]] = [{}, {}]
+        for rank in range(world):
+            drawn = _endless(loader, config, Ranks(rank, world))
+            for epoch in epochs:
+                for _ in range(12 // (3 * world)):
+                    chosen, swap = next(drawn)
+                    assert swap is not None
+                    epoch |= dict(zip(chosen.tolist(), swap.tolist(), strict=True))
+        return epochs
+
+    first, second = told(1)
+    assert told(2) == [first, second]
+    assert len(first) == len(second) == 12
+    assert first != second
+    assert set(first.values()) == {True, False}
+    both = _endless(loader, LoopConfig(batch_size=3, orders="both"), Ranks())
+    assert next(both)[1] is None
 
 
 def test_judgements_do_not_depend_on_the_batching(store: FeatureStore):

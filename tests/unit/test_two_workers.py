@@ -49,7 +49,9 @@ SCRIPT = """
         prompts.append(builder.example(micro_qwen.fields(images=(f"a{n // 2}", f"b{n // 2}"), market=market, title=f"Bag {n}")))
         rows.append({"target": float((n // 2 + n) % 2), "label": (n // 2 + n) % 2})
     loader = Loader(Examples(prompts, pd.DataFrame(rows)), Images(), micro_qwen.PAD)
-    loop = LoopConfig(epochs=1, batch_size=8 // world, accumulation=2, precision="fp32", log_every=1, validations=1)
+    loop = LoopConfig(
+        epochs=1, batch_size=8 // world, accumulation=2, precision="fp32", orders="one", log_every=1, validations=1
+    )
     steps = total_steps(32, loop, world)
     factor = functools.partial(cosine_with_warmup, total=steps, warmup_share=0.1)
     groups = rate_groups(model, Rates(merger=1e-3, llm=1e-3, adapter=1e-3, classifier=1e-3))

@@ -31,6 +31,14 @@ def soft_logit(logit_B: Tensor, log_odds_B: Tensor, trust: Tensor) -> Tensor:
     return logit_B + trust * log_odds_B
 
 
+def one_order(g_B: Tensor, sign_B: Tensor) -> Tensor:
+    """2 g(A, B, prior) or -2 g(B, A, -prior): `antisymmetric` in expectation over the order, at half its price. [B], [B] -> [B].
+
+    sign_B is 1 where g is of (A, B) and -1 where it is of (B, A). For training steps; judgements ask both orders.
+    """
+    return 2 * sign_B * g_B
+
+
 def antisymmetric(g_ab_B: Tensor, g_ba_B: Tensor) -> Tensor:
     """logit(A, B) = g(A, B, prior) - g(B, A, -prior): P(A > B) + P(B > A) = 1 by construction. [B], [B] -> [B]."""
     return g_ab_B - g_ba_B

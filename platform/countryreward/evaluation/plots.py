@@ -27,7 +27,7 @@ def variant_bars(report: Mapping[str, Any]) -> bytes:
     """Variants x (accuracy, discordant sensitivity, discordant ordering), 95 % intervals, ceilings as dashed lines."""
     variants, ceilings = report["variants"], report["ceilings"]
     shown = ("accuracy", "discordant_sensitivity", "discordant_ordering")
-    height = 1.0 + len(shown) * (0.62 + 0.30 * len(variants))
+    height = 1.0 + len(shown) * (0.62 + 0.36 * len(variants))
     figure, axes = _figure(height, rows=len(shown))
     for axis, metric in zip(axes, shown, strict=True):
         _frame(axis, METRICS[metric][0], report)
@@ -48,7 +48,8 @@ def variant_bars(report: Mapping[str, Any]) -> bytes:
             limit = ceilings[key][metric]["value"]
             if limit is not None:
                 axis.axvline(100 * limit, ls=style, color=colour, lw=1.5, zorder=3, label=name_of(key))
-        axis.set_yticks(range(len(variants)), [textwrap.fill(name_of(name), 20) for name in variants])
+        labels = [name_of(name).replace(f"{name_of('country_reward')}, ", "… ") for name in variants]
+        axis.set_yticks(range(len(variants)), [textwrap.fill(label, 24) for label in labels], fontsize=8.5)
         axis.invert_yaxis()
         axis.set_xlim(0, 100)
         axis.xaxis.set_major_formatter("{x:.0f} %")
@@ -135,11 +136,11 @@ def choose_k_curves(curves: Mapping[str, Mapping[str, Any]], simulated: bool = F
             at = similar[ranks.index(k)]
             axis.plot([k, k], [min(similar), at], color="#d08a1d", lw=1.4, ls=(0, (3, 2)), zorder=2)
             axis.scatter([k], [at], s=46, color="#d08a1d", zorder=4)
-            right = k <= (ranks[0] + ranks[-1]) / 2
+            right = k <= ranks[0] + 0.65 * (ranks[-1] - ranks[0])
             axis.annotate(
                 f"k = {k}: {100 * curve['threshold']:.0f} % of the drop\nover the first {curve['K']}",
                 (k, at),
-                xytext=(9 if right else -9, 12),
+                xytext=(9, 12) if right else (0, 36),
                 textcoords="offset points",
                 ha="left" if right else "right",
                 fontsize=9,

@@ -87,7 +87,9 @@ def widen(model: Qwen2VLForConditionalGeneration, processor: PairProcessor, seed
 
 @torch.no_grad()
 def refresh_unused(model: Qwen2VLForConditionalGeneration, used: set[int], seed: int) -> int:
-    """New random embeddings, as long as the used ones, for tokens that the pretext never met; returns how many.
+    """New random embeddings, half as long as the used ones, for tokens that the pretext never met; returns how many.
+
+    Longer ones would be said by mistake in a caption, since the output layer is the same matrix.
 
     Training pushes the embeddings of all words that are never right in one common direction: countries' adjectives come
     out of it with a cosine of .99 between them. Real backbones tell words apart; an adapter driven by them must be able to.
@@ -95,7 +97,7 @@ def refresh_unused(model: Qwen2VLForConditionalGeneration, used: set[int], seed:
     weight_VD: Any = model.get_input_embeddings().weight
     unused = torch.tensor([token not in used for token in range(len(weight_VD))])
     draws = torch.Generator().manual_seed(seed)
-    size = weight_VD[~unused].pow(2).mean().sqrt()
+    size = 0.5 * weight_VD[~unused].pow(2).mean().sqrt()
     weight_VD[unused] = size * torch.randn(int(unused.sum()), weight_VD.shape[1], generator=draws)
     return int(unused.sum())
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from countryreward.models.prompts import SPANS, Example
@@ -38,6 +39,7 @@ class Batch:
     images: list[str]
     patches: int  # of all M images
     both_orders: bool
+    sign: Tensor | None = None  # [B] where one order stands for both: 1 for (A, B), -1 for (B, A)
 
     @property
     def pairs(self) -> int:
@@ -54,15 +56,20 @@ class Batch:
         return dataclasses.replace(self, **tensors)
 
 
-def collate(examples: Sequence[Example], pad_id: int, *, merge: int = 2) -> Batch:
+def collate(
+    examples: Sequence[Example], pad_id: int, *, merge: int = 2, swap: NDArray[np.bool_] | None = None
+) -> Batch:
     """One batch, padded on the right. Where the examples carry their swapped order, both orders are in it.
 
-    pad_id: any id of the vocabulary; what stands in padding changes nothing. merge: as in `PromptBuilder`.
+    pad_id: any id of the vocabulary; what stands in padding changes nothing. merge: as in `PromptBuilder`. swap: [B] which of
+    such examples to ask as (B, A) and which as (A, B), in one order only.
     """
     assert examples, "an empty batch"
     swapped = [example.swapped for example in examples if example.swapped is not None]
     assert len(swapped) in (0, len(examples)), "examples of two kinds of model in one batch"
-    rows = [*examples, *swapped]
+    rows, one = [*examples, *swapped], swap is not None and bool(swapped)
+    if swap is not None and swapped:
+        rows = [both[int(turned)] for *both, turned in zip(examples, swapped, swap, strict=True)]
     lengths = np.array([len(row.ids) for row in rows])
     width = int(lengths.max())
     ids_RT = np.full((len(rows), width), pad_id, dtype=np.int64)
@@ -96,7 +103,8 @@ def collate(examples: Sequence[Example], pad_id: int, *, merge: int = 2) -> Batc
         image_grid_thw=torch.tensor(list(grids.values()), dtype=torch.long).reshape(-1, 3),
         images=list(grids),
         patches=sum(int(np.prod(grid)) for grid in grids.values()),
-        both_orders=bool(swapped),
+        both_orders=bool(swapped) and not one,
+        sign=torch.from_numpy(np.where(swap, -1.0, 1.0).astype(np.float32)) if swap is not None and one else None,
     )
 
 

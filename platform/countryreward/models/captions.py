@@ -69,17 +69,23 @@ def comparison(grades_a: np.ndarray, grades_b: np.ndarray) -> str:
 
 
 def pretext_creative(pretext_seed: int) -> tuple[np.ndarray, Answers, np.ndarray]:
-    """One creative of the pretext: uint8 RGB [224, 224, 3] with its JPEG artefacts, what it shows, grades [4] from 0 to 1."""
+    """One creative of the pretext: uint8 RGB [224, 224, 3] with its JPEG artefacts, what it shows, grades [4] from 0 to 1.
+
+    Seeds 2 i and 2 i + 1 stage the same product: two ads to compare.
+    """
     if pretext_seed < PRETEXT_SEED:
         raise UserError(f"seed: {pretext_seed} is not a pretext seed; write one of at least {PRETEXT_SEED}")
     rng = np.random.default_rng(pretext_seed)
 
-    def pick(choices: object) -> str:
+    of_product = np.random.default_rng([1, pretext_seed // 2])
+
+    def pick(choices: object, rng: np.random.Generator) -> str:
         keys = list(choices)  # type: ignore[call-overload]
         return keys[int(rng.integers(len(keys)))]
 
-    spec = Spec(**{axis: pick(choices) for axis, choices in AXES.items()})
-    look = ProductLook(category=pick(CATEGORIES), colour=pick(COLOURS), pattern=pick(PATTERNS))
+    spec = Spec(**{axis: pick(choices, rng) for axis, choices in AXES.items()})
+    category, colour, pattern = (pick(choices, of_product) for choices in (CATEGORIES, COLOURS, PATTERNS))
+    look = ProductLook(category=category, colour=colour, pattern=pattern)
     share = {name: rng.random() for name in GRADES}
     value = {name: low + (high - low) * share[name] for name, (low, high, _) in GRADES.items()}
     angle = rng.uniform(0, 2 * np.pi)

@@ -39,6 +39,8 @@ class PretrainConfig:
     """Share of the training spent on raising the rate from 0."""
     weight_decay: float = 0.05
     """AdamW's decay of matrices; embeddings, norms and biases have none."""
+    noise: float = 0.7
+    """Standard deviation of the noise between the prompt's last state and the summary's heads, over the state's own size."""
     vocab_size: int = 2_000
     """Largest size of the tokenizer's vocabulary."""
     seed: int = 0
@@ -66,5 +68,7 @@ class PretrainConfig:
                 f"minutes, learning_rate, weight_decay, warm_up: {self.minutes}, {self.learning_rate}, {self.weight_decay}, "
                 f"{self.warm_up}; the rate is above 0, minutes and decay at least 0, the warm-up from 0 to below 1"
             )
+        if self.noise < 0:
+            raise UserError(f"noise: {self.noise} must be at least 0")
         if not 0 <= self.seed < 100 or self.images > 100_000:
             raise UserError(f"seed, images: {self.seed}, {self.images}; a seed is 0 to 99, images at most 100,000")

@@ -141,7 +141,8 @@ class CountryRewardModel(PreTrainedModel):
         features: stored tower outputs of `batch.images` in that order, [P, W] or [M, P / M, W]. pixel_values: their patches as
         the image processor gives them, [P, ...]. One of the two; neither where all images are masked. focus: measure Eq. 7 too.
         """
-        assert batch.both_orders == self.both_orders, "build the batch with this model's options: antisymmetric differs"
+        orders_fit = (batch.both_orders or batch.sign is not None) == self.both_orders
+        assert orders_fit, "build the batch with this model's options: antisymmetric differs"
         assert features is None or pixel_values is None, "features or pixel_values, not both"
         attended_RT, language_model = batch.attention_mask.bool(), self.backbone.language_model
         measure, layer = self.options.option("focus_measure"), self.options.option("focus_layer")
@@ -163,6 +164,8 @@ class CountryRewardModel(PreTrainedModel):
             focus_RS = focus_equations.span_focus(share_RT, batch.spans, attended_RT, reduce=reduce)
         if not self.both_orders:
             return RewardOutput(logit=logit_R, focus=focus_RS)
+        if batch.sign is not None:
+            return RewardOutput(logit=head.one_order(logit_R, batch.sign), focus=focus_RS)
         focus_BS = None if focus_RS is None else focus_RS.unflatten(0, (2, -1)).mean(dim=0)
         return RewardOutput(logit=head.antisymmetric(*logit_R.chunk(2)), focus=focus_BS)
 
@@ -187,7 +190,10 @@ class CountryRewardModel(PreTrainedModel):
         if features is None:
             assert pixel_values is not None, "the batch has images: give features or pixel_values"
             trained = any(p.requires_grad for p in visual.blocks.parameters())
-            with torch.set_grad_enabled(trained and torch.is_grad_enabled()):
+            device = pixel_values.device.type
+            # A frozen tower computes in its weights' own type, as the feature store's did: both ways give the same loss.
+            precise = nullcontext() if trained else torch.autocast(device, enabled=False)
+            with precise, torch.set_grad_enabled(trained and torch.is_grad_enabled()):
                 features = self.encode_images(pixel_values, batch.image_grid_thw)
         merger = cast(Any, visual.merger)
         features_PW = features.flatten(0, -2).to(merger.ln_q.weight.dtype)

@@ -1,6 +1,7 @@
 """Steps of the pretext: one picture and its caption, then two pictures in the reward model's own prompt and their comparison.
 
-The pair's prompt is the one of `country_masked`: "this market" and no country anywhere.
+The pair's prompt is the one of `country_masked`: "this market" and no country anywhere. Its pictures show the same product, as
+in the reward model's pairs, and its text is that of a product of their category.
 Legend: B prompts, T tokens, K pictures of a prompt (1 or 2), N patches, P values of a patch.
 """
 
@@ -41,18 +42,27 @@ class Steps:
         self.processor, self.pretext, self.tokenizer = processor, pretext, processor.tokenizer
         self.grid = (1, px // 14, px // 14)
         self.batch = max(2, min(batch, len(pretext.images)) // 2 * 2)
-        self.rng, self._order = np.random.default_rng(seed), np.empty(0, np.int64)
+        self.rng = np.random.default_rng(seed)
+        self._queue = {1: np.empty((0, 1), np.int64), 2: np.empty((0, 2), np.int64)}
         self.prompts = PromptBuilder(self.tokenizer, RewardOptions(strategy="none", antisymmetric="off"))
-        self.products = pretext_products()
+        self.products = {name: [] for name in ATTRIBUTES["category"]}
+        for product in pretext_products():
+            self.products[product["category"]].append(product)
         place = {name: {word: i for i, word in enumerate(words)} for name, words in CHOICES.items()}
         self.choices = np.array([[place[name][one[name]] for name in CHOICES] for one in pretext.answers])
 
     def next(self, number: int) -> Step:
         """Step `number`, from 0."""
-        if len(self._order) < self.batch:
-            self._order = self.rng.permutation(len(self.pretext.images))
-        chosen, self._order = self._order[: self.batch], self._order[self.batch :]
-        return self.pairs(chosen.reshape(-1, 2)) if number % 2 else self.singles(chosen)
+        return self.pairs(self._draw(2)) if number % 2 else self.singles(self._draw(1).ravel())
+
+    def _draw(self, together: int) -> np.ndarray:
+        """The next `batch` pictures: [batch / together, together], each once before any comes again."""
+        rows = self.batch // together
+        if len(self._queue[together]) < rows:
+            groups = np.arange(len(self.pretext.images) // together * together).reshape(-1, together)
+            self._queue[together] = self.rng.permuted(self.rng.permutation(groups), axis=1)
+        chosen, self._queue[together] = np.split(self._queue[together], [rows])
+        return chosen
 
     def singles(self, chosen: np.ndarray) -> Step:
         """Prompt: the picture and `DESCRIBE`. Answer: its caption."""
@@ -66,10 +76,11 @@ class Steps:
         return self._step([(ids, positions)] * len(chosen), answers, chosen[:, None])
 
     def pairs(self, chosen: np.ndarray) -> Step:
-        """Prompt: two pictures and a product that says nothing of them. Answer: their comparison. chosen: [B, 2]."""
+        """Prompt: two pictures and a product of their category. Answer: their comparison. chosen: [B, 2]."""
         prompts = []
-        for _ in chosen:
-            product = self.products[int(self.rng.integers(len(self.products)))]
+        for first, _ in chosen:
+            products = self.products[self.pretext.answers[first]["category"]]
+            product = products[int(self.rng.integers(len(products)))]
             told = PairFields(
                 title=product["title"],
                 category=product["category"],

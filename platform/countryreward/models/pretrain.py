@@ -32,16 +32,22 @@ Log = Callable[[int, float, float], None]
 
 
 class Summary(nn.Module):
-    """Linear heads on the state of the prompt's last token: grades and choices of each of its pictures."""
+    """Linear heads on the state of the prompt's last token: grades and choices of each of its pictures.
 
-    def __init__(self, width: int, pictures: int) -> None:
+    They read it through noise (`PretrainConfig.noise`), so that what the pictures show has to fill the state and what else
+    differs between them is pressed out of it: a judge then learns from fewer records.
+    """
+
+    def __init__(self, width: int, pictures: int, noise: float) -> None:
         super().__init__()
-        self.pictures = pictures
+        self.pictures, self.noise = pictures, noise
         self.sizes = [len(GRADES), *(len(words) for words in CHOICES.values())]
         self.read = nn.Linear(width, pictures * sum(self.sizes))
 
     def forward(self, state_BD: Tensor) -> tuple[Tensor, ...]:
         """Standardised grades [B, K, grades], then the logits of each choice [B, K, words]."""
+        size_B1 = state_BD.pow(2).mean(-1, keepdim=True).sqrt()
+        state_BD = state_BD + self.noise * size_B1 * torch.randn_like(state_BD)
         return self.read(state_BD).float().unflatten(1, (self.pictures, -1)).split(self.sizes, dim=-1)
 
     def loss(self, state_BD: Tensor, step: Step) -> Tensor:
@@ -90,8 +96,10 @@ def train(
     log: Log,
 ) -> int:
     """Trains in place until the time or the steps are over; returns the steps made."""
+    torch.manual_seed(config.seed)  # of the heads and of the noise
     steps = Steps(processor, pretext, px=config.px, batch=config.batch, seed=config.seed)
-    summaries = nn.ModuleList(Summary(model.config.get_text_config().hidden_size, pictures) for pictures in (1, 2))
+    width = model.config.get_text_config().hidden_size
+    summaries = nn.ModuleList(Summary(width, pictures, config.noise) for pictures in (1, 2))
     named = dict(model.named_parameters())
     decayed = [value for key, value in named.items() if value.dim() > 1 and "embed_tokens" not in key]
     others = [value for key, value in named.items() if value.dim() <= 1 or "embed_tokens" in key]

@@ -129,8 +129,8 @@ PRESETS: dict[str, Preset] = {
     "tiny": Preset(
         backbone="tiny",
         image_px=112,
-        rates=Rates(merger=5e-4, llm=5e-4, adapter=2e-2, classifier=1e-2, tower=0.0),
-        loop={"epochs": 1, "batch_size": 16, "accumulation": 1, "precision": "auto"},
+        rates=Rates(merger=3e-4, llm=3e-4, adapter=5e-3, classifier=1e-2, tower=0.0),
+        loop={"epochs": 1, "batch_size": 16, "accumulation": 1, "precision": "auto", "orders": "one"},
     ),
     "qwen2-vl-2b": Preset(
         backbone="Qwen/Qwen2-VL-2B-Instruct",

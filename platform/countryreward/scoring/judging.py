@@ -25,10 +25,14 @@ class Loader:
     pad_id: int
 
     def load(
-        self, positions: NDArray[np.int64], device: torch.device | str = "cpu"
+        self,
+        positions: NDArray[np.int64],
+        device: torch.device | str = "cpu",
+        *,
+        swap: NDArray[np.bool_] | None = None,
     ) -> tuple[Batch, dict[str, Tensor], Tensor]:
-        """The batch, its images as keyword arguments of the model, and the targets [B]."""
-        batch = collate([self.examples.prompts[position] for position in positions], self.pad_id)
+        """The batch, its images as keyword arguments of the model, and the targets [B]. swap: see `models.batch.collate`."""
+        batch = collate([self.examples.prompts[position] for position in positions], self.pad_id, swap=swap)
         images = {name: value.to(device) for name, value in self.images.read(batch.images).items()}
         return batch.to(device), images, torch.from_numpy(self.examples.targets[positions]).to(device)
 

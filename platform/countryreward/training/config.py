@@ -7,7 +7,7 @@ from typing import Any, Literal
 from countryreward.errors import UserError
 from countryreward.models.reward_config import Preset, Rates, RewardOptions, preset
 
-_PAPER: dict[str, Any] = {"epochs": 3, "batch_size": 8, "accumulation": 2, "precision": "bf16"}
+_PAPER: dict[str, Any] = {"epochs": 3, "batch_size": 8, "accumulation": 2, "precision": "bf16", "orders": "both"}
 
 
 @dataclass(kw_only=True)
@@ -23,6 +23,9 @@ class LoopConfig:
     precision: Literal["fp32", "bf16", "auto"] | None = None
     """bf16, the paper's: DeepSpeed keeps float32 master weights, the torch engine computes under autocast. auto: bf16 where
     every worker's device is fast at it, else fp32."""
+    orders: Literal["both", "one"] | None = None
+    """both: an antisymmetric model asks (A, B) and (B, A) in every step, as when it judges. one: an order drawn anew in every
+    epoch for each record, which is the same in expectation and twice as many records in the time."""
     warmup: float = 0.03
     """Share of the steps that warm up."""
     weight_decay: float = 0.01

@@ -59,7 +59,8 @@ def train_reward(
         due, ratio = step % config.log_every == 0 or step == steps, None
         for part in range(accumulation):
             before = time.monotonic()
-            batch, images, target = loader.load(next(positions), device)
+            chosen, swap = next(positions)
+            batch, images, target = loader.load(chosen, device, swap=swap)
             window.waited += time.monotonic() - before
             with engine.precision():
                 output = engine.model(batch, **images, focus=weight > 0)
@@ -155,10 +156,15 @@ def _losses(output: RewardOutput, target: Tensor, weight: float) -> tuple[Tensor
     return bce, equations.penalty(output.focus, wrong), wrong
 
 
-def _endless(loader: Loader, config: LoopConfig, ranks: Ranks) -> Iterator[NDArray[np.int64]]:
+def _endless(
+    loader: Loader, config: LoopConfig, ranks: Ranks
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.bool_] | None]]:
+    """Positions of a batch's records and, with `orders: one`, which of them to ask as (B, A)."""
     lengths, epoch, size = loader.examples.lengths, 0, config.value("batch_size")
     while True:
-        yield from epoch_batches(
+        swap = np.random.default_rng([config.seed, epoch, 1]).random(len(lengths)) < 0.5
+        for chosen in epoch_batches(
             lengths, batch_size=size, seed=config.seed, epoch=epoch, world=ranks.world, rank=ranks.rank
-        )
+        ):
+            yield chosen, swap[chosen] if config.value("orders") == "one" else None
         epoch += 1

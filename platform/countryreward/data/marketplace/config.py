@@ -29,7 +29,7 @@ class Level:
 
 
 LEVELS: dict[str, Level] = {
-    # clean is the level on which a judge can be told good from bad: nearly all that decides can be seen, and 630 products
+    # clean is the level on which a judge can be told good from bad: nearly all that decides can be seen, and a thousand products
     # are enough to learn it
     "clean": Level(
         mean_ctr=0.03, impressions=40_000, shared_sd=0.44, taste_scale=1.0, visible_share=0.95, category_share=0.2
@@ -51,7 +51,7 @@ class MarketplaceConfig:
     """Seed of the data: products, creatives, impressions, clicks."""
     world_seed: int = -1
     """Seed of the world: what each market likes in each category, and its CTR level; -1: the same as seed."""
-    products: int = 900
+    products: int = 1200
     """Number of products."""
     creatives_per_product: int = 4
     """Ad images per product; all pairs of them can be compared."""
