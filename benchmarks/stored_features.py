@@ -70,6 +70,7 @@ def main() -> None:
                 "steps": options.steps,
                 "batch": loop.value("batch_size"),
                 "image_px": job.px(),
+                "orders": loop.orders,
                 "machine": describe_machine(),
             }
         )
