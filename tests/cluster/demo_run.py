@@ -14,6 +14,7 @@ import pandas as pd
 ROOT = Path(__file__).parents[2]
 MARKETS = ["BR", "FR", "KR", "US"]
 SMALL = ["--marketplace.products=60", "--marketplace.image_px=64", f"--marketplace.markets=[{', '.join(MARKETS)}]"]
+SPLIT = ["--records.split.validation=0.1", "--records.split.test=0.2"]  # enough products in each of so few
 STAGES = (
     "export", "dataset", "records", "embeddings", "knowledge_base", "priors", "priors_paper", "choose_k", "features",
     "model", "report",
@@ -57,6 +58,7 @@ def run_demo(folder: Path, *options: str) -> Run:
         *SMALL,
         "--draws=200",
         "--ray.cpus=2",
+        *SPLIT,
         *TRAINING,
         *options,
     ]
