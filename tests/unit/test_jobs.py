@@ -94,6 +94,7 @@ def test_jobs_and_configs_were_found():
     assert {"bass.yaml", "retail.yaml", "retail_draw.yaml"} <= set(CONFIGS)
 
 
+@pytest.mark.slow  # a process each
 @pytest.mark.parametrize("job", JOBS)
 def test_help_and_print_config_import_nothing_heavy(job: str):
     done = behaviour(job)
