@@ -18,7 +18,7 @@ from countryreward.errors import UserError
 from countryreward.models import backbone, captions
 from countryreward.models.config import HELD_OUT_SEED, PRETEXT_SEED, PretrainConfig
 from countryreward.models.pretext_steps import CHOICES, IGNORED, Steps
-from countryreward.models.pretrain import accuracies, rate_at
+from countryreward.models.pretrain import Summary, accuracies, rate_at
 from countryreward.models.processor import load_processor, patches, pixels
 from countryreward.models.prompts import PromptBuilder
 from countryreward.models.reward_config import RewardOptions
@@ -128,6 +128,21 @@ def test_every_picture_comes_once_before_any_comes_again_and_couples_stay_togeth
         drawn = np.concatenate([steps._draw(together) for _ in range(2)])
         assert sorted(drawn.ravel()) == list(range(8))
     assert {tuple(sorted(couple)) for couple in drawn.tolist()} == {(0, 1), (2, 3), (4, 5), (6, 7)}
+
+
+def test_the_heads_read_the_state_through_noise_as_large_as_told() -> None:
+    state_BD = torch.full((4_000, 16), 3.0)
+
+    def spread(noise: float) -> float:
+        heads = Summary(16, 1, noise)
+        with torch.no_grad():
+            heads.read.weight.zero_()
+            heads.read.weight[0, 0] = 1.0
+            return float(heads(state_BD)[0][:, 0, 0].std())
+
+    torch.manual_seed(0)
+    assert spread(0.0) == pytest.approx(0.0, abs=1e-5)
+    assert spread(0.5) == pytest.approx(1.5, rel=0.1)  # half of the state's own size
 
 
 def test_pretext_is_deterministic_and_keeps_to_its_own_seeds() -> None:

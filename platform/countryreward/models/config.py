@@ -53,7 +53,7 @@ class PretrainConfig:
     def __post_init__(self) -> None:
         for name, least in (
             ("steps", 0),
-            ("images", 1),
+            ("images", 2),
             ("held_out", 1),
             ("batch", 1),
             ("vocab_size", 300),

@@ -192,7 +192,9 @@ class CountryRewardModel(PreTrainedModel):
             trained = any(p.requires_grad for p in visual.blocks.parameters())
             device = pixel_values.device.type
             # A frozen tower computes in its weights' own type, as the feature store's did: both ways give the same loss.
-            precise = nullcontext() if trained else torch.autocast(device, enabled=False)
+            # FlashAttention-2 knows no float32 and keeps what the caller's autocast says.
+            flash = "flash" in (visual.config._attn_implementation or "")
+            precise = nullcontext() if trained or flash else torch.autocast(device, enabled=False)
             with precise, torch.set_grad_enabled(trained and torch.is_grad_enabled()):
                 features = self.encode_images(pixel_values, batch.image_grid_thw)
         merger = cast(Any, visual.merger)
