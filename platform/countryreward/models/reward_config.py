@@ -83,7 +83,9 @@ class Rates:
     merger: float = 1e-5
     """The projector from the vision tower to the language model."""
     llm: float = 5e-6
-    """The language model, its embeddings included."""
+    """The language model, its embeddings included; not used with LoRA, which freezes it."""
+    lora: float = 1e-4
+    """LoRA's matrices, where there are some."""
     adapter: float = 1e-4
     """The country adapter."""
     classifier: float = 1e-4
@@ -97,6 +99,31 @@ class Rates:
                 raise UserError(
                     f"rates.{rate.name}: {getattr(self, rate.name)} must be at least 0; 0 freezes the group"
                 )
+
+
+@dataclass(kw_only=True)
+class LoraOptions:
+    """Low-rank updates in place of the language model's own weights (PEFT). Adapter, head and merger are trained in full."""
+
+    rank: int = 0
+    """Rank of the updates of every linear layer of the language model; 0: no LoRA, its weights are trained."""
+    alpha: float = 0.0
+    """Scale: updates count alpha / rank; 0: twice the rank."""
+    dropout: float = 0.0
+    """Dropout before the low-rank matrices."""
+    base: Literal["full", "nf4"] = "full"
+    """How the frozen linear layers of the language model are held: full, or nf4: 4 bits (QLoRA; extra `quantized`)."""
+
+    def __post_init__(self) -> None:
+        if self.rank < 0 or self.alpha < 0 or not 0 <= self.dropout < 1:
+            raise UserError(
+                f"lora.rank, alpha, dropout: {self.rank}, {self.alpha}, {self.dropout}; rank and alpha are at least 0, "
+                "dropout is in [0, 1)"
+            )
+        if self.base not in ("full", "nf4"):
+            raise UserError(f"lora.base: {self.base!r} is unknown; write full or nf4")
+        if self.base == "nf4" and not self.rank:
+            raise UserError("lora.base: nf4 holds frozen weights, so there must be LoRA: set lora.rank, for example 16")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +156,7 @@ PRESETS: dict[str, Preset] = {
     "tiny": Preset(
         backbone="tiny",
         image_px=112,
-        rates=Rates(merger=3e-4, llm=3e-4, adapter=5e-3, classifier=1e-2, tower=0.0),
+        rates=Rates(merger=3e-4, llm=3e-4, lora=3e-3, adapter=5e-3, classifier=1e-2, tower=0.0),
         loop={"epochs": 1, "batch_size": 16, "accumulation": 1, "precision": "auto", "orders": "one"},
     ),
     "qwen2-vl-2b": Preset(

@@ -29,8 +29,12 @@ class WorkersConfig:
     """Processors of each; also its threads."""
     gpus_per_worker: float = 0.0
     """GPUs of each: 0 (processors only) or 1."""
+    retries: int = 3
+    """How often workers that died are started again, from the newest checkpoint; -1: without end."""
 
     def __post_init__(self) -> None:
+        if self.retries < -1:
+            raise UserError(f"workers.retries: {self.retries} must be at least 0, or -1 for no end")
         if self.workers < 1 or self.cpus_per_worker <= 0 or self.gpus_per_worker < 0:
             raise UserError(
                 f"workers: {self.workers} workers with {self.cpus_per_worker} CPUs and {self.gpus_per_worker} GPUs each; "

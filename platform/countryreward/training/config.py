@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from countryreward.errors import UserError
-from countryreward.models.reward_config import Preset, Rates, RewardOptions, preset
+from countryreward.models.reward_config import LoraOptions, Preset, Rates, RewardOptions, preset
 
 _PAPER: dict[str, Any] = {"epochs": 3, "batch_size": 8, "accumulation": 2, "precision": "bf16", "orders": "both"}
 
@@ -42,6 +42,14 @@ class LoopConfig:
     """How often to validate, the end included; the best by discordant ordering becomes the model."""
     validation_items: int = 200
     """Most pairs to validate on, each with all its markets, drawn by the seed; 0: all."""
+    checkpoint_every: int = 200
+    """Optimizer steps between checkpoints: what a killed run loses at most. 0: only when the run is stopped."""
+    keep_checkpoints: int = 2
+    """How many of the newest checkpoints are kept while the run lasts; one that is damaged is passed over for the one before."""
+    optimizer: Literal["adamw", "adamw8bit"] = "adamw"
+    """adamw8bit keeps its two states in 8 bits (bitsandbytes; extra `quantized`)."""
+    gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass instead of keeping them: less memory, about a third more time."""
     seed: int = 0
     """Of the order of records and of new weights."""
 
@@ -50,6 +58,11 @@ class LoopConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"loop.{name}: {value} must be at least 1")
+        if self.checkpoint_every < 0 or self.keep_checkpoints < 1:
+            raise UserError(
+                f"loop.checkpoint_every, keep_checkpoints: {self.checkpoint_every}, {self.keep_checkpoints}; the first is at "
+                "least 0, the second at least 1"
+            )
         if self.epochs is not None and self.epochs <= 0:
             raise UserError(f"loop.epochs: {self.epochs} must be above 0")
         if not 0 <= self.warmup < 1:
@@ -93,7 +106,9 @@ class RewardTraining:
     reward: RewardOptions = field(default_factory=RewardOptions)
     """What the model computes."""
     rates: dict[str, float] = field(default_factory=dict)
-    """Peak learning rates by group (merger, llm, adapter, classifier, tower); what is not named is the preset's."""
+    """Peak learning rates by group (merger, llm, lora, adapter, classifier, tower); what is not named is the preset's."""
+    lora: LoraOptions = field(default_factory=LoraOptions)
+    """Low-rank updates of the language model."""
     loop: LoopConfig = field(default_factory=LoopConfig)
     """The optimisation."""
 
