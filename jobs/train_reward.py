@@ -3,6 +3,8 @@
     python jobs/train_reward.py
     python jobs/train_reward.py --preset=qwen2-vl-7b --workers.workers=8 --workers.gpus_per_worker=1 --loop.zero_stage=3
 
+A run that was killed goes on from its newest checkpoint when the same command is given again; Ctrl-C and SIGTERM write one first.
+
 The second is the paper's training (Appendix G). Build the features first (jobs/build_features.py, same preset), or pass
 --features='' to decode and encode in every step.
 """
@@ -11,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from countryreward.command import run
-from countryreward.data.artifacts import Artifact, current, new_run_id, open_artifact, publish
-from countryreward.models.reward_config import RewardOptions
+from countryreward.data.artifacts import Artifact, current, open_artifact, publish
+from countryreward.models.reward_config import LoraOptions, RewardOptions
 from countryreward.on_ray.config import RayConfig, WorkersConfig
 from countryreward.training.config import LoopConfig, RewardTraining
 
@@ -34,7 +36,10 @@ class Config:
     out: str = "runs/demo/model"
     """Model folder to publish."""
     runs: str = ""
-    """Where the run folder (log, TensorBoard, best, last) is made; empty: `training` beside the model."""
+    """Where the run folder (log, TensorBoard, checkpoints, best, last) is made; empty: `training` beside the model."""
+    run_name: str = ""
+    """Name of the run folder: the same name goes on where it was. Empty: made from inputs and options, so that the same command
+    goes on and another one starts anew."""
     embed_knowledge_base: bool = True
     """Copy the knowledge base into the model folder, so that the folder works wherever it is taken; else its path is noted."""
     preset: str = "tiny"
@@ -46,9 +51,13 @@ class Config:
     reward: RewardOptions = field(default_factory=RewardOptions)
     """What the model computes."""
     rates: dict[str, float] = field(default_factory=dict)
-    """Peak learning rates by group (merger, llm, adapter, classifier, tower); what is not named is the preset's."""
+    """Peak learning rates by group (merger, llm, lora, adapter, classifier, tower); what is not named is the preset's."""
+    lora: LoraOptions = field(default_factory=LoraOptions)
+    """Low-rank updates of the language model."""
     loop: LoopConfig = field(default_factory=LoopConfig)
     """The optimisation."""
+    trackers: list[str] = field(default_factory=list)
+    """Where the numbers go beside log and TensorBoard: mlflow, wandb (extras of the same names)."""
     simulated: bool = False
     """Say in the model card that the clicks were simulated."""
     workers: WorkersConfig = field(default_factory=WorkersConfig)
@@ -63,7 +72,8 @@ def main(config: Config) -> Artifact:
     )
     from countryreward.retrieval.knowledge_base import KnowledgeBase
     from countryreward.scoring.model_folder import Sources, fill
-    from countryreward.training.run import as_plain
+    from countryreward.training.run import as_plain, fingerprint
+    from countryreward.training.trackers import check_trackers
 
     dataset, records = open_artifact(config.dataset, kind="dataset"), open_artifact(config.records, kind="records")
     priors = open_artifact(config.priors, kind="priors") if config.priors else None
@@ -72,9 +82,8 @@ def main(config: Config) -> Artifact:
     inputs = {"dataset": dataset, "records": records, "knowledge_base": sources.base.artifact}
     inputs |= {"priors": priors} if priors else {}
     inputs |= {"features": open_artifact(config.features, kind="features")} if config.features else {}
-    options = as_plain(job) | {"workers": config.workers.workers, "embed": config.embed_knowledge_base}
-    paths = ("dataset", "records", "priors", "features")
-    options = {name: value for name, value in options.items() if name not in paths}
+    run_options = as_plain(job) | {"workers": config.workers.workers}
+    options = run_options | {"embed": config.embed_knowledge_base}
     found = current(config.out, kind="model", inputs=inputs, config=options)
     if found:
         print(f"train: {config.out} is up to date")
@@ -84,11 +93,15 @@ def main(config: Config) -> Artifact:
     from countryreward.scoring.model_card import card_facts, model_card
     from countryreward.training.watch import watching
 
-    folder = Path(config.runs or Path(config.out).parent / "training") / new_run_id()
+    identity = {"inputs": {name: made.manifest.version for name, made in inputs.items()}, "options": run_options}
+    folder = Path(config.runs or Path(config.out).parent / "training") / (config.run_name or fingerprint(identity))
+    check_trackers(job.trackers)
     with publish(config.out, kind="model", inputs=inputs, config=options) as draft:
         with session(config.ray), watching() as watch:
-            train_on_ray(job, folder, config.workers, watch=watch)
-        fill(draft.path, folder / "best", sources, embed=config.embed_knowledge_base)
+            train_on_ray(job, folder, config.workers, identity, watch=watch)
+        fill(
+            draft.path, open_artifact(folder / "best", kind="weights").path, sources, embed=config.embed_knowledge_base
+        )
         card = model_card(card_facts(draft.path, options, sources.dataset, simulated=config.simulated))
         (draft.path / "README.md").write_text(card, encoding="utf-8")
     made = open_artifact(config.out, kind="model")

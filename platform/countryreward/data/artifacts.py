@@ -5,9 +5,10 @@ Layout of an artifact published at `runs/demo/records`:
     runs/demo/records            -> .versions/records/<run id>     a symbolic link, replaced in one atomic step
     runs/demo/.versions/records/<run id>/manifest.json, records.parquet, ...
 
-Order of a publish: write the files, fsync each, hash each, write and fsync the manifest, fsync the folders, rename the
-folder to its final name, replace the link. Killed at any point, the link still leads to the old whole version; what the
-killed process left is removed by the next publish. One earlier version is kept for readers that still have it open.
+Order of a publish: write the files, fsync each, hash each, write and fsync the manifest and its own hash (`manifest.sha256`,
+as `sha256sum -c` reads it), fsync the folders, rename the folder to its final name, replace the link. Killed at any point, the
+link still leads to the old whole version; what the killed process left is removed by the next publish. One earlier version is
+kept for readers that still have it open.
 """
 
 import contextlib
@@ -30,6 +31,7 @@ from typing import Any
 from countryreward.errors import UserError
 
 MANIFEST = "manifest.json"
+MANIFEST_HASH = "manifest.sha256"
 _TRACKED_LIBRARIES = ("countryreward", "numpy", "pyarrow", "pandas", "opencv-python-headless", "pillow", "ray")
 
 
@@ -151,10 +153,15 @@ def publish(
     try:
         draft = Draft(path=temporary)
         yield draft
-        manifest = _describe(draft, kind, schema_version, run_id, inputs or {}, config, started)
-        write_atomically(temporary / MANIFEST, json.dumps(asdict(manifest), indent=2, ensure_ascii=False) + "\n")
-        for folder in [path for path in temporary.rglob("*") if path.is_dir()]:
-            _fsync_folder(folder)
+        seal(
+            draft,
+            kind=kind,
+            schema_version=schema_version,
+            run_id=run_id,
+            inputs=inputs,
+            config=config,
+            started=started,
+        )
         final = versions / run_id
         if final.exists():  # the same run publishes the same stage twice
             final = versions / f"{run_id}-{secrets.token_hex(4)}"
@@ -166,14 +173,47 @@ def publish(
     _keep_one_earlier(versions, final)
 
 
+def seal(
+    draft: Draft,
+    *,
+    kind: str,
+    schema_version: int = 1,
+    run_id: str | None = None,
+    inputs: Mapping[str, Artifact] | None = None,
+    config: Any = None,
+    started: float | None = None,
+) -> Manifest:
+    """Hash and fsync every file of a finished folder and write its manifest: from then on `open_artifact` can tell it is whole.
+
+    For folders that are not published under a link (checkpoints, weights of a run). started: `time.monotonic()` at its start.
+    """
+    started = time.monotonic() if started is None else started
+    for leftover in (MANIFEST, MANIFEST_HASH):
+        (draft.path / leftover).unlink(missing_ok=True)
+    manifest = _describe(draft, kind, schema_version, run_id or new_run_id(), inputs or {}, config, started)
+    text = json.dumps(asdict(manifest), indent=2, ensure_ascii=False) + "\n"
+    write_atomically(draft.path / MANIFEST, text)
+    write_atomically(draft.path / MANIFEST_HASH, _hash_line(text.encode()))
+    for folder in [draft.path, *(path for path in draft.path.rglob("*") if path.is_dir())]:
+        _fsync_folder(folder)
+    return manifest
+
+
 def read_manifest(folder: Path, kind: str = "artifact") -> Manifest:
     """The manifest of a folder. Raises `UserError` when it is missing or damaged; `kind` only names what was looked for."""
     if not (folder / MANIFEST).is_file():
         raise UserError(f"{kind}: no {MANIFEST} in {folder}; run the job that writes it, or correct the path")
+    data = (folder / MANIFEST).read_bytes()
     try:
-        return Manifest(**json.loads((folder / MANIFEST).read_text(encoding="utf-8")))
+        manifest = Manifest(**json.loads(data.decode()))
     except (ValueError, TypeError) as error:
         raise UserError(f"{kind}: {folder / MANIFEST} is damaged ({error}); rebuild the artifact") from None
+    told = folder / MANIFEST_HASH
+    if not told.is_file():
+        raise UserError(f"{kind}: file {told} is missing; rebuild the artifact")
+    if told.read_bytes() != _hash_line(data).encode():
+        raise UserError(f"{kind}: file {folder / MANIFEST} does not match its SHA-256 in {told}; rebuild the artifact")
+    return manifest
 
 
 def open_artifact(path: str | Path, *, kind: str, schema_version: int = 1, verify: bool = True) -> Artifact:
@@ -255,6 +295,10 @@ def _library_versions() -> dict[str, str]:
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
     return found
+
+
+def _hash_line(manifest: bytes) -> str:
+    return f"{hashlib.sha256(manifest).hexdigest()}  {MANIFEST}\n"
 
 
 def _fsync_and_hash(path: Path) -> str:

@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from countryreward import markets
-from countryreward.data.artifacts import Artifact, open_artifact
+from countryreward.data.artifacts import MANIFEST, MANIFEST_HASH, Artifact, open_artifact
 from countryreward.data.image_table import ImageTable
 from countryreward.data.items import item_keys
 from countryreward.errors import UserError
@@ -79,7 +79,7 @@ def fill(folder: Path, weights: Path, sources: Sources, *, embed: bool) -> None:
     """Write everything but the model card into `folder`. weights: best/ or last/ of a run folder."""
     assert list(weights.glob("model*.safetensors")), f"{weights} holds no weights"
     for path in sorted(weights.iterdir()):
-        if path.name != "validation.parquet":
+        if path.name not in ("validation.parquet", MANIFEST, MANIFEST_HASH):
             shutil.copyfile(path, folder / path.name)
     facts = json.loads((weights / "training.json").read_text(encoding="utf-8"))
     _json(

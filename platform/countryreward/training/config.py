@@ -85,6 +85,14 @@ class LoopConfig:
         return found
 
 
+PATHS = ("dataset", "records", "priors", "features")
+"""Fields of a RewardTraining that say where its inputs are."""
+
+
+STOP = "stop"
+"""File in the run folder that asks its training to write a checkpoint and end."""
+
+
 @dataclass(kw_only=True)
 class RewardTraining:
     """What to train on what: everything a worker needs, as paths and numbers."""
@@ -111,6 +119,8 @@ class RewardTraining:
     """Low-rank updates of the language model."""
     loop: LoopConfig = field(default_factory=LoopConfig)
     """The optimisation."""
+    trackers: list[str] = field(default_factory=list)
+    """Where the numbers go beside log and TensorBoard: mlflow, wandb (extras of the same names)."""
 
     def __post_init__(self) -> None:
         preset(self.preset)

@@ -2,11 +2,13 @@
 
 import contextlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+_STATE, _TAG = "state.pt", "state"
 Groups = list[dict[str, Any]]
 Factor = Callable[[int], float]
 
@@ -43,6 +45,18 @@ class Engine(Protocol):
 
     def rates(self) -> list[float]:
         """Current learning rate of every group."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write weights that are trained, optimizer and schedule, between two steps. Every rank must call it."""
+        ...
+
+    def load(self, folder: Path) -> None:
+        """Take up what `save` wrote, in an engine made with the same arguments. Every rank must call it."""
+        ...
+
+    def state_bytes(self) -> int:
+        """About how many bytes `save` writes, all ranks together."""
         ...
 
 
@@ -93,6 +107,36 @@ class TorchEngine:
     def rates(self) -> list[float]:
         """See `Engine.rates`."""
         return [float(group["lr"]) for group in self.optimizer.param_groups]
+
+    def save(self, folder: Path) -> None:
+        """See `Engine.save`. DDP's replicas are equal: the first one's are written."""
+        if torch.distributed.is_initialized() and torch.distributed.get_rank() > 0:
+            return
+        state = {
+            "weights": {name: value for name, value in self.bare.named_parameters() if value.requires_grad},
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "passes": self.passes,
+        }
+        torch.save(state, folder / _STATE)
+
+    def load(self, folder: Path) -> None:
+        """See `Engine.load`."""
+        state = torch.load(folder / _STATE, map_location="cpu", weights_only=True)
+        own = dict(self.bare.named_parameters())
+        with torch.no_grad():
+            for name, value in state["weights"].items():
+                own[name].copy_(value)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.passes = state["passes"]
+
+    def state_bytes(self) -> int:
+        """See `Engine.state_bytes`."""
+        tensors = [value for value in self.bare.parameters() if value.requires_grad]
+        for states in self.optimizer.state.values():
+            tensors += [value for value in states.values() if isinstance(value, Tensor)]
+        return sum(value.numel() * value.element_size() for value in tensors)
 
 
 class DeepSpeedEngine:
@@ -161,6 +205,20 @@ class DeepSpeedEngine:
     def rates(self) -> list[float]:
         """See `Engine.rates`."""
         return [float(group["lr"]) for group in self.optimizer.param_groups]
+
+    def save(self, folder: Path) -> None:
+        """See `Engine.save`. DeepSpeed's files, every rank its shard; frozen weights are the backbone's and stay out."""
+        self.engine.save_checkpoint(str(folder), tag=_TAG, save_latest=False, exclude_frozen_parameters=True)
+
+    def load(self, folder: Path) -> None:
+        """See `Engine.load`. DeepSpeed reads them by pickle: only a run's own files, whose hashes were checked, come here."""
+        found, _ = self.engine.load_checkpoint(str(folder), tag=_TAG, load_module_strict=False)
+        assert found is not None, f"DeepSpeed found no state in {folder}"
+
+    def state_bytes(self) -> int:
+        """See `Engine.state_bytes`: the weights, their float32 masters and two states each."""
+        trained = [p for p in self.bare.parameters() if p.requires_grad]
+        return sum(int(getattr(p, "ds_numel", p.numel())) * (p.element_size() + 12) for p in trained)
 
 
 def _autocast(model: nn.Module, enabled: bool) -> contextlib.AbstractContextManager[Any]:

@@ -2,10 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
+from countryreward.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,28 @@ class Ranks:
         gathered: list = [None] * self.world
         torch.distributed.all_gather_object(gathered, values)
         return np.stack(gathered)
+
+    def first_of(self, value: Any) -> Any:
+        """The first process's value, given to all."""
+        if self.world == 1:
+            return value
+        told = [value if self.first else None]
+        torch.distributed.broadcast_object_list(told, src=0)
+        return told[0]
+
+    def any(self, value: bool, device: torch.device | str = "cpu") -> bool:
+        """Whether it is true on any process, the same on each."""
+        return self.mean([float(value)], device)[0] > 0
+
+    def agree(self, refusal: str | None) -> None:
+        """Raise `UserError` on every process when any of them has a refusal, so that none is left waiting for another."""
+        refusals: list[Any] = [refusal]
+        if self.world > 1:
+            refusals = [None] * self.world
+            torch.distributed.all_gather_object(refusals, refusal)
+        for one in refusals:
+            if one is not None:
+                raise UserError(one)
 
     def share(self, count: int) -> NDArray[np.int64]:
         """Positions of this process among `count`: every world-th. All processes get equally many; some come twice."""

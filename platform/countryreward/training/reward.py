@@ -1,5 +1,6 @@
 """The reward loop: batches in, a trained CountryRewardModel out. It knows nothing of Ray."""
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -23,6 +24,16 @@ from countryreward.training.sampling import epoch_batches
 Log = Callable[[dict[str, Any]], None]
 
 
+@dataclass
+class Progress:
+    """How far a training is: with weights, optimizer and random generators, all that its next step depends on."""
+
+    step: int = 0
+    """Optimizer steps made."""
+    window: dict[str, Any] = field(default_factory=dict)
+    """What the log has gathered since its last line."""
+
+
 def total_steps(records: int, config: LoopConfig, world: int) -> int:
     """Optimizer steps of a whole training."""
     per_step = world * config.value("batch_size") * config.value("accumulation")
@@ -40,22 +51,28 @@ def train_reward(
     validate: Callable[[int], None],
     ranks: Ranks | None = None,
     progress: Callable[[int, int], None] | None = None,
+    start: Progress | None = None,
+    checkpoint: Callable[[Progress], None] | None = None,
+    stop: Callable[[], bool] | None = None,
 ) -> int:
-    """Train for `steps` optimizer steps. Returns how many were made.
+    """Train from `start` (default: the beginning) to `steps` optimizer steps. Returns the step reached: less when stopped.
 
     Each step: BCE on the target (soft where counts exist) plus lambda times the focus penalty on wrong answers (Eq. 11).
     `log` gets a dict every `log_every` steps: means over those steps and over all ranks of loss, bce, penalty and the share of
     wrong answers; the ratio of the penalty's gradient norm to BCE's at the last of them; rates, pairs/s, padding share, share of
-    time spent waiting for data. `validate` is called `validations` times with the step, on every rank.
+    time spent waiting for data. `validate` is called `validations` times with the step, on every rank. `checkpoint` is called
+    on every rank after each `checkpoint_every` steps, after a validation and when stopped, but not at the last step; `stop` is
+    asked after every step, and one rank's yes stops all.
     """
     ranks = ranks or Ranks()
     weight, accumulation = model.options.focus_weight, config.value("accumulation")
     device = next(model.parameters()).device
     when = {round(steps * (i + 1) / config.validations) for i in range(config.validations)}
-    window = _Window()
-    positions = _endless(loader, config, ranks)
+    start = start or Progress()
+    window = _Window.of(start.window)
+    positions = _endless(loader, config, ranks, skip=start.step * accumulation)
     engine.model.train()
-    for step in range(1, steps + 1):
+    for step in range(start.step + 1, steps + 1):
         due, ratio = step % config.log_every == 0 or step == steps, None
         for part in range(accumulation):
             before = time.monotonic()
@@ -77,11 +94,18 @@ def train_reward(
         if due:
             log({"step": step, "of": steps} | window.line(ranks, device, ratio) | {"rates": engine.rates()})
             window = _Window()
+        paused = time.monotonic()
         if step in when:
             engine.model.eval()
             validate(step)
             engine.model.train()
-            window.started = time.monotonic() - window.seconds  # validation is no training time
+        stopping = stop is not None and ranks.any(stop(), device)
+        every = config.checkpoint_every
+        if checkpoint and step < steps and (stopping or (every and (step % every == 0 or step in when))):
+            checkpoint(Progress(step, window.plain()))
+        window.started += time.monotonic() - paused  # validations and checkpoints are no training time
+        if stopping:
+            return step
     return steps
 
 
@@ -98,11 +122,22 @@ class _Window:
     sums: Tensor | float = 0.0
     parts: int = 0
 
+    @classmethod
+    def of(cls, plain: dict[str, Any]) -> "_Window":
+        """What `plain` gave, going on from now."""
+        return cls(**plain | {"started": time.monotonic() - plain.get("seconds", 0.0)})
+
+    def plain(self) -> dict[str, Any]:
+        """As values that a checkpoint keeps."""
+        values = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}
+        return values | {"sums": self.sums.cpu() if isinstance(self.sums, Tensor) else self.sums}
+
     def add(self, batch: Batch, loss: Tensor, bce: Tensor, penalty: Tensor, wrong: Tensor) -> None:
         self.pairs += len(wrong)
         self.padded += int((batch.attention_mask == 0).sum())
         self.tokens += batch.attention_mask.numel()
-        self.sums = self.sums + torch.stack([loss.detach(), bce.detach(), penalty.detach(), wrong.mean()]).float()
+        sums = self.sums.to(loss.device) if isinstance(self.sums, Tensor) else self.sums
+        self.sums = sums + torch.stack([loss.detach(), bce.detach(), penalty.detach(), wrong.mean()]).float()
         self.parts += 1
         self.seconds = time.monotonic() - self.started
 
@@ -157,14 +192,15 @@ def _losses(output: RewardOutput, target: Tensor, weight: float) -> tuple[Tensor
 
 
 def _endless(
-    loader: Loader, config: LoopConfig, ranks: Ranks
+    loader: Loader, config: LoopConfig, ranks: Ranks, *, skip: int = 0
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.bool_] | None]]:
-    """Positions of a batch's records and, with `orders: one`, which of them to ask as (B, A)."""
-    lengths, epoch, size = loader.examples.lengths, 0, config.value("batch_size")
+    """Positions of a batch's records and, with `orders: one`, which of them to ask as (B, A). skip: batches not to give."""
+    lengths, size = loader.examples.lengths, config.value("batch_size")
+    epoch, skip = divmod(skip, -(-len(lengths) // (ranks.world * size)))
     while True:
         swap = np.random.default_rng([config.seed, epoch, 1]).random(len(lengths)) < 0.5
         for chosen in epoch_batches(
             lengths, batch_size=size, seed=config.seed, epoch=epoch, world=ranks.world, rank=ranks.rank
-        ):
+        )[skip:]:
             yield chosen, swap[chosen] if config.value("orders") == "one" else None
-        epoch += 1
+        epoch, skip = epoch + 1, 0

@@ -1,19 +1,14 @@
 """One process of a reward training, from opened artifacts to best and last weights: everything but who starts it.
 
-Run folder (contract 6), written by the first rank:
-
-    log.jsonl            one line per `log_every` steps ("kind": "step") and per validation ("kind": "validation")
-    tensorboard/         the same numbers
-    best/, last/         config.json, model.safetensors, processor, validation.parquet, training.json
-    quarantine.jsonl     records whose prompt was refused
+What it writes: training/run_folder.py. Called again for the same folder it goes on where it was.
 """
 
 import dataclasses
 import functools
+import hashlib
 import json
-import shutil
 import time
-from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +16,8 @@ from typing import Any
 import pandas as pd
 import torch
 
+import countryreward
+from countryreward.data.artifacts import as_plain as plain_values
 from countryreward.data.artifacts import open_artifact
 from countryreward.data.quarantine import Quarantine
 from countryreward.data.records import Dataset
@@ -35,60 +32,135 @@ from countryreward.models.tower import backbone_folder
 from countryreward.scoring.examples import build_examples
 from countryreward.scoring.image_inputs import image_inputs, with_images
 from countryreward.scoring.judging import Loader
-from countryreward.training.config import LoopConfig, RewardTraining
+from countryreward.training.checkpoints import CheckpointStore
+from countryreward.training.config import PATHS, LoopConfig, RewardTraining
 from countryreward.training.engine import DeepSpeedEngine, Engine, TorchEngine
+from countryreward.training.randomness import random_state, set_random_state
 from countryreward.training.ranks import Ranks
-from countryreward.training.reward import total_steps, train_reward
+from countryreward.training.reward import Progress, total_steps, train_reward
+from countryreward.training.run_folder import RunFolder, Tell, held
 from countryreward.training.schedule import cosine_with_warmup
+from countryreward.training.trackers import open_trackers
 from countryreward.training.validation import Validation, some_items, validate
 
-Tell = Callable[[dict[str, Any]], None]
-"""What the first rank tells whoever watches: {"stage", "done", "total"} and the log's lines."""
+
+@dataclass(frozen=True, kw_only=True)
+class RunIdentity:
+    """What a run is made from: the same name goes on only with the same."""
+
+    inputs: dict[str, str]
+    """Name of each input artifact -> its version."""
+    options: dict[str, Any]
+    """Every option in force (`as_plain`)."""
 
 
-def run_training(job: RewardTraining, folder: Path, *, device: torch.device | str = "cpu", tell: Tell) -> None:
-    """Train on this process's share. Call it on every rank; `torch.distributed` is set up by the caller."""
+def run_training(
+    job: RewardTraining,
+    folder: Path,
+    *,
+    device: torch.device | str = "cpu",
+    tell: Tell,
+    identity: RunIdentity | None = None,
+) -> bool:
+    """Train on this process's share, from the run's newest whole checkpoint where there is one. Call it on every rank;
+    `torch.distributed` is set up by the caller. Returns whether the end was reached: False when the run was asked to stop.
+
+    Raises `UserError` where the run was started from other inputs or options, and where the disk is full.
+    """
     ranks = Ranks.current()
+    tell = tell if ranks.first else _silent
+    with ExitStack() as stack:
+        refusal = None
+        if ranks.first:
+            try:
+                stack.enter_context(held(folder))
+            except UserError as error:
+                refusal = str(error)
+        ranks.agree(refusal)
+        return _train(job, folder, ranks, device, tell, identity or RunIdentity(inputs={}, options=as_plain(job)))
+
+
+def _train(
+    job: RewardTraining, folder: Path, ranks: Ranks, device: torch.device | str, tell: Tell, identity: RunIdentity
+) -> bool:
+    run = RunFolder(folder, tell)
+    if ranks.first:
+        run.recover()
+    if ranks.first_of(run.finished() if ranks.first else None):
+        return True
     loop = settled(job.loop.resolved(preset(job.preset)), ranks, device)
     quarantine = Quarantine("training")
     model, processor = load_model(job, loop, device)
-    train, validation = load_examples(job, model, processor, quarantine, loop, tell if ranks.first else _silent)
+    train, validation = load_examples(job, model, processor, quarantine, loop, tell)
     steps = total_steps(len(train.examples.prompts), loop, ranks.world)
     engine = make_engine(model, job, loop, steps)
-    writer = _Writer(folder, tell) if ranks.first else None
-    facts = {"precision": loop.precision, "workers": ranks.world, "steps": steps}
-    if writer:
-        quarantine.write(folder)
+    facts = {"run": folder.name, "precision": loop.precision, "workers": ranks.world, "steps": steps}
+    store = CheckpointStore(
+        folder / "checkpoints",
+        {**identity.inputs, **identity.options, "precision": loop.precision, "workers": ranks.world, "steps": steps},
+        ranks,
+        keep=loop.keep_checkpoints,
+    )
+    torch.manual_seed(loop.seed * ranks.world + ranks.rank)  # dropout: every rank its own
+    start = Progress()
+    found = store.newest(run.say)
+    if found:
+        engine.load(found[0])
+        start = Progress(**found[1]["progress"])
+        set_random_state(found[1]["random"])
     best: list[float] = []
+    if ranks.first:
+        quarantine.write(folder)
+        run.go_back(start.step)
+        run.trackers = open_trackers(job.trackers, folder, identity.options, start.step)
+        if start.step:
+            run.line({"kind": "resumed", "step": start.step, "of": steps})
+        score = run.best_score() if start.step else None
+        best += [score] if score is not None else []
 
-    def after(step: int) -> None:
+    def validated(step: int) -> None:
         started = time.monotonic()
         with engine.precision():
-            found = validate(engine.bare, validation, ranks, batch_size=4 * loop.value("batch_size"))
-        names = ["last"] + (["best"] if not best or found.score > max(best) else [])
-        best.append(found.score)
+            measured = validate(engine.bare, validation, ranks, batch_size=4 * loop.value("batch_size"))
         weights = engine.state_dict()  # every rank: gathering shards is done together
-        if writer:
-            seconds = round(time.monotonic() - started, 3)
-            writer.line({"kind": "validation", "step": step, **found.metrics, "seconds": seconds})
-            for name in names:
-                writer.save(name, model, processor, weights, found, validation.examples.records, facts | {"step": step})
+        if not ranks.first:
+            return
+        names = ["last"] + (["best"] if not best or measured.score > max(best) else [])
+        best.append(measured.score)
+        seconds = round(time.monotonic() - started, 3)
+        run.line({"kind": "validation", "step": step, **measured.metrics, "seconds": seconds})
+        records, more = validation.examples.records, facts | {"step": step, "score": measured.score}
+        run.save(names, lambda place: save_weights(place, model, processor, dict(weights), measured, records, more))
 
-    train_reward(
+    def checkpoint(progress: Progress) -> None:
+        state = {"progress": dataclasses.asdict(progress), "random": random_state()}
+        store.save(progress.step, state, engine.save, size=engine.state_bytes())
+
+    reached = train_reward(
         engine,
         model,
         train,
         loop,
         steps=steps,
-        log=lambda line: writer.line({"kind": "step", **line}) if writer else None,
-        validate=after,
+        log=lambda line: run.line({"kind": "step", **line}) if ranks.first else None,
+        validate=validated,
         ranks=ranks,
-        progress=(lambda done, total: tell({"stage": "training steps", "done": done, "total": total}))
-        if ranks.first
-        else None,
+        progress=lambda done, total: tell({"stage": "training steps", "done": done, "total": total}),
+        start=start,
+        checkpoint=checkpoint,
+        stop=run.stop_asked if ranks.first else lambda: False,
     )
-    if writer:
-        writer.close()
+    if ranks.first:
+        run.close()
+        if reached == steps:
+            run.finish(facts)
+        else:
+            run.say(
+                f"stopped at step {reached:,} of {steps:,}; a checkpoint was written, the same command goes on from it"
+            )
+    if reached == steps:
+        store.remove()
+    return reached == steps
 
 
 def _silent(_: dict[str, Any]) -> None:
@@ -187,68 +259,41 @@ def _first_reason(quarantine: Quarantine) -> str:
     return f"the first because of {first.field}: {first.value}"
 
 
-@dataclass
-class _Writer:
-    """The run folder's files."""
+def save_weights(
+    place: Path,
+    model: CountryRewardModel,
+    processor: PairProcessor,
+    weights: dict[str, torch.Tensor],
+    found: Validation,
+    records: pd.DataFrame,
+    facts: dict[str, Any],
+) -> None:
+    """A model folder without its surroundings."""
+    model.save_pretrained(place, state_dict=weights)  # it empties the dict it is given
+    processor.save_pretrained(place)
+    frame = records[["record_id", "market", "label"]].assign(logit=found.logits)
+    frame.to_parquet(place / "validation.parquet", index=False)
+    measured = {metric: None if value != value else value for metric, value in found.metrics.items()}
+    facts = facts | {"validation": measured, "temperature": found.temperature, "records": len(records)}
+    (place / "training.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
-    folder: Path
-    tell: Tell
 
-    def __post_init__(self) -> None:
-        from torch.utils.tensorboard.writer import SummaryWriter
-
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._board = SummaryWriter(str(self.folder / "tensorboard"))
-
-    def line(self, line: dict[str, Any]) -> None:
-        """One line of the log, to all who read it."""
-        line = {name: None if value != value else value for name, value in line.items()}  # JSON knows no NaN
-        with open(self.folder / "log.jsonl", "a", encoding="utf-8") as log:
-            log.write(json.dumps(line) + "\n")
-        for name, value in line.items():
-            if isinstance(value, int | float) and name not in ("step", "of"):
-                self._board.add_scalar(f"{line['kind']}/{name}", value, line["step"])
-        for number, rate in enumerate(line.get("rates", ())):
-            self._board.add_scalar(f"rates/{number}", rate, line["step"])
-        self.tell(line)
-
-    def save(
-        self,
-        name: str,
-        model: CountryRewardModel,
-        processor: PairProcessor,
-        weights: dict[str, torch.Tensor],
-        found: Validation,
-        records: pd.DataFrame,
-        facts: dict[str, Any],
-    ) -> None:
-        """A model folder without its surroundings. Written beside and swapped in, so none is ever half a model."""
-        partial = self.folder / f".tmp-{name}"
-        shutil.rmtree(partial, ignore_errors=True)
-        model.save_pretrained(partial, state_dict=dict(weights))  # it empties the dict it is given
-        processor.save_pretrained(partial)
-        frame = records[["record_id", "market", "label"]].assign(logit=found.logits)
-        frame.to_parquet(partial / "validation.parquet", index=False)
-        measured = {metric: None if value != value else value for metric, value in found.metrics.items()}
-        facts = facts | {"validation": measured, "temperature": found.temperature, "records": len(records)}
-        (partial / "training.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-        final, old = self.folder / name, self.folder / f".old-{name}"
-        shutil.rmtree(old, ignore_errors=True)
-        if final.exists():
-            final.rename(old)
-        partial.rename(final)
-        shutil.rmtree(old, ignore_errors=True)
-
-    def close(self) -> None:
-        """Flush TensorBoard's file."""
-        self._board.close()
+NO_PART_OF_THE_RESULT = ("checkpoint_every", "keep_checkpoints", "log_every")
+"""Options of the loop that may change between two starts of one run."""
 
 
 def as_plain(job: RewardTraining) -> dict[str, Any]:
-    """For a manifest: every option in force."""
-    loop = job.loop.resolved(preset(job.preset))
-    return asdict(job) | {
+    """For a manifest: every option in force that shapes the result; inputs are told by their versions, not by their paths."""
+    loop = asdict(job.loop.resolved(preset(job.preset)))
+    options = asdict(job) | {
         "rates": asdict(job.all_rates()),
-        "loop": asdict(loop),
+        "loop": {name: value for name, value in loop.items() if name not in NO_PART_OF_THE_RESULT},
         "reward": asdict(job.reward.resolved()),
     }
+    return {name: value for name, value in options.items() if name not in (*PATHS, "trackers")}
+
+
+def fingerprint(identity: dict[str, Any]) -> str:
+    """The name of a run that was given none: the same inputs, options and library version have the same."""
+    text = json.dumps([plain_values(identity), countryreward.__version__], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

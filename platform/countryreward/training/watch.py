@@ -20,6 +20,10 @@ def watching() -> Iterator[Callable[[dict[str, Any]], None]]:
                     stack.close()  # the stage before is over
                     stages[stage] = stack.enter_context(bar(stage))
                 stages[stage](message["done"], message["total"])
+            elif message["kind"] == "said":
+                print(f"  {message['text']}")
+            elif message["kind"] == "resumed":
+                print(f"  going on from the checkpoint at step {message['step']:,} of {message['of']:,}")
             elif message["kind"] == "validation":
                 shown = ("discordant_ordering", "accuracy", "log_loss")
                 parts = [

@@ -1,0 +1,161 @@
+"""The run folder (contract 6): everything a training writes. One process, the first, holds it.
+
+log.jsonl            a line per `log_every` steps ("kind": "step"), per validation ("validation") and per resume ("resumed")
+tensorboard/         the same numbers
+checkpoints/         state to go on from (training/checkpoints.py); empty again when the run has finished
+best/, last/         config.json, model.safetensors, processor, validation.parquet, training.json, sealed by a manifest
+quarantine.jsonl     records whose prompt was refused
+finished.json        written last: there is nothing left to train
+stop                 put there by who wants the run to write a checkpoint and end
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from countryreward.data.artifacts import Draft, open_artifact, seal, write_atomically
+from countryreward.errors import UserError
+from countryreward.training.config import STOP
+from countryreward.training.trackers import Tracker
+
+WEIGHTS = "weights"
+"""Kind of the sealed folders best/ and last/."""
+Tell = Callable[[dict[str, Any]], None]
+"""What the first rank tells whoever watches: {"stage", "done", "total"}, the log's lines, {"kind": "said", "text"}."""
+
+
+class RunFolder:
+    """Files of one run. Made by the first process only, inside `held`."""
+
+    def __init__(self, folder: Path, tell: Tell, trackers: list[Tracker] | None = None) -> None:
+        self.folder, self.tell, self.trackers = folder, tell, trackers or []
+
+    def say(self, text: str) -> None:
+        """A sentence for who watches."""
+        self.tell({"kind": "said", "text": text})
+
+    def best_score(self) -> float | None:
+        """Score of best/; None: there is none, or it is damaged, which is said."""
+        if not (self.folder / "best").exists():
+            return None
+        try:
+            found = open_artifact(self.folder / "best", kind=WEIGHTS)
+        except UserError as error:
+            self.say(f"best/ is refused ({error}); the next validation makes a new one")
+            return None
+        return json.loads((found.path / "training.json").read_text(encoding="utf-8"))["score"]
+
+    def finished(self) -> bool:
+        """Whether the run was trained to its end and what it left is whole."""
+        if not (self.folder / "finished.json").is_file():
+            return False
+        try:
+            open_artifact(self.folder / "best", kind=WEIGHTS)
+        except UserError as error:
+            raise UserError(
+                f"run_name: {self.folder} was trained to its end, but {error}; remove the folder to train again"
+            ) from None
+        return True
+
+    def go_back(self, step: int) -> None:
+        """Take the log back to `step`: lines after it, and a torn one, are written again by the steps to come."""
+        log = self.folder / "log.jsonl"
+        if not log.exists():
+            return
+        kept = []
+        for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
+            with contextlib.suppress(ValueError):
+                if json.loads(line)["step"] <= step:
+                    kept.append(line + "\n")
+        write_atomically(log, "".join(kept))
+
+    def line(self, line: dict[str, Any]) -> None:
+        """One line of the log, to all who read it."""
+        line = {name: None if value != value else value for name, value in line.items()}  # JSON knows no NaN
+        with open(self.folder / "log.jsonl", "a", encoding="utf-8") as log:
+            log.write(json.dumps(line) + "\n")
+        numbers = {
+            f"{line['kind']}/{name}": float(value)
+            for name, value in line.items()
+            if isinstance(value, int | float) and name not in ("step", "of")
+        }
+        numbers |= {f"rates/{number}": rate for number, rate in enumerate(line.get("rates", ()))}
+        for tracker in list(self.trackers):
+            try:
+                tracker.log(numbers, line["step"])
+            except (
+                Exception
+            ) as error:  # a server that is away must not cost a night of training; the log has everything
+                self.trackers.remove(tracker)
+                self.say(f"{type(tracker).__name__} failed ({error}) and gets no more lines; log.jsonl has them all")
+        self.tell(line)
+
+    def save(self, names: list[str], write: Callable[[Path], None]) -> None:
+        """`best` or `last`: what `write` puts into a folder, sealed and swapped in, so none is ever half a model."""
+        for name in names:
+            partial, final, old = (self.folder / f"{prefix}{name}" for prefix in (".tmp-", "", ".old-"))
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir()
+            write(partial)
+            seal(Draft(partial), kind=WEIGHTS)
+            shutil.rmtree(old, ignore_errors=True)
+            if final.exists():
+                final.rename(old)
+            partial.rename(final)
+            shutil.rmtree(old, ignore_errors=True)
+
+    def recover(self) -> None:
+        """A run killed between the two renames of `save` has its best/ or last/ under the old name."""
+        for name in ("best", "last"):
+            old = self.folder / f".old-{name}"
+            if old.exists() and not (self.folder / name).exists():
+                old.rename(self.folder / name)
+
+    def finish(self, facts: dict[str, Any]) -> None:
+        """Say that the run has reached its end."""
+        write_atomically(self.folder / "finished.json", json.dumps(facts, indent=2) + "\n")
+
+    def stop_asked(self) -> bool:
+        """Whether somebody wants the run to end early."""
+        return (self.folder / STOP).exists()
+
+    def close(self) -> None:
+        """Flush the trackers."""
+        for tracker in self.trackers:
+            try:
+                tracker.close()
+            except Exception as error:  # as in `line`
+                self.say(f"{type(tracker).__name__} could not be closed ({error}); log.jsonl has every line")
+
+
+@contextlib.contextmanager
+def held(folder: Path, *, patience: float = 60.0) -> Iterator[None]:
+    """Keep other processes from training in the same run folder. Raises `UserError` when one does for longer than `patience` s.
+
+    The lock falls with the process that holds it, so a killed run leaves nothing to clear away.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "a+", encoding="utf-8") as lock:
+        until = time.monotonic() + patience
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                if time.monotonic() > until:
+                    lock.seek(0)
+                    raise UserError(
+                        f"run_name: {folder} is being trained by process {lock.read() or 'unknown'}; wait for it, end it, or "
+                        "give this run another name"
+                    ) from None
+                time.sleep(0.1)
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
