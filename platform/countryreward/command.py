@@ -1,6 +1,7 @@
 """How a job becomes a command: options from a config dataclass, exit code 2 with one clear line on a user's error."""
 
 import errno
+import os
 import sys
 from collections.abc import Callable
 from typing import TypeVar
@@ -8,6 +9,8 @@ from typing import TypeVar
 from countryreward.errors import Stopped, UserError
 
 ConfigT = TypeVar("ConfigT")
+SUBMITTED = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""Set by Ray in jobs that were submitted to a cluster."""
 _DISK_ERRORS = (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT)
 
 
@@ -24,7 +27,9 @@ def run(config_class: type[ConfigT], main: Callable[[ConfigT], object], argument
         sys.stdout.reconfigure(line_buffering=True)  # pyright: ignore[reportAttributeAccessIssue]
     arguments = [_underscored(argument) for argument in (sys.argv[1:] if arguments is None else arguments)]
     try:
-        main(auto_cli(config_class, as_positional=False, args=arguments, allow_abbrev=False))  # pyright: ignore[reportArgumentType]
+        config: ConfigT = auto_cli(config_class, as_positional=False, args=arguments, allow_abbrev=False)  # pyright: ignore
+        _go_home(config)
+        main(config)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
@@ -41,6 +46,23 @@ def run(config_class: type[ConfigT], main: Callable[[ConfigT], object], argument
             f"error: {error}; free space or choose another folder, nothing half-written was published", file=sys.stderr
         )
         raise SystemExit(2) from None
+
+
+def _go_home(config: object) -> None:
+    """Relative paths are taken from COUNTRYREWARD_HOME where it is set: a submitted job starts in Ray's copy of the code."""
+    home, out = os.environ.get("COUNTRYREWARD_HOME"), getattr(config, "out", None)
+    if home:
+        try:
+            os.chdir(home)
+        except OSError as error:
+            raise UserError(
+                f"COUNTRYREWARD_HOME: {home} ({error.strerror}); set it to a folder all nodes reach"
+            ) from None
+    elif SUBMITTED in os.environ and isinstance(out, str) and "://" not in out and not os.path.isabs(out):
+        raise UserError(
+            f"out: {out!r} would lie in Ray's copy of the code, which is removed after the job; give absolute paths, or set "
+            "COUNTRYREWARD_HOME on the nodes (see cluster/runtime_env.yaml)"
+        )
 
 
 def _underscored(argument: str) -> str:

@@ -7,12 +7,14 @@ from torch import nn
 from countryreward.models.country_reward import CountryRewardModel
 from countryreward.models.reward_config import Rates
 
-GROUPS = ("merger", "llm", "adapter", "classifier", "tower")
+GROUPS = ("merger", "llm", "lora", "adapter", "classifier", "tower")
 """`merger` lies inside the vision tower's module and is trained; `classifier` holds the trust in the prior as well."""
 
 
 def group_of(parameter_name: str) -> str:
     """The group of a parameter of CountryRewardModel, by its name."""
+    if ".lora_" in parameter_name:
+        return "lora"
     for prefix, group in (
         ("backbone.visual.merger.", "merger"),
         ("backbone.visual.", "tower"),
@@ -29,7 +31,8 @@ def group_of(parameter_name: str) -> str:
 def freeze(model: CountryRewardModel, rates: Rates) -> None:
     """Groups at rate 0 get no gradient, all others do."""
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(getattr(rates, group_of(name)) > 0)
+        if parameter.is_floating_point():  # 4-bit weights can have none
+            parameter.requires_grad_(getattr(rates, group_of(name)) > 0)
 
 
 def rate_groups(model: CountryRewardModel, rates: Rates, *, weight_decay: float = 0.01) -> list[dict[str, Any]]:

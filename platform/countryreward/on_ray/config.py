@@ -17,6 +17,16 @@ class RayConfig:
     """Object store of a local Ray, in MiB."""
     dashboard: bool = False
     """Start the dashboard of a local Ray (on loopback)."""
+    log_mib: int = 32
+    """A local Ray cuts each of its log files at this size, in MiB, and keeps one older part."""
+    disk_limit: float = 0.95
+    """A local Ray spills no object to a disk that is used beyond this share: the job ends with Ray's OutOfDiskError instead."""
+
+    def __post_init__(self) -> None:
+        if self.log_mib < 1 or not 0 < self.disk_limit <= 1:
+            raise UserError(
+                f"ray.log_mib, disk_limit: {self.log_mib}, {self.disk_limit}; MiB are at least 1, the share is in (0, 1]"
+            )
 
 
 @dataclass(kw_only=True)

@@ -3,12 +3,18 @@
 import contextlib
 import logging
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
+import psutil
 import ray
 
+from countryreward.command import SUBMITTED
 from countryreward.on_ray.config import RayConfig
+
+_PREFIX = "cr-ray-"
 
 
 @contextlib.contextmanager
@@ -22,14 +28,19 @@ def session(config: RayConfig) -> Iterator[None]:
         yield
         return
     # A job that `ray job submit` started must join its own cluster, whatever the default says.
-    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ or os.environ.get("RAY_ADDRESS"):
+    if SUBMITTED in os.environ or os.environ.get("RAY_ADDRESS"):
         config = RayConfig(address="auto")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     with contextlib.ExitStack() as stack:
         options: dict = {"address": config.address, "logging_level": logging.ERROR, "log_to_driver": False}
         if config.address == "local":
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="cr-ray-", ignore_cleanup_errors=True))
+            _remove_leftovers()
+            os.environ.setdefault("RAY_ROTATION_MAX_BYTES", str(config.log_mib * 2**20))
+            os.environ.setdefault("RAY_ROTATION_BACKUP_COUNT", "1")
+            os.environ.setdefault("RAY_local_fs_capacity_threshold", str(config.disk_limit))
+            prefix = f"{_PREFIX}{os.getpid()}-"
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True))
             options |= {
                 "_temp_dir": folder,
                 "object_store_memory": config.object_store_mib * 2**20,
@@ -43,6 +54,14 @@ def session(config: RayConfig) -> Iterator[None]:
         stack.callback(ray.shutdown)
         quiet_data()
         yield
+
+
+def _remove_leftovers() -> None:
+    """Folders of local Rays whose process was killed: logs and spilled objects must not pile up."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*-*"):
+        process = folder.name.removeprefix(_PREFIX).partition("-")[0]
+        if process.isdigit() and not psutil.pid_exists(int(process)) and folder.stat().st_uid == os.getuid():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def quiet_data() -> None:

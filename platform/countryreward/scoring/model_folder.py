@@ -7,6 +7,7 @@ knowledge_base.json              which knowledge base, with which encoders and s
 knowledge_base/                  the embedded knowledge base
 calibration.json                 temperature fitted on validation
 probe.parquet                    a few validation pairs with their images and the logits they got
+adapter/                         with LoRA: what stock PEFT loads onto the stock backbone (the weights above are merged)
 training.json, README.md         how it was made, measured on validation; the model card
 manifest.json                    SHA-256 of every file
 """
@@ -80,7 +81,7 @@ def fill(folder: Path, weights: Path, sources: Sources, *, embed: bool) -> None:
     assert list(weights.glob("model*.safetensors")), f"{weights} holds no weights"
     for path in sorted(weights.iterdir()):
         if path.name not in ("validation.parquet", MANIFEST, MANIFEST_HASH):
-            shutil.copyfile(path, folder / path.name)
+            (shutil.copytree if path.is_dir() else shutil.copyfile)(path, folder / path.name)
     facts = json.loads((weights / "training.json").read_text(encoding="utf-8"))
     _json(
         folder / "calibration.json",

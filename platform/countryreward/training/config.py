@@ -130,14 +130,19 @@ class RewardTraining:
             raise UserError(f"rates: {', '.join(unknown)} is no group; write {', '.join(names)}")
         if self.image_px % 28 or self.image_px < 0:
             raise UserError(f"image_px: {self.image_px} is not a multiple of 28; write 112, 448, ... or 0")
+        if self.lora.rank and self.rates.get("llm"):
+            raise UserError("rates.llm: LoRA freezes the language model's own weights; set rates.lora, or lora.rank=0")
+        if self.lora.base == "nf4" and self.loop.engine == "deepspeed" and self.loop.zero_stage == 3:
+            raise UserError("loop.zero_stage: 3 cannot shard 4-bit weights; write 2, or lora.base=full")
         if self.features and self.all_rates().tower > 0:
             raise UserError(
                 "features: a trained tower (rates.tower above 0) outdates stored features; write features: ''"
             )
 
     def all_rates(self) -> Rates:
-        """The preset's with the given ones over them."""
-        return dataclasses.replace(preset(self.preset).rates, **self.rates)
+        """The preset's with the given ones over them. LoRA freezes the language model's own weights."""
+        found = dataclasses.replace(preset(self.preset).rates, **self.rates)
+        return dataclasses.replace(found, llm=0.0) if self.lora.rank else found
 
     def source(self) -> str:
         """Name of the backbone: a preset's or a given one."""

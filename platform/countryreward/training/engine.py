@@ -1,12 +1,15 @@
 """Who owns the weights while they are trained: plain torch (alone or under DDP), or DeepSpeed ZeRO. One small interface."""
 
 import contextlib
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+
+from countryreward.errors import UserError
 
 _STATE, _TAG = "state.pt", "state"
 Groups = list[dict[str, Any]]
@@ -71,10 +74,11 @@ class TorchEngine:
         *,
         accumulation: int,
         max_grad_norm: float,
+        optimizer: str = "adamw",
         autocast: bool = False,
     ) -> None:
         self.autocast, self.whole_weights = autocast, True
-        self.optimizer = torch.optim.AdamW(groups)
+        self.optimizer = make_optimizer(groups, optimizer)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, factor)
         self.accumulation, self.max_grad_norm, self.passes = accumulation, max_grad_norm, 0
         self.bare = model
@@ -152,11 +156,12 @@ class DeepSpeedEngine:
         max_grad_norm: float,
         batch_size: int,
         zero_stage: int,
+        optimizer: str = "adamw",
         autocast: bool = False,
     ) -> None:
         self.autocast, self.whole_weights = autocast, zero_stage < 3
         deepspeed = _deepspeed()
-        optimizer = torch.optim.AdamW(groups)
+        stepper = make_optimizer(groups, optimizer)
         config = {
             "train_micro_batch_size_per_gpu": batch_size,
             "gradient_accumulation_steps": accumulation,
@@ -171,8 +176,8 @@ class DeepSpeedEngine:
         }
         self.engine, self.optimizer, _, _ = deepspeed.initialize(
             model=model,
-            optimizer=optimizer,
-            lr_scheduler=torch.optim.lr_scheduler.LambdaLR(optimizer, factor),
+            optimizer=stepper,
+            lr_scheduler=torch.optim.lr_scheduler.LambdaLR(stepper, factor),
             config=config,
             dist_init_required=not torch.distributed.is_initialized(),
         )
@@ -219,6 +224,17 @@ class DeepSpeedEngine:
         """See `Engine.state_bytes`: the weights, their float32 masters and two states each."""
         trained = [p for p in self.bare.parameters() if p.requires_grad]
         return sum(int(getattr(p, "ds_numel", p.numel())) * (p.element_size() + 12) for p in trained)
+
+
+def make_optimizer(groups: Groups, name: str) -> torch.optim.Optimizer:
+    """adamw, or adamw8bit: its states in 8 bits. Raises `UserError` where bitsandbytes is not installed."""
+    if name == "adamw":
+        return torch.optim.AdamW(groups)
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise UserError("loop.optimizer: adamw8bit needs bitsandbytes; pip install 'countryreward[quantized]'")
+    from bitsandbytes.optim.adamw import AdamW8bit
+
+    return AdamW8bit(groups)
 
 
 def _autocast(model: nn.Module, enabled: bool) -> contextlib.AbstractContextManager[Any]:

@@ -24,6 +24,7 @@ from countryreward.data.records import Dataset
 from countryreward.errors import UserError
 from countryreward.models.attention import fast_bfloat16
 from countryreward.models.country_reward import CountryRewardModel, attention_implementation
+from countryreward.models.lora import add_lora, loading_options, merged, save_adapter
 from countryreward.models.processor import PairProcessor
 from countryreward.models.prompts import PromptBuilder
 from countryreward.models.rate_groups import rate_groups
@@ -130,7 +131,13 @@ def _train(
         seconds = round(time.monotonic() - started, 3)
         run.line({"kind": "validation", "step": step, **measured.metrics, "seconds": seconds})
         records, more = validation.examples.records, facts | {"step": step, "score": measured.score}
-        run.save(names, lambda place: save_weights(place, model, processor, dict(weights), measured, records, more))
+
+        def write(place: Path) -> None:
+            save_weights(place, model, processor, merged(model, weights), measured, records, more)
+            if job.lora.rank:
+                save_adapter(model, weights, place / "adapter", job.lora, job.source())
+
+        run.save(names, write)
 
     def checkpoint(progress: Progress) -> None:
         state = {"progress": dataclasses.asdict(progress), "random": random_state()}
@@ -190,8 +197,18 @@ def load_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(loop.seed)
         model = CountryRewardModel.from_backbone(
-            source, job.reward.resolved(), dtype=dtype, attn_implementation=attention_implementation(device, compute)
+            source,
+            job.reward.resolved(),
+            dtype=dtype,
+            attn_implementation=attention_implementation(device, compute),
+            **loading_options(job.lora, compute),
         )
+        if job.lora.rank:
+            add_lora(model, job.lora)
+        # Merged weights are published, whole and not in 4 bits: their config must not say otherwise.
+        model.config.backbone.__dict__.pop("quantization_config", None)
+    if loop.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
     model.config.image_px = job.px()
     torch.nn.Module.to(model, device)
     return model, PairProcessor.from_pretrained(source)
@@ -203,6 +220,7 @@ def make_engine(model: CountryRewardModel, job: RewardTraining, loop: LoopConfig
     shared: dict[str, Any] = {
         "accumulation": loop.value("accumulation"),
         "max_grad_norm": loop.max_grad_norm,
+        "optimizer": loop.optimizer,
         "autocast": loop.precision == "bf16" and model.dtype == torch.float32,
     }
     if loop.engine == "torch":
