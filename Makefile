@@ -6,7 +6,7 @@ RUN := $(VENV)/.run
 DEV := $(VENV)/.dev
 UNIT := tests/unit
 
-.PHONY: demo test check lint clean
+.PHONY: demo test check torture lint clean
 
 demo: $(RUN)  ## simulate, import, label, build the knowledge base, report
 	$(BIN)/python jobs/demo.py
@@ -19,6 +19,9 @@ test: $(DEV)  ## everything that CI runs
 check: $(DEV)  ## lint and unit tests, without Ray, <= 90 s
 	$(MAKE) --no-print-directory lint
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow" $(UNIT)
+
+torture: $(DEV)  ## killed workers and drivers, flipped bytes: about half an hour, prints what it measures
+	$(BIN)/python -m pytest -q -s tests/torture
 
 lint: $(DEV)
 	$(BIN)/ruff check .

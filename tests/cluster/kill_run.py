@@ -84,7 +84,7 @@ class Training:
         """SHA-256 of the trained weights."""
         return hashlib.sha256((self.folder / which / "model.safetensors").read_bytes()).hexdigest()
 
-    def wait_for(self, step: int, process: subprocess.Popen[str], timeout: float = 120) -> None:
+    def wait_for(self, step: int, process: subprocess.Popen[str], timeout: float = 300) -> None:
         until = time.monotonic() + timeout
         while self.step() < step:
             assert process.poll() is None, f"ended before step {step}\n{self.said()[-3000:]}"

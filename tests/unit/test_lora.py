@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -99,7 +100,8 @@ def test_stock_peft_loads_the_adapter_onto_the_stock_backbone(tmp_path: Path):
         theirs = stock(input_ids=ids).last_hidden_state
         torch.testing.assert_close(mine.backbone(input_ids=ids).last_hidden_state, theirs, atol=1e-4, rtol=1e-4)
         patches = torch.randn(16, 16)
-        torch.testing.assert_close(stock.base_model.model.visual.merger(patches), mine.backbone.visual.merger(patches))
+        found: Any = stock.base_model.model
+        torch.testing.assert_close(found.visual.merger(patches), mine.backbone.visual.merger(patches))
     untouched = Qwen2VLModel.from_pretrained(tmp_path / "b")(input_ids=ids).last_hidden_state
     assert (untouched - theirs).abs().max() > 1e-2
 
