@@ -183,21 +183,22 @@ def test_killed_it_goes_on_where_it_was(scored: Scored, tmp_path: Path):
         start_new_session=True,
     )
     work = Path(config.work)
-    deadline = time.monotonic() + 120
-    while len(finished := list(work.glob("parts-*/part-*.parquet"))) < 3:
-        assert job.poll() is None, "it ended by itself"
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    os.kill(job.pid, signal.SIGKILL)
-    job.wait()
+    deadline = time.monotonic() + 240
+    try:
+        while len(finished := list(work.glob("parts-*/part-*.parquet"))) < 3:
+            assert job.poll() is None, "it ended by itself"
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    finally:
+        os.kill(job.pid, signal.SIGKILL)
+        job.wait()
     assert not Path(config.out).exists()
-    before = {path: path.stat().st_mtime_ns for path in finished}
-    assert len(before) < GOOD
+    assert len(finished) < GOOD
 
     made = score.main(config)
     counts = made.manifest.counts
     assert counts["tower_encodes"] == {"now": 0, "before": scored.made.manifest.counts["images"]["kept"]}
-    assert counts["parts"]["found"] >= len(before)
+    assert counts["parts"]["found"] >= len(finished)
     assert counts["parts"]["found"] + counts["parts"]["judged"] == GOOD
     assert counts["parts"]["judged"] > 0
     assert not list(work.glob("parts-*"))

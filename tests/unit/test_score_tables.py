@@ -19,7 +19,7 @@ from countryreward.data.quarantine import Quarantine
 from countryreward.errors import UserError
 from countryreward.scoring import encodes
 from countryreward.scoring.config import TableScoring
-from countryreward.scoring.encodes import Encodes, check_space, write_shard
+from countryreward.scoring.encodes import Encodes, check_space, write_refused, write_shard
 from countryreward.scoring.pair_images import FoundImages, ImageReader, find_images, images_state, refuse_images
 from countryreward.scoring.pair_table import ANSWERS, COLUMNS, PairTable, image_root, read_pairs
 from countryreward.scoring.parts import ANSWERED, merge, verdict_schema, write_rows
@@ -244,7 +244,9 @@ def test_what_a_killed_run_left_of_a_shard_is_not_taken(tmp_path: Path):
     store = tmp_path / "store"
     Encodes.open(store)
     write_shard(store, ["a"], ["00"], torch.ones(1, 2, 2), np.ones((1, 2), dtype=np.float32))
+    write_refused(store, {"r": ("undecodable_image", "cut off")})
     whole = {path.name for path in store.iterdir()}
+    assert Encodes(store).refused == {"r": ("undecodable_image", "cut off")}
     (store / "dead.features.npy").write_bytes(b"half")
     (store / ".tmp-dead.parquet").write_bytes(b"half")
     assert len(Encodes.open(store)) == 1

@@ -56,7 +56,7 @@ class EncodeImages:
         columns = (batch["uri"], batch["offset"], batch["length"])
         places = [Place(str(uri), int(offset), int(length)) for uri, offset, length in zip(*columns, strict=True)]
         done = self.encoding.encode(names, places, self.store)
-        told = [done.refused.get(name, ("", "")) for name in names]
+        told = [(done.refused | done.lost).get(name, ("", "")) for name in names]
         return {
             "content_hash": names,
             "tower_encodes": [done.tower_encodes, *[0] * (len(names) - 1)],  # of the whole call: the driver adds up
@@ -172,12 +172,13 @@ def _encode(
     good = found.hashes[table.checks.good]
     names = pd.unique(good.to_numpy().ravel())
     before = Encodes.open(store)
-    missing = [name for name in names if name not in before]
-    refused: dict[str, tuple[str, str]] = {}
+    refused = {name: before.refused[name] for name in names if name in before.refused}
+    missing = [name for name in names if name not in before and name not in refused]
+    known = len(names) - len(missing) - len(refused)
     tower_encodes = done = 0
     if missing:
         size = check_space(store, len(missing), image_bytes(opened, half=model.device == "cuda"))
-        print(f"score: {len(missing):,} images to encode, {len(names) - len(missing):,} are already; they take {size}")
+        print(f"score: {len(missing):,} images to encode, {known:,} are already; they take {size}")
         places = [found.places[name] for name in missing]
         frame = pd.DataFrame({"content_hash": missing, **pd.DataFrame(places).to_dict("list")})
         arguments = {"model": model, "images": images, "copied": work.copied, "store": store}
@@ -204,7 +205,7 @@ def _encode(
             "dropped": 0,
             "quarantined": len(refused),
         },
-        "tower_encodes": {"now": tower_encodes, "before": len(names) - len(missing)},
+        "tower_encodes": {"now": tower_encodes, "before": known},
     }
     check_counts(counts["images"], "images of the table")
     return counts

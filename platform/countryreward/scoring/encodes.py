@@ -6,6 +6,8 @@ A store is a folder of shards that only grows. A shard is three files of one nam
     NAME.vectors.npy    [n, D] float32, of the retrieval encoder
     NAME.parquet        content_hash, perceptual_hash: row i belongs to image i
 
+NAME.refused.json stands by itself: content hash -> reason and value of images whose bytes cannot be decoded.
+
 Whoever is killed leaves whole shards, which the next run takes, and parts of one, which `Encodes.open` removes.
 
 Legend: n images, P patches, W the tower's width, D width of the retrieval encoder.
@@ -16,7 +18,7 @@ import os
 import secrets
 import shutil
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,12 +27,13 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
+from countryreward.data.artifacts import write_atomically
 from countryreward.errors import UserError
 from countryreward.scoring.model_folder import ModelFolder
 from countryreward.scoring.prior_scorer import SeenImage
 
 _OPEN_SHARDS = 128  # each holds a file open
-FEATURES, VECTORS, INDEX = ".features.npy", ".vectors.npy", ".parquet"
+FEATURES, VECTORS, INDEX, REFUSED = ".features.npy", ".vectors.npy", ".parquet", ".refused.json"
 
 
 def write_shard(
@@ -56,12 +59,20 @@ def write_shard(
     os.replace(index, folder / f"{name}{INDEX}")
 
 
+def write_refused(folder: Path, refused: Mapping[str, tuple[str, str]]) -> None:
+    """Note images that need not be tried again."""
+    write_atomically(folder / f"{secrets.token_hex(8)}{REFUSED}", json.dumps(refused))
+
+
 class Encodes:
     """The whole shards of a store, memory-mapped."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._where: dict[str, tuple[str, int, int]] = {}  # content hash -> shard, row, perceptual hash
+        self.refused: dict[str, tuple[str, str]] = {}
+        for path in sorted(folder.glob(f"[!.]*{REFUSED}")):
+            self.refused |= {name: (reason, value) for name, (reason, value) in json.loads(path.read_text()).items()}
         self._maps: OrderedDict[str, tuple[NDArray, NDArray]] = OrderedDict()
         for path in sorted(folder.glob(f"[!.]*{INDEX}")):
             if not all((folder / f"{path.stem}{ending}").exists() for ending in (FEATURES, VECTORS)):
@@ -76,7 +87,7 @@ class Encodes:
         folder.mkdir(parents=True, exist_ok=True)
         whole = {path.stem for path in folder.glob(f"[!.]*{INDEX}")}
         for path in folder.iterdir():
-            if path.name.partition(".")[0] not in whole:
+            if path.name.partition(".")[0] not in whole and not path.name.endswith(REFUSED):
                 path.unlink()
         return cls(folder)
 

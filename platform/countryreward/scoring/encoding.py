@@ -13,7 +13,7 @@ from countryreward.data.config import ImagesConfig
 from countryreward.data.decoding import ImageFacts, ImageRefused, read_image
 from countryreward.models.processor import load_processor
 from countryreward.retrieval.encoders import load_image_encoder
-from countryreward.scoring.encodes import write_shard
+from countryreward.scoring.encodes import write_refused, write_shard
 from countryreward.scoring.model_folder import ModelFolder
 from countryreward.scoring.pair_images import ImageReader, Place
 from countryreward.scoring.reward_judge import encode_pictures, load_model
@@ -28,7 +28,9 @@ class Encoded:
     tower_encodes: int = 0
     """Pictures that went through the tower; counted where it is called."""
     refused: dict[str, tuple[str, str]] = field(default_factory=dict)
-    """Content hash -> reason, what was found."""
+    """Content hash -> reason, what was found, of images whose bytes cannot be decoded."""
+    lost: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """The same of images that are gone, or changed since they were found: says nothing of these bytes."""
 
 
 class ImageEncoding:
@@ -58,6 +60,8 @@ class ImageEncoding:
             hashes = [fact.content_hash for fact in facts]
             perceptual = [fact.perceptual_hash for fact in facts]
             write_shard(store, hashes, perceptual, torch.cat(features), np.concatenate(vectors))
+        if done.refused:
+            write_refused(store, done.refused)
         return done
 
     def _groups(
@@ -69,6 +73,10 @@ class ImageEncoding:
         for name, place in zip(names, places, strict=True):
             try:
                 data = self.reader.read(name, place)
+            except ImageRefused as refused:
+                done.lost[name] = (refused.reason, refused.field_value)
+                continue
+            try:
                 fact, picture = read_image(data, max_bytes=self.limits.max_bytes, max_pixels=self.limits.max_pixels)
             except ImageRefused as refused:
                 done.refused[name] = (refused.reason, refused.field_value)
