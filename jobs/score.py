@@ -69,7 +69,7 @@ def main(config: Config) -> Artifact:
         session(config.ray),
         publish(config.out, kind="verdicts", inputs=inputs, config=options) as draft,
     ):
-        draft.counts |= score_table(table, config, config.model, config.knowledge_base or None, work, draft.path)
+        draft.counts |= score_table(table, config, folder, work, draft.path)
     work.clear(keep_encodes=config.keep_encodes)
     _tell(draft.counts, config.out)
     return open_artifact(config.out, kind="verdicts")

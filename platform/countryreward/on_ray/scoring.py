@@ -33,7 +33,7 @@ class Model:
     """Which model actors load, and where to."""
 
     folder: str
-    knowledge_base: str | None
+    knowledge_base: str
     device: str
     scorer: RewardScorerConfig
 
@@ -83,20 +83,18 @@ class JudgeParts:
 
 
 def score_table(
-    table: PairTable, config: TableScoring, model: str, knowledge_base: str | None, work: WorkFolder, folder: Path
+    table: PairTable, config: TableScoring, opened: ModelFolder, work: WorkFolder, folder: Path
 ) -> dict[str, Any]:
     """Write verdicts.parquet and quarantine.jsonl into `folder`. Returns counts; input = kept + quarantined.
 
     table: as `read_pairs` gave it. Finished encodes and parts in `work` are taken, not done again.
     """
-    scorer = RewardScorerConfig(abstain_below=config.abstain_below, batch_size=config.batch_size)
-    asked = Model(
-        folder=model,
-        knowledge_base=knowledge_base,
+    asked = Model(  # by the version's own folder: one that is published meanwhile must not slip in
+        folder=str(opened.artifact.path),
+        knowledge_base=str(opened.base.artifact.path),
         device="cuda" if config.gpus_per_actor > 0 else "cpu",
-        scorer=scorer,
+        scorer=RewardScorerConfig(abstain_below=config.abstain_below, batch_size=config.batch_size),
     )
-    opened = asked.open()
     images = replace(config.images, root=image_root(config))
     with bar("images read") as progress:
         found = find_images(table, images, work.copied, progress)
