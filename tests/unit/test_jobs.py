@@ -180,6 +180,8 @@ def test_the_command_line_beats_the_file_beats_the_defaults(tmp_path: Path):
         ("build_records.py", ["--records.split.by=time"], "split.train_until, split.validation_until: both are needed"),
         ("build_priors.py", ["--retrieval.search.text_k=0"], "search.text_k: 0 must be at least 1"),
         ("import_data.py", ["--source.pairs.path=x.csv"], "pairs.path: 'x.csv' is set beside the three tables"),
+        ("score.py", ["--part_rows=0"], "part_rows: 0 must be at least 1"),
+        ("score.py", ["--abstain_below=0.5"], "abstain_below: 0.5 must be in [0, 0.5)"),
         ("make_marketplace.py", ["--marketplace.products=0"], "products: 0 is too small"),
         ("make_marketplace.py", ["--marketplace.markets=[Korea]"], "must be different ISO 3166 alpha-2 codes"),
     ],

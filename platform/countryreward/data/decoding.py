@@ -54,17 +54,23 @@ class ImageFacts:
     """Pixels of the decoded image, orientation applied."""
 
 
-def inspect(data: bytes, *, max_bytes: int, max_pixels: int) -> ImageFacts:
-    """Check and fully decode an image file. Raises `ImageRefused`."""
+def read_image(data: bytes, *, max_bytes: int, max_pixels: int) -> tuple[ImageFacts, Image.Image]:
+    """Check and decode an image file, once: its facts, and the image as `decode` gives it. Raises `ImageRefused`."""
     image, kind = _open(data, max_bytes, max_pixels)
     rgb = _to_rgb(image)
-    return ImageFacts(
+    facts = ImageFacts(
         content_hash=hashlib.sha256(data).hexdigest(),
         perceptual_hash=str(imagehash.phash(rgb)),
         format=kind,
         width=rgb.width,
         height=rgb.height,
     )
+    return facts, rgb
+
+
+def inspect(data: bytes, *, max_bytes: int, max_pixels: int) -> ImageFacts:
+    """Check and fully decode an image file. Raises `ImageRefused`."""
+    return read_image(data, max_bytes=max_bytes, max_pixels=max_pixels)[0]
 
 
 def decode(data: bytes, *, max_bytes: int, max_pixels: int) -> Image.Image:

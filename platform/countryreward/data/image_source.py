@@ -62,6 +62,20 @@ class ImageSource:
             f"images.root: is empty, but image_uri {uri!r} names a local file; set the folder the images are in"
         )
 
+    def state(self, uri: str) -> str | None:
+        """What changes when the file behind a URI does, without reading it; None: only reading it can tell (storage)."""
+        if _scheme(uri) in CLOUD_SCHEMES or self._cloud:
+            return None
+        path = unquote(urlsplit(uri).path) if _scheme(uri) == "file" else uri
+        try:
+            if self._zip:
+                info = self._members.get(self._member_name(path, uri))
+                return f"{info.CRC}/{info.file_size}" if info else "missing"
+            found = self._local(path, uri).stat()
+            return f"{found.st_mtime_ns}/{found.st_size}"
+        except (ImageRefused, OSError, ValueError):
+            return "missing"
+
     def locate(self, uri: str) -> str:
         """The URI under which `read_located` finds the same bytes without this source's root."""
         if _scheme(uri) in CLOUD_SCHEMES:

@@ -1,5 +1,6 @@
 """Embeddings of a dataset by Ray Data: every unique text and image once, in any number of actors."""
 
+import itertools
 import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -137,11 +138,18 @@ def in_actors(
     batch_size: int,
     gpus_per_actor: float = 0.0,
     most: int | None = None,
+    blocks: int | None = None,
 ) -> ray.data.Dataset:
-    """`actor` over the rows of `frame` in a pool of at most `most` (default: one per processor or GPU share)."""
+    """`actor` over the rows of `frame` in a pool of at most `most` (default: one per processor or GPU share).
+
+    blocks: how many pieces are handed out, and give their results, one by one; default: a few per actor.
+    """
     per_actor, resource = (gpus_per_actor, "GPU") if gpus_per_actor else (1.0, "CPU")
     most = most or max(1, int(ray.cluster_resources().get(resource, 1) / per_actor))
-    source = ray.data.from_pandas(frame).repartition(max(1, min(len(frame) // batch_size, 4 * most)))
+    pieces = blocks or max(1, min(len(frame) // batch_size, 4 * most))
+    # Cut here and not by `repartition`, whose tasks wait for ever where the first actor holds the only processor.
+    cuts = np.linspace(0, len(frame), min(pieces, len(frame)) + 1).astype(int)
+    source = ray.data.from_pandas([frame.iloc[start:end] for start, end in itertools.pairwise(cuts)])
     # Restarts are for lost nodes; on one node they only make Ray print an error about its own arguments.
     restarts: dict[str, Any] = {"max_restarts": 0, "max_task_retries": 0} if len(ray.nodes()) == 1 else {}
     with warnings.catch_warnings():

@@ -5,7 +5,6 @@ judge.score(Product(title="Oak desk lamp"), "a.jpg", "b.jpg", markets=["KR", "BR
 """
 
 import itertools
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import overload
@@ -16,18 +15,12 @@ import pyarrow.parquet as pq
 import torch
 from PIL import Image
 
-from countryreward import markets as countries
 from countryreward.errors import UserError
-from countryreward.models.batch import collate
-from countryreward.models.country_reward import CountryRewardModel, attention_implementation
-from countryreward.models.processor import load_processor, pixels
-from countryreward.models.prompts import Example, PairFields, PromptBuilder
-from countryreward.retrieval.prior import Prior
-from countryreward.scoring.config import PriorScorerConfig, RewardScorerConfig
+from countryreward.scoring.config import RewardScorerConfig
 from countryreward.scoring.contracts import PairRequest, Product, Ranking, Verdict
 from countryreward.scoring.frames import score_frame
 from countryreward.scoring.model_folder import ModelFolder
-from countryreward.scoring.prior_scorer import NO_EVIDENCE, LookedUp, PriorScorer
+from countryreward.scoring.reward_judge import Features, RewardJudge
 
 ImageLike = bytes | str | Path
 """File bytes, or the path of a file."""
@@ -39,20 +32,10 @@ class CountryReward:
     def __init__(
         self, folder: ModelFolder, *, device: torch.device | str = "cpu", config: RewardScorerConfig | None = None
     ) -> None:
-        self.folder, self.config = folder, config or RewardScorerConfig()
-        dtype = torch.bfloat16 if torch.device(device).type == "cuda" else torch.float32
-        attention = attention_implementation(device, dtype)
-        place = folder.artifact.path
-        self.model = CountryRewardModel.from_pretrained(place, dtype=dtype, attn_implementation=attention)
-        torch.nn.Module.to(self.model.eval(), device)
-        self.device = torch.device(device)
-        self.processor = load_processor(place)
-        self.builder = PromptBuilder(self.processor.tokenizer, self.model.options)
-        limits = PriorScorerConfig(max_bytes=self.config.max_bytes, max_pixels=self.config.max_pixels)
-        if folder.retrieval:
-            limits.retrieval = folder.retrieval
-        self.prior = PriorScorer(folder.base, limits)
-        self.px = self.model.config.image_px
+        self.reward = RewardJudge(folder, device=device, config=config)
+        self.folder, self.config, self.device = folder, self.reward.config, self.reward.device
+        self.model, self.processor, self.px = self.reward.model, self.reward.processor, self.reward.px
+        self.builder, self.prior = self.reward.builder, self.reward.prior
 
     @classmethod
     def from_pretrained(
@@ -177,101 +160,19 @@ class CountryReward:
                 tags=row["tags"] or [],
             )
             pair = (names[row["image_a"]], names[row["image_b"]])
-            examples.append(self._example(product, row["market"], pair, row["log_odds"], row["letter"]))
-        logits = self._logits(examples, {names[data]: picture for data, picture in pictures.items()})
+            examples.append(self.reward.example(product, row["market"], pair, row["log_odds"], row["letter"]))
+        features = self._encoded({names[data]: picture for data, picture in pictures.items()})
+        logits = self.reward.logits(examples, features)
         return float(np.abs(logits - np.array([row["logit"] for row in rows])).max(initial=0.0))
 
     def _judge(self, requests: list[PairRequest]) -> list[Verdict]:
-        found = self.prior.look_up(requests)
-        pictures: dict[str, Image.Image] = {}
-        examples: list[Example | None] = []
-        notes: list[str | None] = []
-        for request, one in zip(requests, found, strict=True):
-            names = (one.query.content_hashes[0], one.query.content_hashes[1])
-            pictures |= dict(zip(names, one.pictures, strict=True))
-            prior = one.prior if self.folder.retrieval else None
-            letter = prior.letter if prior else None
-            if names[0] == names[1]:
-                examples.append(None)
-                notes.append("no answer: the two images are the same file")
-                continue
-            try:
-                log_odds = prior.log_odds if prior else 0.0
-                examples.append(self._example(request.product, one.query.market, names, log_odds, letter))
-                notes.append(self._note(one))
-            except UserError as error:
-                examples.append(None)
-                notes.append(f"no answer: {error}")
-        asked = [example for example in examples if example is not None]
-        logits = iter(self._logits(asked, pictures))
-        return [
-            self._verdict(one, None if example is None else float(next(logits)), note)
-            for one, example, note in zip(found, examples, notes, strict=True)
-        ]
+        questions, pictures = self.prior.questions(requests)
+        return [self.reward.verdict(judged) for judged in self.reward.judge(questions, self._encoded(pictures))]
 
-    def _example(
-        self, product: Product, market: str, names: tuple[str, str], log_odds: float, letter: str | None
-    ) -> Example:
-        side = self.px // 14
-        return self.builder.example(
-            PairFields(
-                title=product.title,
-                category=product.category,
-                attributes=product.attributes,
-                tags=product.tags,
-                market=market,
-                images=names,
-                grids=((1, side, side), (1, side, side)),
-                log_odds=log_odds,
-                letter=letter,
-            )
-        )
-
-    def _note(self, found: LookedUp) -> str | None:
-        notes = []
-        if found.query.market not in self.folder.trained_markets:
-            notes.append(f"the model was not trained on {countries.name(found.query.market)}")
-        if not found.prior.n:
-            notes.append(NO_EVIDENCE)
-        return "; ".join(notes) or None
-
-    @torch.inference_mode()
-    def _logits(self, examples: list[Example], pictures: dict[str, Image.Image]) -> np.ndarray:
-        """[len(examples)], each picture through the tower once."""
-        names, size = list(pictures), self.config.batch_size
-        features: dict[str, torch.Tensor] = {}
-        for start in range(0, len(names), size):
-            part = names[start : start + size]
-            values, grid = pixels(self.processor, [pictures[name] for name in part], self.px)
-            values = values.to(self.device, self.model.dtype)
-            encoded = self.model.encode_images(values, grid.to(self.device))
-            features |= dict(zip(part, encoded.view(len(part), -1, encoded.shape[-1]), strict=True))
-        logits = np.zeros(len(examples))
-        order = np.argsort([len(example.ids) for example in examples], kind="stable")
-        for start in range(0, len(order), size):
-            chosen = order[start : start + size]
-            batch = collate([examples[i] for i in chosen], self.processor.tokenizer.pad_token_id).to(self.device)
-            stacked = torch.stack([features[name] for name in batch.images]) if batch.images else None
-            output = self.model(batch, features=stacked)
-            logits[chosen] = output.logit.float().cpu().numpy()
-        return logits
-
-    def _verdict(self, found: LookedUp, logit: float | None, note: str | None) -> Verdict:
-        calibrated = 0.5 if logit is None else _sigmoid(logit / self.folder.temperature)
-        trained = found.query.market in self.folder.trained_markets
-        sure = bool(logit) and trained and abs(calibrated - 0.5) >= self.config.abstain_below
-        prior: Prior | None = found.prior if self.folder.retrieval else None
-        return Verdict(
-            market=found.query.market,
-            probability=0.5 if logit is None else _sigmoid(logit),
-            calibrated_probability=calibrated,
-            choice=("A" if calibrated >= 0.5 else "B") if sure else None,
-            log_odds=logit or 0.0,
-            evidence=tuple(self.prior.evidence(found.query, prior)) if prior else (),
-            model_version=self.version,
-            knowledge_base_version=self.folder.base.version,
-            note=note if sure or note else "not sure enough",
-        )
+    def _encoded(self, pictures: dict[str, Image.Image]) -> Features:
+        """Every picture through the tower, once."""
+        encoded = dict(zip(pictures, self.reward.encode(list(pictures.values())), strict=True))
+        return lambda names: torch.stack([encoded[name] for name in names])
 
     def _bytes(self, image: ImageLike, name: str) -> bytes:
         if isinstance(image, bytes):
@@ -291,7 +192,3 @@ def _product(product: Product | str) -> Product:
 
 def _code(market: str) -> str:
     return PairRequest(product=Product(title="-"), image_a=b"", image_b=b"", market=market).market_code()
-
-
-def _sigmoid(logit: float) -> float:
-    return 1 / (1 + math.exp(-logit)) if logit >= 0 else math.exp(logit) / (1 + math.exp(logit))

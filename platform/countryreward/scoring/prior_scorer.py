@@ -3,12 +3,14 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
-from countryreward.data.images import ImageRefused, decode, inspect
+from countryreward.data.decoding import ImageFacts, ImageRefused, decode, read_image
 from countryreward.errors import UserError
 from countryreward.retrieval.encoders import load_image_encoder, load_text_encoder
 from countryreward.retrieval.knowledge_base import EntryEvidence, KnowledgeBase, MarketBase
@@ -21,13 +23,32 @@ from countryreward.scoring.contracts import Evidence, PairRequest, PastAd, Produ
 NO_EVIDENCE = "no evidence: no past ad of this market may speak"
 
 
+@dataclass(frozen=True, kw_only=True)
+class SeenImage:
+    """What retrieval keeps of an image."""
+
+    content_hash: str
+    perceptual_hash: int
+    vector: NDArray[np.float32]  # [D_image]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """A request whose images have been decoded and encoded."""
+
+    product: Product
+    images: tuple[SeenImage, SeenImage]
+    market: str
+    """ISO 3166 alpha-2."""
+    as_of: date | None = None
+
+
 @dataclass(frozen=True)
 class LookedUp:
-    """What retrieval found for one request."""
+    """What retrieval found for one question."""
 
     query: Query
     prior: Prior
-    pictures: tuple[Image.Image, Image.Image]
 
 
 class PriorScorer:
@@ -59,42 +80,61 @@ class PriorScorer:
 
     def score(self, requests: Sequence[PairRequest]) -> list[Verdict]:
         """See `Scorer.score`. Each text and each image is encoded once per call."""
-        return [self._verdict(found) for found in self.look_up(requests)]
+        questions, _ = self.questions(requests)
+        return [self._verdict(found) for found in self.look_up(questions)]
 
-    def look_up(self, requests: Sequence[PairRequest]) -> list["LookedUp"]:
-        """The query of every request, its prior, and its pictures, decoded once per call."""
+    def questions(self, requests: Sequence[PairRequest]) -> tuple[list[Question], dict[str, Image.Image]]:
+        """The question of every request, and its pictures by content hash; each image is decoded and encoded once per call."""
         if not requests:
-            return []
+            return [], {}
         markets = [request.market_code() for request in requests]
         images = list(dict.fromkeys(image for request in requests for image in (request.image_a, request.image_b)))
-        texts = list(dict.fromkeys(_text(request.product) for request in requests))
-        facts = dict(zip(images, [self._inspect(image) for image in images], strict=True))
-        pictures = {image: self.picture(image) for image in images}
-        vector_of = dict(zip(images, self.image_encoder.encode(list(pictures.values())), strict=True))
-        text_of = dict(zip(texts, self.text_encoder.encode(texts), strict=True))
-        found = []
-        for request, market in zip(requests, markets, strict=True):
-            pair = (request.image_a, request.image_b)
-            query = Query(
+        read = [self._read(image) for image in images]
+        vectors = self.image_encoder.encode([picture for _, picture in read])
+        seen = {
+            image: SeenImage(
+                content_hash=facts.content_hash, perceptual_hash=int(facts.perceptual_hash, 16), vector=vector
+            )
+            for image, (facts, _), vector in zip(images, read, vectors, strict=True)
+        }
+        questions = [
+            Question(
+                product=request.product,
+                images=(seen[request.image_a], seen[request.image_b]),
                 market=market,
-                text=text_of[_text(request.product)],
-                images=np.stack([vector_of[image] for image in pair]),
-                content_hashes=[facts[image].content_hash for image in pair],
-                perceptual_hashes=np.array([int(facts[image].perceptual_hash, 16) for image in pair], dtype=np.uint64),
-                product_id=request.product.product_id,
                 as_of=request.as_of,
             )
-            prior = self.retriever.priors(query, [(0, 1)])[0]
-            found.append(LookedUp(query, prior, (pictures[pair[0]], pictures[pair[1]])))
+            for request, market in zip(requests, markets, strict=True)
+        ]
+        return questions, {facts.content_hash: picture for facts, picture in read}
+
+    def look_up(self, questions: Sequence[Question]) -> list[LookedUp]:
+        """The query of every question and its prior; each text is encoded once per call."""
+        if not questions:
+            return []
+        texts = list(dict.fromkeys(_text(question.product) for question in questions))
+        text_of = dict(zip(texts, self.text_encoder.encode(texts), strict=True))
+        found = []
+        for question in questions:
+            query = Query(
+                market=question.market,
+                text=text_of[_text(question.product)],
+                images=np.stack([image.vector for image in question.images]),
+                content_hashes=[image.content_hash for image in question.images],
+                perceptual_hashes=np.array([image.perceptual_hash for image in question.images], dtype=np.uint64),
+                product_id=question.product.product_id,
+                as_of=question.as_of,
+            )
+            found.append(LookedUp(query, self.retriever.priors(query, [(0, 1)])[0]))
         return found
 
     def picture(self, image: bytes) -> Image.Image:
         """A decoded image, within the configured limits."""
         return decode(image, max_bytes=self.config.max_bytes, max_pixels=self.config.max_pixels)
 
-    def _inspect(self, image: bytes):
+    def _read(self, image: bytes) -> tuple[ImageFacts, Image.Image]:
         try:
-            return inspect(image, max_bytes=self.config.max_bytes, max_pixels=self.config.max_pixels)
+            return read_image(image, max_bytes=self.config.max_bytes, max_pixels=self.config.max_pixels)
         except ImageRefused as refused:
             raise UserError(f"image: {refused}; give a whole PNG, JPEG or WEBP file") from None
 

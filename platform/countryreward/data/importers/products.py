@@ -1,5 +1,6 @@
 """The products table."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,19 @@ def import_products(source: TableSource, folder: Path, quarantine: Quarantine) -
 
 def write_products(raw: RawTable, checks: RowChecks, folder: Path) -> tuple[dict[str, Any], set[str]]:
     """Check what describes the products, write those that pass; returns the counts and their ids."""
-    frame = pd.DataFrame({name: raw.column(name) for name in PRODUCTS.names})
+    frame = described(raw, checks, PRODUCTS.names)
+    checks.refuse(frame["product_id"].where(checks.good).duplicated(), "duplicate_key", "product_id")
+    kept = frame.loc[checks.good].copy()
+    items = [list(found.items()) for found in kept["attributes"]]  # Arrow builds a map from pairs
+    kept["attributes"] = pd.Series(items, index=kept.index, dtype=object)
+    write_sorted(kept, PRODUCTS, folder / "products.parquet", ["product_id"])
+    counts = tally("products", input=len(frame), kept=len(kept), quarantine=checks.quarantine)
+    return counts, set(kept["product_id"])
+
+
+def described(raw: RawTable, checks: RowChecks, names: Sequence[str]) -> pd.DataFrame:
+    """The named columns, `attributes` as dicts and `tags` as lists (None where refused) among them."""
+    frame = pd.DataFrame({name: raw.column(name) for name in names})
     for name, parse in (("attributes", attributes), ("tags", tags)):
         frame[name], bad = parse(raw.column(name))
         checks.refuse(bad, "wrong_type", name)
@@ -41,10 +54,4 @@ def write_products(raw: RawTable, checks: RowChecks, folder: Path) -> tuple[dict
         ]
         for found, cell in filled:
             found[key] = cell
-    checks.refuse(frame["product_id"].where(checks.good).duplicated(), "duplicate_key", "product_id")
-    kept = frame.loc[checks.good].copy()
-    items = [list(found.items()) for found in kept["attributes"]]  # Arrow builds a map from pairs
-    kept["attributes"] = pd.Series(items, index=kept.index, dtype=object)
-    write_sorted(kept, PRODUCTS, folder / "products.parquet", ["product_id"])
-    counts = tally("products", input=len(frame), kept=len(kept), quarantine=checks.quarantine)
-    return counts, set(kept["product_id"])
+    return frame

@@ -6,6 +6,7 @@ the same rows give the same dataset from any format.
 
 import contextlib
 import csv
+import hashlib
 import io
 import json
 from collections.abc import Iterator, Sequence
@@ -48,10 +49,22 @@ class RawTable:
             return cast(pd.Series, self.frame[name])
         return pd.Series(None, index=self.frame.index, dtype="str", name=name)
 
+    def holds_bytes(self, name: str) -> bool:
+        """Whether a column is a binary one of a Parquet file."""
+        column = self.source.columns.get(name, name)
+        if (
+            not self.source.path.lower().endswith(".parquet")
+            or column not in self.names
+            or name in self.source.constants
+        ):
+            return False
+        with _open(self.source.path, f"{self.field}.path") as handle:
+            return _is_bytes(pq.ParquetFile(handle).schema_arrow.field(column).type)
+
     def binary(self, name: str, batch_rows: int = 16) -> Iterator[bytes | None]:
         """A binary column of a Parquet file in row order, streamed. Raises `UserError` when it is not binary."""
         column = self.source.columns.get(name, name)
-        with _open(self.source.path, self.field) as handle:
+        with _open(self.source.path, f"{self.field}.path") as handle:
             file = pq.ParquetFile(handle)
             kind = file.schema_arrow.field(column).type
             if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
@@ -64,18 +77,26 @@ class RawTable:
 
 
 def read_table(
-    source: TableSource, *, field: str, known: Sequence[str], required: Sequence[str], skip: Sequence[str] = ()
+    source: TableSource,
+    *,
+    field: str,
+    known: Sequence[str],
+    required: Sequence[str],
+    skip: Sequence[str] = (),
+    nested: bool = True,
 ) -> RawTable:
     """Read the known columns of a table as text.
 
     field: the configuration's name of the table. known: our column names; one ending in ":" is a prefix. required:
-    those that the file or the constants must give. skip: known columns that are not text (`RawTable.binary`).
+    those that the file or the constants must give. skip: known columns that are not text (`RawTable.binary`). nested: whether
+    the options are `field`.path, `field`.columns and `field`.constants, or `field`, columns and constants.
     Raises `UserError`: no file, unknown ending, unknown mapping key, missing column, undecodable text.
     """
+    prefix, path_option = (f"{field}.", f"{field}.path") if nested else ("", field)
     for option, mapping in (("columns", source.columns), ("constants", source.constants)):
         for name in mapping:
             if not _is_known(name, known):
-                raise UserError(f"{field}.{option}: {name!r} is not a column of ours; there are {', '.join(known)}")
+                raise UserError(f"{prefix}{option}: {name!r} is not a column of ours; there are {', '.join(known)}")
     ending = source.path.rpartition(".")[2].lower()
     readers = {
         "csv": _read_csv,
@@ -86,13 +107,13 @@ def read_table(
     }
     if ending not in readers:
         raise UserError(
-            f"{field}.path: {source.path!r} ends in none of .csv, .tsv, .parquet, .jsonl; convert or rename it"
+            f"{path_option}: {source.path!r} ends in none of .csv, .tsv, .parquet, .jsonl; convert or rename it"
         )
-    with _open(source.path, field) as handle:
+    with _open(source.path, path_option) as handle:
         try:
             table = readers[ending](handle, "\t" if ending == "tsv" else ",")
             names = [name for name in table.column_names if name != _MALFORMED]
-            wanted = _wanted(names, source, known, required, field, skip)
+            wanted = _wanted(names, source, known, required, field, skip, prefix)
             columns = {ours: _as_text(table.column(theirs)) for ours, theirs in wanted.items() if ours not in skip}
         except UnicodeDecodeError as error:
             raise UserError(
@@ -119,6 +140,15 @@ def read_table(
     return RawTable(frame=frame, malformed=malformed, field=field, source=source, names=names, skipped=skipped)
 
 
+def table_digest(path: str) -> str:
+    """SHA-256 of a table's bytes, hex, wherever it lies. Raises `UserError` where it cannot be opened."""
+    digest = hashlib.sha256()
+    with _open(path, "path") as handle:
+        while block := handle.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
 def _is_known(name: str, known: Sequence[str]) -> bool:
     return name in known or any(prefix.endswith(":") and name.startswith(prefix) and name != prefix for prefix in known)
 
@@ -130,6 +160,7 @@ def _wanted(
     required: Sequence[str],
     field: str,
     skip: Sequence[str],
+    prefix: str,
 ) -> dict[str, str]:
     """Our name -> the file's, for the columns to read."""
     wanted = {name: name for name in names if _is_known(name, known) and name not in source.columns}
@@ -147,7 +178,7 @@ def _wanted(
             raise UserError(f"{field}: {source.path} is empty; export it again")
         raise UserError(
             f"{field}: column {missing[0]!r} is not in {source.path}, which has {', '.join(names)}; "
-            f"say which column it is, for example {field}.columns: {{{_ours(missing[0], source)}: {names[0]}}}"
+            f"say which column it is, for example {prefix}columns: {{{_ours(missing[0], source)}: {names[0]}}}"
         )
     for theirs in wanted.values():
         if names.count(theirs) > 1:
@@ -161,7 +192,7 @@ def _ours(theirs: str, source: TableSource) -> str:
 
 
 @contextlib.contextmanager
-def _open(path: str, field: str) -> Iterator[BinaryIO]:
+def _open(path: str, option: str) -> Iterator[BinaryIO]:
     try:
         if "://" in path:
             filesystem, inner = fs.FileSystem.from_uri(path)
@@ -169,7 +200,7 @@ def _open(path: str, field: str) -> Iterator[BinaryIO]:
         else:
             handle = open(path, "rb")  # noqa: SIM115 (closed below)
     except (OSError, ValueError) as error:
-        raise UserError(f"{field}.path: {path!r} cannot be opened ({error}); correct the path") from None
+        raise UserError(f"{option}: {path!r} cannot be opened ({error}); correct the path") from None
     with handle:
         yield handle
 

@@ -1,0 +1,107 @@
+"""Rows of a table judged in parts of a fixed number of rows, each written in one step, and put together at the end."""
+
+import json
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from countryreward.data.artifacts import write_atomically
+from countryreward.scoring.contracts import Product
+from countryreward.scoring.encodes import Encodes
+from countryreward.scoring.pair_table import PairTable
+from countryreward.scoring.prior_scorer import Question
+from countryreward.scoring.reward_judge import RewardJudge
+
+ANSWERED = (
+    pa.field("market", pa.string(), nullable=False),
+    pa.field("choice", pa.string()),  # A, B, or null: abstained
+    pa.field("probability", pa.float64(), nullable=False),
+    pa.field("calibrated_probability", pa.float64(), nullable=False),
+    pa.field("log_odds", pa.float64(), nullable=False),
+    pa.field("past_ads", pa.int64(), nullable=False),
+    pa.field("note", pa.string()),
+    pa.field("model_version", pa.string(), nullable=False),
+    pa.field("knowledge_base_version", pa.string(), nullable=False),
+)
+"""What a verdict adds to its row."""
+
+
+def write_rows(table: PairTable, hashes: pd.DataFrame, keep: Iterable[str], path: Path, part_rows: int) -> int:
+    """Write the good rows, a row group per part, for `PartJudge` to read; returns how many there are."""
+    frame = pd.concat([table.frame, hashes], axis=1)
+    frame.insert(0, "row", frame.index)
+    good = frame.loc[table.checks.good].reset_index(drop=True)
+    columns = {"row": pa.array(good["row"].to_numpy(dtype="int64"))}
+    columns["attributes"] = pa.array([json.dumps(cell, ensure_ascii=False) for cell in good["attributes"]], pa.string())
+    columns["tags"] = pa.array(good["tags"].tolist(), pa.list_(pa.string()))
+    for name in ("row_id", "product_id", "title", "category", "hash_a", "hash_b", "market", *keep):
+        if name in good:
+            columns[name] = pa.array([cell if isinstance(cell, str) else None for cell in good[name]], pa.string())
+    fresh = path.with_name(f".tmp-{path.name}")
+    pq.write_table(pa.table(columns), fresh, row_group_size=part_rows)
+    os.replace(fresh, path)  # an actor that outlives a killed job keeps the file it has open
+    return len(good)
+
+
+class PartJudge:
+    """Judges parts. `rows` is what `write_rows` wrote; markets: asked for every row, None: each row's own."""
+
+    def __init__(
+        self, judge: RewardJudge, encodes: Encodes, rows: Path, markets: tuple[str, ...] | None, keep: list[str]
+    ) -> None:
+        self.judge, self.encodes, self.markets, self.keep = judge, encodes, markets, keep
+        self.file = pq.ParquetFile(rows)
+
+    def write(self, part: int, folder: Path) -> None:
+        """Judge one part and write its file."""
+        rows = self.file.read_row_group(part).to_pylist()
+        asked = [(row, market) for row in rows for market in self.markets or (row["market"],)]
+        questions = [self._question(row, market) for row, market in asked]
+        judged = self.judge.judge(questions, lambda names: self.encodes.features(names).to(self.judge.device))
+        answers: list[dict[str, Any]] = []
+        for (row, _), one in zip(asked, judged, strict=True):
+            verdict = self.judge.verdict(one, evidence=False)
+            told = {field.name: getattr(verdict, field.name) for field in ANSWERED if field.name != "past_ads"}
+            answers.append({**row, **told, "past_ads": self.judge.past_ads(one)})
+        sink = pa.BufferOutputStream()
+        pq.write_table(pa.Table.from_pylist(answers, schema=verdict_schema(self.keep)), sink)
+        write_atomically(part_path(folder, part), sink.getvalue().to_pybytes())
+
+    def _question(self, row: dict[str, Any], market: str) -> Question:
+        product = Product(
+            title=row["title"],
+            category=row["category"],
+            attributes=json.loads(row["attributes"]),
+            tags=row["tags"],
+            product_id=row["product_id"],
+        )
+        images = (self.encodes.seen(row["hash_a"]), self.encodes.seen(row["hash_b"]))
+        return Question(product=product, images=images, market=market)
+
+
+def verdict_schema(keep: Iterable[str]) -> pa.Schema:
+    """verdicts.parquet: the row's position in the table, its ids and the kept columns, its verdict in one market."""
+    texts = [pa.field(name, pa.string()) for name in ("row_id", "product_id", *keep)]
+    return pa.schema([pa.field("row", pa.int64(), nullable=False), *texts, *ANSWERED])
+
+
+def part_path(folder: Path, part: int) -> Path:
+    """Where a finished part is."""
+    return folder / f"part-{part:06d}.parquet"
+
+
+def merge(parts: list[Path], path: Path, keep: Iterable[str], see: Callable[[pa.Table], None] = lambda _: None) -> int:
+    """Put the parts together in their order; returns the number of verdicts. see: is shown each part."""
+    verdicts = 0
+    with pq.ParquetWriter(path, verdict_schema(keep), compression="zstd") as writer:
+        for part in parts:
+            table = pq.read_table(part)
+            writer.write_table(table)
+            see(table)
+            verdicts += table.num_rows
+    return verdicts

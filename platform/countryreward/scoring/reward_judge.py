@@ -1,0 +1,172 @@
+"""The trained model's judgement of questions whose images have been encoded, in this process or before.
+
+Legend: n images, P patches of one, W the tower's width.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from countryreward import markets as countries
+from countryreward.errors import UserError
+from countryreward.models.batch import collate
+from countryreward.models.country_reward import CountryRewardModel, attention_implementation
+from countryreward.models.processor import PairProcessor, Picture, load_processor, pixels
+from countryreward.models.prompts import Example, PairFields, PromptBuilder
+from countryreward.scoring.config import PriorScorerConfig, RewardScorerConfig
+from countryreward.scoring.contracts import Product, Verdict
+from countryreward.scoring.model_folder import ModelFolder
+from countryreward.scoring.prior_scorer import NO_EVIDENCE, LookedUp, PriorScorer, Question
+
+Features = Callable[[list[str]], torch.Tensor]
+"""Content hashes -> the tower's outputs [n, P, W] of these images, in order, on the model's device."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The answer to one question, before it is put into words."""
+
+    found: LookedUp
+    logit: float | None
+    """None: the model could not be asked; `note` says why."""
+    note: str | None
+
+
+class RewardJudge:
+    """A model folder, loaded to judge. One thread at a time."""
+
+    def __init__(
+        self, folder: ModelFolder, *, device: torch.device | str = "cpu", config: RewardScorerConfig | None = None
+    ) -> None:
+        self.folder, self.config, self.device = folder, config or RewardScorerConfig(), torch.device(device)
+        self.model = load_model(folder.artifact.path, device)
+        torch.nn.Module.to(self.model, device)
+        self.processor = load_processor(folder.artifact.path)
+        self.builder = PromptBuilder(self.processor.tokenizer, self.model.options)
+        limits = PriorScorerConfig(max_bytes=self.config.max_bytes, max_pixels=self.config.max_pixels)
+        if folder.retrieval:
+            limits.retrieval = folder.retrieval
+        self.prior = PriorScorer(folder.base, limits)
+        self.px = self.model.config.image_px
+
+    def judge(self, questions: Sequence[Question], features: Features) -> list[Judged]:
+        """One answer per question, in order. What cannot be asked (a prompt that is refused) has no logit."""
+        found = self.prior.look_up(questions)
+        examples: list[Example | None] = []
+        notes: list[str | None] = []
+        for question, one in zip(questions, found, strict=True):
+            names = (question.images[0].content_hash, question.images[1].content_hash)
+            prior = one.prior if self.folder.retrieval else None
+            letter = prior.letter if prior else None
+            if names[0] == names[1]:
+                examples.append(None)
+                notes.append("no answer: the two images are the same file")
+                continue
+            try:
+                log_odds = prior.log_odds if prior else 0.0
+                examples.append(self.example(question.product, question.market, names, log_odds, letter))
+                notes.append(self._note(one))
+            except UserError as error:
+                examples.append(None)
+                notes.append(f"no answer: {error}")
+        logits = iter(self.logits([example for example in examples if example is not None], features))
+        return [
+            Judged(one, None if example is None else float(next(logits)), note)
+            for one, example, note in zip(found, examples, notes, strict=True)
+        ]
+
+    def verdict(self, judged: Judged, *, evidence: bool = True) -> Verdict:
+        """The answer as a verdict. evidence: with the past ads that speak in it."""
+        query, logit, note = judged.found.query, judged.logit, judged.note
+        calibrated = 0.5 if logit is None else _sigmoid(logit / self.folder.temperature)
+        trained = query.market in self.folder.trained_markets
+        sure = bool(logit) and trained and abs(calibrated - 0.5) >= self.config.abstain_below
+        heard = evidence and self.folder.retrieval
+        return Verdict(
+            market=query.market,
+            probability=0.5 if logit is None else _sigmoid(logit),
+            calibrated_probability=calibrated,
+            choice=("A" if calibrated >= 0.5 else "B") if sure else None,
+            log_odds=logit or 0.0,
+            evidence=tuple(self.prior.evidence(query, judged.found.prior)) if heard else (),
+            model_version=self.folder.artifact.manifest.version,
+            knowledge_base_version=self.folder.base.version,
+            note=note if sure or note else "not sure enough",
+        )
+
+    def past_ads(self, judged: Judged) -> int:
+        """How many past ads speak in a verdict, of both sides together."""
+        return 2 * judged.found.prior.n if self.folder.retrieval else 0
+
+    def encode(self, pictures: Sequence[Picture]) -> torch.Tensor:
+        """[n, P, W] on the model's device, `config.batch_size` pictures per pass."""
+        size = self.config.batch_size
+        parts = [
+            encode_pictures(self.model, self.processor, pictures[start : start + size])
+            for start in range(0, len(pictures), size)
+        ]
+        return torch.cat(parts) if parts else torch.zeros(0)
+
+    def example(
+        self, product: Product, market: str, names: tuple[str, str], log_odds: float, letter: str | None
+    ) -> Example:
+        """The prompt of one question. Raises `UserError` for one that is refused."""
+        side = self.px // 14
+        return self.builder.example(
+            PairFields(
+                title=product.title,
+                category=product.category,
+                attributes=product.attributes,
+                tags=product.tags,
+                market=market,
+                images=names,
+                grids=((1, side, side), (1, side, side)),
+                log_odds=log_odds,
+                letter=letter,
+            )
+        )
+
+    @torch.inference_mode()
+    def logits(self, examples: Sequence[Example], features: Features) -> np.ndarray:
+        """[len(examples)], in batches of prompts of like length."""
+        size = self.config.batch_size
+        logits = np.zeros(len(examples))
+        order = np.argsort([len(example.ids) for example in examples], kind="stable")
+        for start in range(0, len(order), size):
+            chosen = order[start : start + size]
+            batch = collate([examples[i] for i in chosen], self.processor.tokenizer.pad_token_id).to(self.device)
+            output = self.model(batch, features=features(batch.images) if batch.images else None)
+            logits[chosen] = output.logit.float().cpu().numpy()
+        return logits
+
+    def _note(self, found: LookedUp) -> str | None:
+        notes = []
+        if found.query.market not in self.folder.trained_markets:
+            notes.append(f"the model was not trained on {countries.name(found.query.market)}")
+        if not found.prior.n:
+            notes.append(NO_EVIDENCE)
+        return "; ".join(notes) or None
+
+
+def load_model(folder: Path, device: torch.device | str) -> CountryRewardModel:
+    """The model of a folder in the precision and with the attention of `device`, still in main memory."""
+    dtype = torch.bfloat16 if torch.device(device).type == "cuda" else torch.float32
+    attention = attention_implementation(device, dtype)
+    return CountryRewardModel.from_pretrained(folder, dtype=dtype, attn_implementation=attention).eval()
+
+
+@torch.inference_mode()
+def encode_pictures(model: CountryRewardModel, processor: PairProcessor, pictures: Sequence[Picture]) -> torch.Tensor:
+    """[n, P, W]: pictures through the model's own tower in one pass, on the tower's device."""
+    values, grid = pixels(processor, pictures, model.config.image_px)
+    weight = model.backbone.visual.patch_embed.proj.weight
+    encoded = model.encode_images(values.to(weight.device, weight.dtype), grid.to(weight.device))
+    return encoded.view(len(pictures), -1, encoded.shape[-1])
+
+
+def _sigmoid(logit: float) -> float:
+    return 1 / (1 + math.exp(-logit)) if logit >= 0 else math.exp(logit) / (1 + math.exp(logit))
