@@ -98,7 +98,8 @@ def test_what_the_numbers_must_say(simulated):
     assert (n["rows"], n["items"], n["units"], n["markets"], n["country_pairs"]) == (480, 120, 60, 4, 720)
     difference = simulated["differences"]["prior_only - prior_shuffled"]
     assert difference["metrics"]["discordant_ordering"]["low"] > 0
-    assert all(row["mcnemar_p_holm"] >= row["mcnemar_p"] for row in difference["per_market"].values())
+    assert all(row["p_holm"] >= row["p"] for row in difference["per_market"].values())
+    assert 0 <= difference["p"] <= 1
 
 
 def test_without_counts_the_ceilings_are_null():
