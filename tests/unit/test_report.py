@@ -109,6 +109,14 @@ def test_without_counts_the_ceilings_are_null():
     assert "unknown" in " ".join(findings(found))
 
 
+def test_ratings_and_orders_are_not_called_clicks():
+    found = report(q=None, ceiling_source=None)
+    rated = findings(found | {"data": {"kinds": {"score": 480}}})
+    assert rated[0] == "The winners here come from ratings, not from ads and not from clicks."
+    assert "orders, not from clicks" in findings(found | {"data": {"kinds": {"orders": 480}}})[0]
+    assert findings(found | {"data": {"kinds": {"counts": 480}}}) == findings(found)
+
+
 def test_images_as_units():
     found = report(unit="image")
     assert found["n"]["units"] == 61
