@@ -117,6 +117,32 @@ def test_ratings_and_orders_are_not_called_clicks():
     assert findings(found | {"data": {"kinds": {"counts": 480}}}) == findings(found)
 
 
+@pytest.mark.parametrize(
+    ("value", "low", "high", "said"),
+    [
+        (0.05, 0.02, 0.08, "5.0 points more often than past ads alone (95 % interval of the difference +2.0 to +8.0)."),
+        (
+            -0.05,
+            -0.08,
+            -0.02,
+            "5.0 points less often than past ads alone (95 % interval of the difference -8.0 to -2.0).",
+        ),
+        (
+            -0.016,
+            -0.06,
+            0.031,
+            "no more and no less often than past ads alone, as far as these cases tell: -1.6 points",
+        ),
+    ],
+)
+def test_a_difference_is_said_with_its_sign(value: float, low: float, high: float, said: str):
+    found = report(q=None, ceiling_source=None)
+    gap = {"metrics": {"accuracy": {"value": value, "low": low, "high": high}}}
+    found["variants"]["country_reward"] = found["variants"]["prior_only"]
+    found["differences"] = {"country_reward - prior_only": gap}
+    assert f"It names the winner {said}" in " ".join(findings(found, "country_reward"))
+
+
 def test_images_as_units():
     found = report(unit="image")
     assert found["n"]["units"] == 61

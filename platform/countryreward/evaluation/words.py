@@ -171,11 +171,17 @@ def findings(report: Mapping[str, Any], variant: str = "prior_only") -> list[str
     for other, what in (("prior_only", "past ads alone"), ("images_masked", "the same model without the images")):
         gap = differences.get(f"{variant} - {other}", {}).get("metrics", {}).get("accuracy")
         if gap and gap["low"] is not None and other != variant:
-            proven = "more" if gap["low"] > 0 else "fewer" if gap["high"] < 0 else "more, which proves nothing,"
-            found.append(
-                f"It names the winner {abs(100 * gap['value']):.1f} points {proven} often than {what} "
-                f"(95 % interval of the difference {_points(gap)})."
-            )
+            inside = f"(95 % interval of the difference {_points(gap)})"
+            if gap["low"] > 0 or gap["high"] < 0:
+                more = "more" if gap["low"] > 0 else "less"
+                found.append(
+                    f"It names the winner {abs(100 * gap['value']):.1f} points {more} often than {what} {inside}."
+                )
+            else:
+                found.append(
+                    f"It names the winner no more and no less often than {what}, as far as these cases tell: "
+                    f"{100 * gap['value']:+.1f} points {inside}."
+                )
     blind = variants.get("market_blind_oracle")
     own = variants[variant]["accuracy"]
     if blind and blind["accuracy"]["value"] is not None and own["value"] is not None:
