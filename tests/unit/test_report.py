@@ -98,7 +98,8 @@ def test_what_the_numbers_must_say(simulated):
     assert (n["rows"], n["items"], n["units"], n["markets"], n["country_pairs"]) == (480, 120, 60, 4, 720)
     difference = simulated["differences"]["prior_only - prior_shuffled"]
     assert difference["metrics"]["discordant_ordering"]["low"] > 0
-    assert all(row["mcnemar_p_holm"] >= row["mcnemar_p"] for row in difference["per_market"].values())
+    assert all(row["p_holm"] >= row["p"] for row in difference["per_market"].values())
+    assert 0 <= difference["p"] <= 1
 
 
 def test_without_counts_the_ceilings_are_null():
@@ -106,6 +107,40 @@ def test_without_counts_the_ceilings_are_null():
     assert found["ceilings"]["source"] is None
     assert found["ceilings"]["noise"]["accuracy"] == {"value": None, "low": None, "high": None}
     assert "unknown" in " ".join(findings(found))
+
+
+def test_ratings_and_orders_are_not_called_clicks():
+    found = report(q=None, ceiling_source=None)
+    rated = findings(found | {"data": {"kinds": {"score": 480}}})
+    assert rated[0] == "The winners here come from ratings, not from ads and not from clicks."
+    assert "orders, not from clicks" in findings(found | {"data": {"kinds": {"orders": 480}}})[0]
+    assert findings(found | {"data": {"kinds": {"counts": 480}}}) == findings(found)
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "said"),
+    [
+        (0.05, 0.02, 0.08, "5.0 points more often than past ads alone (95 % interval of the difference +2.0 to +8.0)."),
+        (
+            -0.05,
+            -0.08,
+            -0.02,
+            "5.0 points less often than past ads alone (95 % interval of the difference -8.0 to -2.0).",
+        ),
+        (
+            -0.016,
+            -0.06,
+            0.031,
+            "no more and no less often than past ads alone, as far as these cases tell: -1.6 points",
+        ),
+    ],
+)
+def test_a_difference_is_said_with_its_sign(value: float, low: float, high: float, said: str):
+    found = report(q=None, ceiling_source=None)
+    gap = {"metrics": {"accuracy": {"value": value, "low": low, "high": high}}}
+    found["variants"]["country_reward"] = found["variants"]["prior_only"]
+    found["differences"] = {"country_reward - prior_only": gap}
+    assert f"It names the winner {said}" in " ".join(findings(found, "country_reward"))
 
 
 def test_images_as_units():

@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 
 from countryreward.data.items import item_keys
-from countryreward.equations.metrics import item_sums, metrics_of, total
+from countryreward.equations.metrics import item_sums, metrics_of, row_sums, total
 from countryreward.evaluation.statistics import (
+    bootstrap_p,
     bootstrap_totals,
     difference_intervals,
     holm,
@@ -64,6 +65,71 @@ def test_vertex_bootstrap_multiplies_the_counts_of_both_images():
         assert (first, second, third) in {
             (x * y, x * z, y * z), (2, 0, 0), (0, 2, 0), (0, 0, 2), (0, 0, 0)
         }  # fmt: skip
+
+
+IMAGES, PAIRS = 60, 300
+
+
+def pairs_of_images(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """A graph as a split by image leaves it: every image in ten pairs."""
+    every = np.array([(i, j) for i in range(IMAGES) for j in range(i + 1, IMAGES)])
+    chosen = np.random.default_rng(seed).permutation(len(every))[:PAIRS]
+    return every[chosen, 0], every[chosen, 1]
+
+
+def test_intervals_over_images_hold_the_truth_and_over_pairs_do_not():
+    """Labels in two countries and answers come from the images; the judge knows nothing, so its true ordering is .5."""
+    one, two = pairs_of_images()
+    rng = np.random.default_rng(1)
+    item = np.repeat(np.arange(PAIRS), 2)
+    over = {
+        "images": unit_weights(one, two, draws=300),
+        "pairs": unit_weights(np.arange(PAIRS), draws=300),
+    }
+    held = dict.fromkeys(over, 0)
+    for _ in range(150):
+        worth, taste, says, leans = rng.normal(size=(4, IMAGES)) * [[1], [0.3], [1], [0.5]]
+        label, logit = [], []
+        for sign in (1, -1):  # two countries, of opposite taste
+            label.append((worth + sign * taste)[one] > (worth + sign * taste)[two])
+            logit.append((says + sign * leans)[one] - (says + sign * leans)[two])
+        sums = item_sums(np.stack(label, 1).ravel().astype(np.int8), np.stack(logit, 1).ravel(), item, PAIRS)
+        part = {name: sums[name] for name in ("discordant", "discordant_ordered")}
+        for name, weights in over.items():
+            drawn = bootstrap_totals({"": part}, weights)[""]
+            ordering = [t["discordant_ordered"] / t["discordant"] for t in (total(part), drawn)]
+            found: dict[str, Any] = interval(float(ordering[0]), ordering[1])
+            held[name] += found["low"] <= 0.5 <= found["high"]
+    assert held["images"] >= 0.93 * 150
+    assert held["pairs"] <= 0.9 * 150
+
+
+def test_p_of_a_difference_over_images_does_not_cry_wolf():
+    """Two judges that know nothing, in one market: McNemar's test, which takes pairs as independent, tells them apart."""
+    one, two = pairs_of_images()
+    rng, item = np.random.default_rng(2), np.arange(PAIRS)
+    weights = unit_weights(one, two, draws=300)
+    found = {"bootstrap": 0, "mcnemar": 0}
+    for _ in range(150):
+        worth, *says = rng.normal(size=(3, IMAGES))
+        label = (worth[one] > worth[two]).astype(np.int8)
+        logits = [each[one] - each[two] for each in says]
+        sums = {str(n): row_sums(label, logit, item, PAIRS) for n, logit in enumerate(logits)}
+        drawn = {name: metrics_of(table)["accuracy"] for name, table in bootstrap_totals(sums, weights).items()}
+        value = {name: float(metrics_of(total(table))["accuracy"]) for name, table in sums.items()}
+        right = [(logit >= 0) == (label == 1) for logit in logits]
+        found["bootstrap"] += bootstrap_p(value["0"] - value["1"], drawn["0"] - drawn["1"]) < 0.05
+        found["mcnemar"] += mcnemar_p(*right) < 0.05
+    assert found["bootstrap"] <= 0.07 * 150
+    assert found["mcnemar"] >= 0.15 * 150
+
+
+def test_bootstrap_p_literals():
+    draws = np.array([-1.0, 1.0] * 50)  # spread 1
+    assert bootstrap_p(1.959964, draws) == pytest.approx(0.05, abs=1e-6)
+    assert bootstrap_p(-1.959964, draws) == pytest.approx(0.05, abs=1e-6)
+    assert bootstrap_p(0.0, draws) == 1.0
+    assert bootstrap_p(0.3, np.full(9, np.nan)) == 1.0  # too few units: nothing is claimed
 
 
 def test_chunks_do_not_depend_on_how_many_follow():

@@ -117,7 +117,11 @@ def build_report(inputs: Inputs, config: ReportConfig, rows: Rows) -> tuple[dict
     unit = split_unit(inputs.records)
     report: dict[str, Any] = {"simulated": bool(config.truth)}
     report["left_out"] = rows.left_out
-    report |= evaluate(test, logits, unit=unit, q=q, ceiling_source=source, draws=config.draws, seed=config.seed)
+    compared = [(subject, other) for other in logits if other != subject]
+    compared += [(prior, "prior_shuffled")] if prior != subject else []  # each judge against its own countries mixed up
+    report |= evaluate(
+        test, logits, unit=unit, q=q, ceiling_source=source, draws=config.draws, seed=config.seed, compare=compared
+    )
     report["counts"] = {
         **{name: _plain(part) for name, part in inputs.dataset.manifest.counts.items()},
         "pairs": inputs.records.manifest.counts["pairs"],

@@ -118,9 +118,9 @@ def _tables(report: Mapping[str, Any]) -> dict[str, Any]:
             {
                 "title": f"{words.name_of(first)} against {words.name_of(second).lower()}",
                 "cells": [_points(metric) for metric in signed],
-                "p": _p(found["mcnemar_p"]),
+                "p": _p(found["p"]),
                 "markets": ", ".join(
-                    words.market_name(m) for m, row in found["per_market"].items() if row["mcnemar_p_holm"] < 0.05
+                    words.market_name(m) for m, row in found["per_market"].items() if row["p_holm"] < 0.05
                 )
                 or "none",
             }

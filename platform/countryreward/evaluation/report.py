@@ -25,6 +25,7 @@ from countryreward.equations.metrics import (
 from countryreward.evaluation.statistics import (
     Interval,
     UnitWeights,
+    bootstrap_p,
     bootstrap_totals,
     difference_intervals,
     holm,
@@ -87,6 +88,7 @@ def evaluate(
     sums = {name: _mean_item_sums(rows, each) for name, each in repeated.items()}
     values = {name: metrics_of(total(table)) for name, table in sums.items()}
     drawn = {name: metrics_of(table) for name, table in bootstrap_totals(sums, rows.weights).items()}
+    by_market = {name: _by_market(rows, logit) for name, logit in clean.items()}
 
     first = next(iter(sums))
     variants = {}
@@ -98,7 +100,7 @@ def evaluate(
             **{metric: NOTHING if metric in skipped else found[metric] for metric in REPORTED},
             "coverage": 1 - no_evidence,  # share of rows with any evidence; a logit of exactly 0 is none
             "no_evidence": no_evidence,
-            "per_market": _per_market(rows, clean[name], with_probabilities=name not in letters_only),
+            "per_market": _per_market(by_market[name], with_probabilities=name not in letters_only),
             "reliability": None if skipped else _reliability(sums[name]),
         }
     pairs = list(compare) if compare is not None else [(first, other) for other in clean if other != first]
@@ -120,7 +122,8 @@ def evaluate(
         "ceilings": _ceilings(q, ceiling_source, rows),
         "variants": variants,
         "differences": {
-            f"{a} - {b}": _difference(rows, a, b, clean, values, drawn, {a, b} & set(letters_only)) for a, b in pairs
+            f"{a} - {b}": _difference(rows, a, b, clean, values, drawn, by_market, {a, b} & set(letters_only))
+            for a, b in pairs
         },
     }
 
@@ -159,18 +162,34 @@ def _checked(name: str, values: NDArray, n: int) -> Floats:
     return values
 
 
-def _per_market(rows: _Rows, logit: Floats, *, with_probabilities: bool) -> dict[str, Any]:
-    """Per market: n, accuracy, and for judges that state probabilities Brier and debiased ECE."""
+@dataclass(frozen=True)
+class _InMarket:
+    """One variant in one market: rows, metrics, and metrics of every draw."""
+
+    n: int
+    value: Mapping[str, Floats]
+    drawn: Mapping[str, Floats]
+
+
+def _by_market(rows: _Rows, logit: Floats) -> dict[str, _InMarket]:
     sums = {}
     for market in rows.markets:
         here = rows.market == market
         sums[market] = row_sums(rows.label[here], logit[here], rows.item[here], rows.n_items)
     drawn = bootstrap_totals(sums, rows.weights)
+    return {
+        market: _InMarket(int(table["rows"].sum()), metrics_of(total(table)), metrics_of(drawn[market]))
+        for market, table in sums.items()
+    }
+
+
+def _per_market(by_market: Mapping[str, _InMarket], *, with_probabilities: bool) -> dict[str, Any]:
+    """Per market: n, accuracy, and for judges that state probabilities Brier and debiased ECE."""
     table = {}
-    for market in rows.markets:
-        found = metric_intervals(metrics_of(total(sums[market])), metrics_of(drawn[market]))
+    for market, here in by_market.items():
+        found = metric_intervals(here.value, here.drawn)
         table[market] = {
-            "n": int(sums[market]["rows"].sum()),
+            "n": here.n,
             "accuracy": found["accuracy"],
             "brier": found["brier"] if with_probabilities else NOTHING,
             "ece": found["ece"] if with_probabilities else NOTHING,
@@ -200,22 +219,42 @@ def _ceilings(q: NDArray | None, source: CeilingSource | None, rows: _Rows) -> d
 
 
 def _difference(
-    rows: _Rows, a: str, b: str, logits: Mapping[str, Floats], values: Mapping, drawn: Mapping, letters: set[str]
+    rows: _Rows,
+    a: str,
+    b: str,
+    logits: Mapping[str, Floats],
+    values: Mapping,
+    drawn: Mapping,
+    by_market: Mapping[str, Mapping[str, _InMarket]],
+    letters: set[str],
 ) -> dict[str, Any]:
-    """Metric by metric a - b on the same draws, and McNemar on the rows, over all and per market (Holm)."""
+    """Metric by metric a - b on the same draws; p of the difference in accuracy, over all and per market (Holm).
+
+    p is from the bootstrap over units. McNemar's p stands beside it: it takes rows as independent, which they are not.
+    """
     found = difference_intervals(values[a], values[b], drawn[a], drawn[b])
     right = {name: predicts_a(logits[name]) == (rows.label == 1) for name in (a, b)}
-    p_values = {m: mcnemar_p(right[a][rows.market == m], right[b][rows.market == m]) for m in rows.markets}
-    corrected = holm(p_values)
+
+    def gap(of: Mapping, draws: Mapping) -> tuple[float, float]:
+        value = float(of[a]["accuracy"] - of[b]["accuracy"])
+        return value, bootstrap_p(value, draws[a]["accuracy"] - draws[b]["accuracy"])
+
+    in_market = {
+        m: gap(*({name: getattr(by_market[name][m], part) for name in (a, b)} for part in ("value", "drawn")))
+        for m in rows.markets
+    }
+    corrected = holm({m: p for m, (_, p) in in_market.items()})
     skipped = PROBABILITY_METRICS if letters else ()
     return {
         "metrics": {metric: NOTHING if metric in skipped else found[metric] for metric in REPORTED},
+        "p": gap(values, drawn)[1],
         "mcnemar_p": mcnemar_p(right[a], right[b]),
         "per_market": {
             m: {
-                "accuracy_difference": float(right[a][here].mean() - right[b][here].mean()),
-                "mcnemar_p": p_values[m],
-                "mcnemar_p_holm": corrected[m],
+                "accuracy_difference": in_market[m][0],
+                "p": in_market[m][1],
+                "p_holm": corrected[m],
+                "mcnemar_p": mcnemar_p(right[a][here], right[b][here]),
                 "n": int(here.sum()),
             }
             for m in rows.markets

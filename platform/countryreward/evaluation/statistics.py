@@ -3,6 +3,7 @@
 Legend: I items, D bootstrap draws, S columns of sums.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -142,11 +143,24 @@ def difference_intervals(
     }
 
 
+def bootstrap_p(value: float, draws: Floats) -> float:
+    """Two-sided p of a difference between two judges: its value against the spread of its draws, taken as normal.
+
+    The draws resample units, so pairs that share a product or an image are no separate evidence. 1 where nothing can be
+    tested: too few units, or two judges that never part.
+    """
+    finite = draws[np.isfinite(draws)]
+    spread = float(np.std(finite)) if finite.size else 0.0
+    if not np.isfinite(value) or value == 0 or spread == 0:
+        return 1.0
+    return math.erfc(abs(value) / spread / math.sqrt(2))
+
+
 def mcnemar_p(right_1: NDArray[np.bool_], right_2: NDArray[np.bool_]) -> float:
     """Two-sided McNemar p on the same rows: exact below 25 rows on which the two part, else chi-squared, corrected.
 
-    It takes rows as independent. Within one market an item is one row, so the per-market tests are close to that;
-    over all markets it is too sure, and the paired bootstrap interval is the one to read.
+    It takes rows as independent, and is too sure wherever they are not: over the markets of an item, and within one market
+    over pairs that share an image. `bootstrap_p` is the one to read.
     """
     from statsmodels.stats.contingency_tables import mcnemar  # heavy
 

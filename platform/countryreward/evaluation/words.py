@@ -23,6 +23,12 @@ NAMES = {
 PLURAL = ("prior_only", "prior_only_paper", "prior_shuffled")
 """Variants whose name takes a verb in the plural."""
 
+_NOT_CLICKS = {
+    "score": "The winners here come from ratings, not from ads and not from clicks.",
+    "orders": "The winners here come from orders, not from clicks; that both pictures were shown equally often is assumed.",
+}
+"""Kind of evidence -> what a reader must know of it."""
+
 METRICS = {
     "accuracy": ("Right answers", "share of product-and-country cases where the better ad was named"),
     "balanced_accuracy": ("Balanced right answers", "mean of the share right where A won and where B won"),
@@ -140,8 +146,8 @@ def _digits(metric: Mapping[str, float | None]) -> int:
 
 
 def findings(report: Mapping[str, Any], variant: str = "prior_only") -> list[str]:
-    """Two or three more sentences: against its own shuffle, against the blind judge, against what is possible."""
-    found: list[str] = []
+    """More sentences: what the winners come from, against its own shuffle, the blind judge, what is possible."""
+    found = [_NOT_CLICKS[kind] for kind in report.get("data", {}).get("kinds", {}) if kind in _NOT_CLICKS]
     variants, ceilings = report["variants"], report["ceilings"]
     differences = report.get("differences", {})
     mixed = "country_shuffled" if variant == "country_reward" else "prior_shuffled"
@@ -165,11 +171,17 @@ def findings(report: Mapping[str, Any], variant: str = "prior_only") -> list[str
     for other, what in (("prior_only", "past ads alone"), ("images_masked", "the same model without the images")):
         gap = differences.get(f"{variant} - {other}", {}).get("metrics", {}).get("accuracy")
         if gap and gap["low"] is not None and other != variant:
-            proven = "more" if gap["low"] > 0 else "fewer" if gap["high"] < 0 else "more, which proves nothing,"
-            found.append(
-                f"It names the winner {abs(100 * gap['value']):.1f} points {proven} often than {what} "
-                f"(95 % interval of the difference {_points(gap)})."
-            )
+            inside = f"(95 % interval of the difference {_points(gap)})"
+            if gap["low"] > 0 or gap["high"] < 0:
+                more = "more" if gap["low"] > 0 else "less"
+                found.append(
+                    f"It names the winner {abs(100 * gap['value']):.1f} points {more} often than {what} {inside}."
+                )
+            else:
+                found.append(
+                    f"It names the winner no more and no less often than {what}, as far as these cases tell: "
+                    f"{100 * gap['value']:+.1f} points {inside}."
+                )
     blind = variants.get("market_blind_oracle")
     own = variants[variant]["accuracy"]
     if blind and blind["accuracy"]["value"] is not None and own["value"] is not None:

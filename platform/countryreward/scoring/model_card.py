@@ -7,8 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
+
 from countryreward.data.artifacts import Artifact
 from countryreward.machine import describe_machine
+
+_WINS = {"orders": "sell more (orders; equal exposure is assumed)", "score": "be rated higher (ratings, not clicks)"}
+"""Kind of evidence -> what the better image does; of the others, it gets more clicks."""
 
 
 def card_facts(folder: Path, options: Mapping[str, Any], dataset: Artifact, *, simulated: bool) -> dict[str, Any]:
@@ -27,6 +32,7 @@ def card_facts(folder: Path, options: Mapping[str, Any], dataset: Artifact, *, s
         "temperature": told["temperature"],
         "dataset": dataset.manifest.version,
         "knowledge_base": base["version"],
+        "kinds": sorted(set(pq.read_table(dataset.path / "observations.parquet")["kind"].to_pylist())),
         "simulated": simulated,
         "machine": f"{machine['cores']} cores {machine['processor']}, {machine['memory_gib']} GiB",
         "command": shlex.join(["python", *sys.argv]),
@@ -43,6 +49,7 @@ def model_card(facts: Mapping[str, Any]) -> str:
     )
     options = "\n".join(f"| {name} | {value} |" for name, value in facts["options"].items())
     kind = "simulated clicks of the marketplace simulator" if facts["simulated"] else "the observations imported into"
+    wins = " or ".join(dict.fromkeys(_WINS.get(kind, "get the higher click-through rate") for kind in facts["kinds"]))
     simulated = " It learned from simulated clicks: it shows that the method works and knows nothing of real people."
     simulated = simulated if facts["simulated"] else ""
     source = kind if facts["simulated"] else f"{kind} `{facts['dataset']}`"
@@ -54,7 +61,7 @@ base_model: {facts["backbone"]}
 
 # CountryReward
 
-Given a product, two ad images of it and a country, says which image will get the higher click-through rate there.
+Given a product, two ad images of it and a country, says which image will {wins} there.
 
 ```python
 from countryreward import CountryReward, Product
@@ -66,7 +73,7 @@ judge.score(Product(title="Oak desk lamp"), "a.jpg", "b.jpg", markets={facts["ma
 **Made from** backbone `{facts["backbone"]}`, {facts["records"]:,} training pairs of {source}, {len(facts["markets"])} markets:
 {", ".join(facts["markets"])}. Knowledge base `{facts["knowledge_base"]}`.
 
-**Measured on validation** ({facts["validated"]:,} records of products not in the training; the best of several moments was
+**Measured on validation** ({facts["validated"]:,} records that were not in the training; the best of several moments was
 chosen on these very numbers, so they are a little too good; the report of jobs/evaluate_reward.py is on the test split):
 
 | metric | value |
@@ -81,7 +88,7 @@ A judge that ignores the country has discordant ordering .5 and discordant sensi
 |---|---|
 {options}
 
-**Limits.** It knows the markets above and no other. It was trained on one source of clicks; on other shops, categories or
+**Limits.** It knows the markets above and no other. It was trained on one source of evidence; on other shops, categories or
 periods its probabilities need a new look (jobs/evaluate_reward.py). Temperature {facts["temperature"]:.3f} was fitted on
 validation.{simulated}
 
