@@ -63,6 +63,7 @@ def head(demo: Run, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
         "RAY_AUTH_TOKEN_PATH": str(home / "token"),
         "RAY_USAGE_STATS_ENABLED": "0",
         "COUNTRYREWARD_HOME": str(home),
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),  # an activated environment
     }
     del known["PYTHONPATH"]  # the code comes with the job
     with tempfile.TemporaryDirectory(prefix="cr-head-", ignore_cleanup_errors=True) as folder:
@@ -114,11 +115,14 @@ def test_a_submitted_training_is_stopped_and_goes_on(head: Head, demo: Run):
     head.submit("first", *command, wait=False)
     until = time.monotonic() + 240
     while training.step() < 3:
+        status = head.ray("job", "status", "--address", head.address, "first").stdout
+        logs = head.ray("job", "logs", "--address", head.address, "first").stdout[-3000:] if "failed" in status else ""
+        assert not logs, logs
         assert time.monotonic() < until, head.ray("job", "logs", "--address", head.address, "first").stdout[-3000:]
         time.sleep(0.1)
     stopped = head.ray("job", "stop", "--address", head.address, "first")
     assert "was stopped" in stopped.stdout + stopped.stderr
-    (checkpoint,) = (training.folder / "checkpoints").glob("step-*")
+    checkpoint = max((training.folder / "checkpoints").glob("step-*"))
     assert int(checkpoint.name[-8:]) == training.step()
     assert not (head.home / "runs" / "model").exists()
     said = head.submit("second", *command)
