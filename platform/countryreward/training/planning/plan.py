@@ -295,7 +295,7 @@ def _sample_tokens(options: PlanOptions) -> int:
         category="Tableware",
         market="KR",
         images=("a", "b"),
-        grids=((1, side, side),) * 2,
+        grids=((1, side, side), (1, side, side)),
     )
     example = builder.example(fields)
     return len(example.ids) - int(example.spans[SPANS.index("image")].sum())

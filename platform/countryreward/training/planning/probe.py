@@ -114,7 +114,7 @@ def drawn_loader(config: CountryRewardConfig, shape: Shape, options: PlanOptions
     prompts = []
     for n in range(records):
         names = (f"a{n}", f"b{n}")
-        swapped = example(names[::-1], -0.5) if both else None
+        swapped = example((names[1], names[0]), -0.5) if both else None
         prompts.append(replace(example(names, 0.5), swapped=swapped))
     frame = pd.DataFrame({"target": np.arange(records, dtype=np.float32) % 2})
     stored = options.features == "stored"
@@ -182,10 +182,12 @@ def alone(options: PlanOptions) -> Iterator[None]:
         return
     import os
 
+    from torch.distributed.distributed_c10d import HashStore
+
     before = {name: os.environ.get(name) for name in _ALONE}
     os.environ.update(_ALONE)
     backend = "nccl" if torch.cuda.is_available() else "gloo"
-    torch.distributed.init_process_group(backend, store=torch.distributed.HashStore(), rank=0, world_size=1)
+    torch.distributed.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
     try:
         yield
     finally:

@@ -12,7 +12,6 @@ from countryreward.training.planning.options import (
 )
 from countryreward.training.planning.plan import Plan
 
-
 _TIGHT = 0.95  # of the memory; the plan is not more exact than that
 
 
@@ -66,7 +65,9 @@ def show(plan: Plan, console: Console | None = None) -> None:
         moments.add_row(name, _gib(size + found.overhead) if size else "none", mark)
     console.print(moments)
     tight = found.peak > _TIGHT * plan.capacity
-    verdict = "does NOT fit" if not plan.fits else f"fits with under {1 - _TIGHT:.0%} to spare: tight" if tight else "fits"
+    verdict = (
+        "does NOT fit" if not plan.fits else f"fits with under {1 - _TIGHT:.0%} to spare: tight" if tight else "fits"
+    )
     console.print(
         f"peak {_gib(found.peak)} GiB of {_gib(plan.capacity)} GiB: {verdict}", style="green" if plan.fits else "red"
     )
