@@ -184,9 +184,11 @@ def test_work_counts_what_the_model_multiplies() -> None:
     with FlopCounterMode(display=False) as counter:
         output = model(batch, pixel_values=pixels(batch))
         output.logit.sum().backward()
-    options = replace(plan_options(batch.input_ids.shape[1]), features="decoded")
-    planned = 4 * work(shape_of_model(model), options).total
-    assert planned == pytest.approx(counter.get_total_flops(), rel=0.1)
+    tokens = batch.input_ids.shape[1]
+    options = replace(plan_options(tokens, orders="both"), features="decoded")
+    attention = 3.5 * 2 * 2 * tokens**2 * 128 * 6  # the counter does not know the processor's attention
+    planned = 4 * (work(shape_of_model(model), options).total - attention)
+    assert planned == pytest.approx(counter.get_total_flops(), rel=0.02)
 
 
 def test_the_papers_speed_is_a_plausible_share_of_an_a100() -> None:

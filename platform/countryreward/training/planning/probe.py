@@ -182,7 +182,7 @@ def alone(options: PlanOptions) -> Iterator[None]:
         return
     import os
 
-    from torch.distributed.distributed_c10d import HashStore
+    from torch.distributed.distributed_c10d import HashStore  # pyright: ignore[reportAttributeAccessIssue]
 
     before = {name: os.environ.get(name) for name in _ALONE}
     os.environ.update(_ALONE)
