@@ -21,6 +21,12 @@ def show(plan: Plan, console: Console | None = None) -> None:
     options, loop, shape, found = plan.options, plan.options.loop, plan.shape, plan.memory
     trained, frozen = trained_parameters(shape, options)
     visual = 2 * shape.visual_tokens(options.px)
+    unit, divisor = ("GiB", 2**30) if found.peak >= 2**30 else ("MiB", 2**20)
+
+    def size_of(size: float) -> str:
+        value = size / divisor
+        return f"{value:.1f}" if value >= 10 or value == 0 else f"{value:.2f}"
+
     console.print(f"{options.preset} on {plan.where}", style="bold")
     console.print(
         f"parameters      {_count(trained)} trained, {_count(frozen + shape.groups['tower'])} frozen "
@@ -38,12 +44,12 @@ def show(plan: Plan, console: Console | None = None) -> None:
     )
 
     table = Table(title="memory per process", title_justify="left", box=None, pad_edge=False)
-    table.add_column("part")
-    table.add_column("GiB", justify="right")
+    table.add_column("part", no_wrap=True)
+    table.add_column(unit, justify="right", no_wrap=True, min_width=7)
     table.add_column("", no_wrap=True)
     rows = (
-        ("weights", found.weights, "merger, adapter, classifier, language model"),
-        ("frozen tower", found.tower, "also where features are stored: it is loaded with the model"),
+        ("weights", found.weights, "language model, merger, adapter, head"),
+        ("frozen tower", found.tower, "loaded even where features are stored"),
         ("float32 masters", found.masters, ""),
         ("optimizer states", found.optimizer, loop.optimizer),
         ("gradients", found.gradients, ""),
@@ -54,22 +60,23 @@ def show(plan: Plan, console: Console | None = None) -> None:
         ("device overhead", found.overhead, "assumed: 1.5 GiB and 3 %" if plan.setting.cuda else ""),
     )
     for name, size, note in rows:
-        table.add_row(name, _gib(size), note)
+        table.add_row(name, size_of(size), note)
     console.print(table)
     moments = Table(title="and at a time, with the overhead", title_justify="left", box=None, pad_edge=False)
-    moments.add_column("moment")
-    moments.add_column("GiB", justify="right")
+    moments.add_column("moment", no_wrap=True)
+    moments.add_column(unit, justify="right", no_wrap=True, min_width=7)
     moments.add_column("", no_wrap=True)
     for name, size in found.moments.items():
         mark = "<- the peak" if name == found.moment else ""
-        moments.add_row(name, _gib(size + found.overhead) if size else "none", mark)
+        moments.add_row(name, size_of(size + found.overhead) if size else "none", mark)
     console.print(moments)
     tight = found.peak > _TIGHT * plan.capacity
     verdict = (
         "does NOT fit" if not plan.fits else f"fits with under {1 - _TIGHT:.0%} to spare: tight" if tight else "fits"
     )
     console.print(
-        f"peak {_gib(found.peak)} GiB of {_gib(plan.capacity)} GiB: {verdict}", style="green" if plan.fits else "red"
+        f"peak {size_of(found.peak)} of {size_of(plan.capacity)} {unit}: {verdict}",
+        style="green" if plan.fits else "red",
     )
 
     console.print(
@@ -87,7 +94,8 @@ def show(plan: Plan, console: Console | None = None) -> None:
     per_gpu = plan.pairs_per_second / plan.setting.world
     console.print(
         f"estimate        {plan.seconds:.3g} s per step, {plan.pairs_per_second:.3g} pairs/s ({per_gpu:.3g} per process), "
-        f"[bold]{plan.hours:.3g} hours[/bold] for {loop.epochs:g} epochs of {options.records:,} pairs"
+        f"[bold]{plan.hours:.3g} hours[/bold] for {loop.epochs:g} epoch{'' if loop.epochs == 1 else 's'} of "
+        f"{options.records:,} pairs"
     )
     derived = f"; {options.records:,} pairs are derived from that" if not options.pairs else ""
     console.print(
@@ -99,14 +107,9 @@ def show(plan: Plan, console: Console | None = None) -> None:
             console.print("nothing tried makes it fit: take more or larger GPUs, or a smaller preset")
         for number, way in enumerate(plan.ways):
             console.print(
-                f"{'cheapest change' if number == 0 else 'or':<15} {' '.join(way.changes)}: peak {_gib(way.peak)} GiB, "
+                f"{'cheapest change' if number == 0 else 'or':<15} {' '.join(way.changes)}: peak {size_of(way.peak)} {unit}, "
                 f"{way.hours:.3g} hours"
             )
-
-
-def _gib(size: float) -> str:
-    gib = size / 2**30
-    return f"{gib:.1f}" if gib >= 10 else f"{gib:.2f}" if gib >= 0.1 or gib == 0 else f"{gib:.4f}"
 
 
 def _count(parameters: int) -> str:
