@@ -1,9 +1,10 @@
-"""`countryreward ask | doctor | data check | kb show`: asking and looking from the command line. Jobs are in jobs/."""
+"""`countryreward ask | doctor | plan | data check | kb show`: asking and looking from the command line. Jobs are in jobs/."""
 
 import argparse
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from countryreward.errors import UserError
 
@@ -43,6 +44,7 @@ def main(arguments: list[str] | None = None) -> None:
     kb_show.add_argument("folder", type=Path, help="a published knowledge base, or the run folder that holds one")
     kb_show.add_argument("--market", default=None, help="one market in detail: an ISO 3166 code or a name")
     kb_show.add_argument("--top", type=int, default=5, help="how many past ads to list (default 5)")
+    _add_plan(commands)
     options = parser.parse_args(arguments)
     try:
         if options.command == "doctor":
@@ -51,6 +53,8 @@ def main(arguments: list[str] | None = None) -> None:
             raise SystemExit(doctor())
         if options.command == "ask":
             _ask(options)
+        elif options.command == "plan":
+            _plan(options)
         elif options.command == "data":
             _data_check(options.folder)
         else:
@@ -61,6 +65,79 @@ def main(arguments: list[str] | None = None) -> None:
     except BrokenPipeError:  # the reader, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(141) from None
+
+
+def _add_plan(commands: Any) -> None:
+    plan = commands.add_parser("plan", help="memory, speed and hours of a training, before anyone pays for it")
+    plan.add_argument("--preset", default="qwen2-vl-7b", help="tiny, qwen2-vl-2b or qwen2-vl-7b (default)")
+    plan.add_argument(
+        "--gpus", default="8xA100-80", help="such as 2xH100-80 (default 8xA100-80), or here: this machine, measured"
+    )
+    plan.add_argument("--pairs", type=int, default=0, help="records of the training set (default: the paper's)")
+    plan.add_argument("--epochs", type=float, help="passes over them (default: the preset's)")
+    plan.add_argument("--batch_size", "--batch-size", type=int, help="pairs per process and pass")
+    plan.add_argument("--accumulation", type=int, help="passes per optimizer step")
+    plan.add_argument("--precision", choices=("fp32", "bf16", "auto"), help="default: the preset's")
+    plan.add_argument("--orders", choices=("both", "one"), help="orders in which a step asks each pair")
+    plan.add_argument("--engine", choices=("torch", "deepspeed"), default="deepspeed", help="default deepspeed")
+    plan.add_argument("--zero_stage", "--zero-stage", type=int, choices=(0, 1, 2, 3), default=2, help="default 2")
+    plan.add_argument("--optimizer", choices=("adamw", "adamw8bit"), default="adamw", help="default adamw")
+    plan.add_argument(
+        "--gradient-checkpointing", "--gradient_checkpointing", action="store_true", help="compute activations again"
+    )
+    plan.add_argument("--lora-rank", "--lora_rank", type=int, default=0, help="0 (default): no LoRA")
+    plan.add_argument(
+        "--lora-base", "--lora_base", choices=("full", "nf4"), default="full", help="frozen weights under LoRA"
+    )
+    plan.add_argument("--image_px", "--image-px", type=int, default=0, help="side of a picture (default: the preset's)")
+    plan.add_argument(
+        "--text_tokens",
+        "--text-tokens",
+        type=int,
+        default=0,
+        help="prompt tokens beside the pictures (default: the paper's 200)",
+    )
+    plan.add_argument(
+        "--features", choices=("stored", "decoded"), default="stored", help="decoded: the tower runs in every step"
+    )
+    plan.add_argument("--json", action="store_true", help="numbers for programs: bytes, seconds, FLOPs")
+
+
+def _plan(options: argparse.Namespace) -> None:
+    from countryreward.models.reward_config import LoraOptions
+    from countryreward.training.config import LoopConfig
+    from countryreward.training.planning.options import PlanOptions
+
+    planned = PlanOptions(  # a wrong option is refused before anything heavy is imported
+        preset=options.preset,
+        gpus=options.gpus,
+        pairs=options.pairs,
+        image_px=options.image_px,
+        text_tokens=options.text_tokens,
+        features=options.features,
+        loop=LoopConfig(
+            epochs=options.epochs,
+            batch_size=options.batch_size,
+            accumulation=options.accumulation,
+            precision=options.precision,
+            orders=options.orders,
+            engine=options.engine,
+            zero_stage=options.zero_stage,
+            optimizer=options.optimizer,
+            gradient_checkpointing=options.gradient_checkpointing,
+        ),
+        lora=LoraOptions(rank=options.lora_rank, base=options.lora_base),
+    )
+    from countryreward.training.planning.plan import make_plan
+    from countryreward.training.planning.show import show
+
+    plan = make_plan(planned)
+    if options.json:
+        import json
+
+        print(json.dumps(plan.as_dict(), indent=2))
+    else:
+        show(plan)
 
 
 _MOST_BYTES = 20 * 2**20  # the scorer refuses more; nothing more is read

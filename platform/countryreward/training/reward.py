@@ -83,9 +83,10 @@ def train_reward(
                 output = engine.model(batch, **images, focus=weight > 0)
                 bce, penalty, wrong = _losses(output, target, weight)
                 loss = equations.objective(bce, penalty, weight)
-                if due and part == accumulation - 1 and weight > 0 and engine.whole_weights:
-                    ratio = gradient_ratio(model, batch, images, target)
             engine.backward(loss)
+            if due and part == accumulation - 1 and weight > 0 and engine.whole_weights:
+                with engine.precision():  # after the backward pass: two passes' activations at once would not fit
+                    ratio = gradient_ratio(model, batch, images, target)
             window.add(batch, loss, bce, penalty, wrong)
             stepped = engine.step()
             assert stepped == (part == accumulation - 1), "engine and loop disagree on accumulation"

@@ -1,0 +1,1 @@
+"""What a training will cost, before anyone pays: memory by part, speed, hours."""
