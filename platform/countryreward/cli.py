@@ -83,7 +83,10 @@ def _add_plan(commands: Any) -> None:
     plan.add_argument("--zero_stage", "--zero-stage", type=int, choices=(0, 1, 2, 3), default=2, help="default 2")
     plan.add_argument("--optimizer", choices=("adamw", "adamw8bit"), default="adamw", help="default adamw")
     plan.add_argument(
-        "--gradient-checkpointing", "--gradient_checkpointing", action="store_true", help="compute activations again"
+        "--gradient-checkpointing",
+        "--gradient_checkpointing",
+        action=argparse.BooleanOptionalAction,
+        help="compute activations again (default: the preset's)",
     )
     plan.add_argument("--lora-rank", "--lora_rank", type=int, default=0, help="0 (default): no LoRA")
     plan.add_argument(

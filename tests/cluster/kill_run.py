@@ -84,6 +84,19 @@ class Training:
         """SHA-256 of the trained weights."""
         return hashlib.sha256((self.folder / which / "model.safetensors").read_bytes()).hexdigest()
 
+    def went_on(self) -> int:
+        """How often it has gone on from a checkpoint."""
+        return self.said().count("going on from the checkpoint")
+
+    def wait_to_go_on(self, before: int, process: subprocess.Popen[str], timeout: float = 300) -> int:
+        """Until it has gone on once more than `before` times. Returns the step of that checkpoint."""
+        until = time.monotonic() + timeout
+        while self.went_on() == before:
+            assert process.poll() is None, f"ended\n{self.said()[-3000:]}"
+            assert time.monotonic() < until, f"did not go on\n{self.said()[-3000:]}"
+            time.sleep(0.02)
+        return self.resumes()[-1]
+
     def wait_for(self, step: int, process: subprocess.Popen[str], timeout: float = 300) -> None:
         until = time.monotonic() + timeout
         while self.step() < step:

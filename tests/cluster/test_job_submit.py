@@ -92,7 +92,7 @@ def head(demo: Run, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
             ours = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
             for one in ours:
                 one.terminate()
-            for one in psutil.wait_procs(ours, timeout=20)[1]:
+            for one in psutil.wait_procs(ours, timeout=3)[1]:
                 one.kill()
 
 
@@ -137,12 +137,3 @@ def test_what_is_uploaded_is_small_and_holds_no_runs(demo: Run):
     told = yaml.safe_load((ROOT / "cluster" / "runtime_env.yaml").read_text())
     assert told["env_vars"]["PYTHONPATH"] == "platform"
     assert os.path.isdir(ROOT / told["env_vars"]["PYTHONPATH"])
-
-
-def test_outputs_in_rays_copy_of_the_code_are_refused(head: Head):
-    said = head.ray(
-        "job", "submit", "--address", head.address, "--working-dir", ".", "--runtime-env-json",
-        '{"env_vars": {"PYTHONPATH": "platform", "COUNTRYREWARD_HOME": ""}}', "--submission-id", "homeless", "--",
-        "python", "jobs/train_reward.py",
-    )  # fmt: skip
-    assert "set COUNTRYREWARD_HOME on the nodes" in said.stdout + said.stderr

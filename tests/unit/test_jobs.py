@@ -164,6 +164,31 @@ def test_a_shortened_option_is_unknown(tmp_path: Path):
     assert done["short"]["code"] == 2
 
 
+def test_a_submitted_job_does_not_write_into_rays_copy_of_the_code(tmp_path: Path):
+    calls = {"relative": ["--out=runs/x"], "absolute": [f"--out={tmp_path}/x"]}
+    done = run_calls("train_reward.py", calls, tmp_path, RAY_JOB_CONFIG_JSON_ENV_VAR="{}")
+    assert "out: 'runs/x' would lie in Ray's copy of the code" in done["relative"]["err"]
+    assert "set COUNTRYREWARD_HOME on the nodes" in done["relative"]["err"]
+    assert done["absolute"]["err"].startswith("error: dataset: no manifest.json in runs/demo/dataset")
+
+
+def test_relative_paths_are_taken_from_the_home_folder(tmp_path: Path):
+    (tmp_path / "home" / "runs" / "demo" / "export").mkdir(parents=True)  # in the way of what demo.py publishes
+    (tmp_path / "elsewhere").mkdir()
+    home = str(tmp_path / "home")
+    done = run_calls("demo.py", {"bare": []}, tmp_path / "elsewhere", COUNTRYREWARD_HOME=home)["bare"]
+    assert f"{home}/runs/demo/export exists and is not an artifact" in done["err"]
+    done = run_calls("demo.py", {"bare": []}, tmp_path / "elsewhere", COUNTRYREWARD_HOME=f"{home}/gone")["bare"]
+    assert "COUNTRYREWARD_HOME" in done["err"]
+    assert done["code"] == 2
+
+
+def test_options_may_be_written_with_dashes(tmp_path: Path):
+    calls = {"dashes": ["--run-name=mine", "--loop.batch-size", "4", "--print_config"]}
+    printed = yaml.safe_load(run_calls("train_reward.py", calls, tmp_path)["dashes"]["out"])
+    assert (printed["run_name"], printed["loop"]["batch_size"]) == ("mine", 4)
+
+
 def test_the_command_line_beats_the_file_beats_the_defaults(tmp_path: Path):
     (tmp_path / "mine.yaml").write_text("retrieval:\n  search: {text_k: 40, image_k: 20}\n")
     calls = {"mixed": ["--config", "mine.yaml", "--retrieval.search.image_k=7", "--print_config"]}

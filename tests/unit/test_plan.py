@@ -166,7 +166,7 @@ def test_lora_and_quantized_weights_shrink_what_they_say(large: Shape) -> None:
     small = sum(large.groups[name] for name in ("merger", "adapter", "classifier")) + large.lora(16)
     assert full.gradients == 2 * small
     assert full.weights == 2 * (small + large.groups["llm"])
-    assert full.weights - nf4.weights == (2 - 0.5 - 4 / 64) * 28 * large.layer_linear
+    assert full.weights - nf4.weights == (2 - 0.5 - 1 / 64 - 4 / (64 * 256)) * 28 * large.layer_linear
     eight_bit = memory(large, options.with_loop(optimizer="adamw8bit"), one)
     assert eight_bit.optimizer == (2 + 8 / 256) * small
 
@@ -199,7 +199,7 @@ def test_the_papers_speed_is_a_plausible_share_of_an_a100() -> None:
 
 
 def test_gradient_checkpointing_costs_the_layers_forward_pass(large: Shape) -> None:
-    options = PlanOptions(text_tokens=200)
+    options = PlanOptions(text_tokens=200, loop=LoopConfig(gradient_checkpointing=False))
     plain, again = work(large, options), work(large, options.with_loop(gradient_checkpointing=True))
     assert again.total / plain.total == pytest.approx(4 / 3, rel=0.01)
     lora = work(large, replace(options, lora=LoraOptions(rank=16)))
@@ -227,7 +227,8 @@ def test_a_measured_step_is_a_line_through_two_depths(monkeypatch: pytest.Monkey
 
 
 def test_what_does_not_fit_comes_with_what_would() -> None:
-    plan = make_plan(PlanOptions(gpus="8xA100-80"))
+    assert make_plan(PlanOptions(gpus="8xA100-80")).fits  # the paper's machine holds the preset as it is
+    plan = make_plan(PlanOptions(gpus="8xA100-80", loop=LoopConfig(gradient_checkpointing=False)))
     assert not plan.fits
     assert plan.memory.moment == "log line"
     assert plan.ways[0].changes == ("--batch_size 4 --accumulation 4",)

@@ -177,6 +177,7 @@ PRESETS: dict[str, Preset] = {
         backbone="Qwen/Qwen2-VL-7B-Instruct",
         image_px=448,
         rates=Rates(),
+        loop={"gradient_checkpointing": True},  # activations of both orders do not fit 80 GB
         text=_QWEN2_VL_TEXT
         | {
             "vocab_size": 152064,

@@ -7,7 +7,14 @@ from typing import Any, Literal
 from countryreward.errors import UserError
 from countryreward.models.reward_config import LoraOptions, Preset, Rates, RewardOptions, preset
 
-_PAPER: dict[str, Any] = {"epochs": 3, "batch_size": 8, "accumulation": 2, "precision": "bf16", "orders": "both"}
+_PAPER: dict[str, Any] = {
+    "epochs": 3,
+    "batch_size": 8,
+    "accumulation": 2,
+    "precision": "bf16",
+    "orders": "both",
+    "gradient_checkpointing": False,
+}
 
 
 @dataclass(kw_only=True)
@@ -48,8 +55,9 @@ class LoopConfig:
     """How many of the newest checkpoints are kept while the run lasts; one that is damaged is passed over for the one before."""
     optimizer: Literal["adamw", "adamw8bit"] = "adamw"
     """adamw8bit keeps its two states in 8 bits (bitsandbytes; extra `quantized`)."""
-    gradient_checkpointing: bool = False
-    """Compute activations again in the backward pass instead of keeping them: less memory, about a third more time."""
+    gradient_checkpointing: bool | None = None
+    """Compute activations again in the backward pass instead of keeping them: less memory, about a third more time. The preset
+    qwen2-vl-7b does, so that it fits 80 GB; `countryreward plan` tells what it costs."""
     seed: int = 0
     """Of the order of records and of new weights."""
 

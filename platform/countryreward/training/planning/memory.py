@@ -172,7 +172,7 @@ def memory(shape: Shape, options: PlanOptions, setting: Setting) -> Memory:
     weights_share = world if stage == 3 else 1
 
     quantized = shape.layers * shape.layer_linear if lora.base == "nf4" else 0
-    nf4 = quantized * (0.5 + 4 / _BLOCK4)
+    nf4 = quantized * (0.5 + 1 / _BLOCK4 + 4 / (_BLOCK4 * _BLOCK8))  # double quantization: scales in 8 bits
     weights = (b * (trained + frozen - quantized) + nf4) / weights_share
     tower = b * shape.groups["tower"] / weights_share
     masters = 4 * trained / states_share if deepspeed and (setting.bf16_weights or stage >= 1) else 0.0

@@ -86,7 +86,7 @@ def paper_options() -> PlanOptions:
         gpus=f"{PAPER_GPUS}xA100-80",
         text_tokens=PAPER_TEXT_TOKENS,
         features="decoded",
-        loop=LoopConfig(orders="one"),
+        loop=LoopConfig(orders="one", gradient_checkpointing=False),
     )
 
 
