@@ -13,7 +13,7 @@ import evaluate_reward
 import prior_chain
 import train_reward
 from countryreward.command import run
-from countryreward.models.reward_config import RewardOptions
+from countryreward.models.reward_config import LoraOptions, RewardOptions
 from countryreward.on_ray.config import WorkersConfig
 from countryreward.training.config import LoopConfig
 
@@ -32,8 +32,14 @@ class Config(prior_chain.Config):
     """What the model computes."""
     rates: dict[str, float] = field(default_factory=dict)
     """Peak learning rates by group; what is not named is the preset's."""
+    lora: LoraOptions = field(default_factory=LoraOptions)
+    """Low-rank updates of the language model."""
     loop: LoopConfig = field(default_factory=LoopConfig)
     """The optimisation."""
+    trackers: list[str] = field(default_factory=list)
+    """Where the numbers go beside log and TensorBoard: mlflow, wandb (extras of the same names)."""
+    run_name: str = ""
+    """Name of the training's run folder: the same name goes on where it was. Empty: made from inputs and options."""
     workers: WorkersConfig = field(default_factory=WorkersConfig)
     """The training's processes."""
 
@@ -62,7 +68,7 @@ def main(config: Config) -> None:
             train_reward.Config(
                 **tables,
                 **picture,
-                **same(("reward", "rates", "loop", "workers", "ray")),
+                **same(("reward", "rates", "lora", "loop", "trackers", "run_name", "workers", "ray")),
                 priors=at["priors"],
                 features=at["features"],
                 out=at["model"],

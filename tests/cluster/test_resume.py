@@ -6,6 +6,8 @@ from pathlib import Path
 from tests.cluster.demo_run import Run
 from tests.cluster.kill_run import DDP, SHORT, Training, all_gone, workers_of
 
+from countryreward import CountryReward
+
 EVERY = 6
 
 
@@ -56,3 +58,9 @@ def test_killed_workers_a_killed_driver_and_a_damaged_checkpoint_change_no_bit(d
     hurt.finish(process)
     same(hurt, clean)
     assert not checkpoints.exists()  # finished: nothing to go on from
+
+    published = tmp_path / "hurt-model"  # LoRA's updates are merged into what is published
+    assert CountryReward.from_pretrained(published).probe_deviation() < 1e-4
+    assert {"adapter_config.json", "adapter_model.safetensors"} == {
+        path.name for path in (published / "adapter").iterdir()
+    }
