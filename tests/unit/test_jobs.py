@@ -104,6 +104,7 @@ def test_help_and_print_config_import_nothing_heavy(job: str):
     assert [name for name in HEAVY if name in done["modules"]] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("job", JOBS)
 def test_help_explains_every_option(job: str):
     lines = behaviour(job)["help"]["out"].splitlines()
@@ -119,6 +120,7 @@ def test_help_explains_every_option(job: str):
     assert bare == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("job", JOBS)
 def test_printed_config_feeds_back(job: str):
     done = behaviour(job)
@@ -129,6 +131,7 @@ def test_printed_config_feeds_back(job: str):
     assert yaml.safe_load(done["fed_back"]["out"]) == options
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("job", JOBS)
 @pytest.mark.parametrize("where", ["unknown_on_line", "unknown_in_file"])
 def test_an_unknown_key_is_named(job: str, where: str):
@@ -138,6 +141,7 @@ def test_an_unknown_key_is_named(job: str, where: str):
     assert "Traceback" not in done["err"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("job", JOBS)
 def test_a_missing_config_file_is_named(job: str):
     done = behaviour(job)["missing_config"]
@@ -145,6 +149,7 @@ def test_a_missing_config_file_is_named(job: str):
     assert "absent.yaml" in done["err"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("job", JOBS)
 def test_a_users_error_is_one_line(job: str):
     """Bare, where the demo has not run: the input is missing, or where the demo would write lies a folder of the user's."""

@@ -24,7 +24,7 @@ def card_facts(folder: Path, options: Mapping[str, Any], dataset: Artifact, *, s
     machine = describe_machine()
     return {
         "backbone": options["backbone"] or options["preset"],
-        "options": options["reward"] | {"image_px": options["image_px"] or "the preset's"},
+        "options": options["reward"] | {"image_px": options["image_px"] or "the preset's"} | _lora(options["lora"]),
         "markets": [entry["code"] for entry in trained],
         "records": sum(entry["records"] for entry in trained),
         "validation": told["validation"],
@@ -37,6 +37,10 @@ def card_facts(folder: Path, options: Mapping[str, Any], dataset: Artifact, *, s
         "machine": f"{machine['cores']} cores {machine['processor']}, {machine['memory_gib']} GiB",
         "command": shlex.join(["python", *sys.argv]),
     }
+
+
+def _lora(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {f"lora.{name}": value for name, value in options.items()} if options["rank"] else {}
 
 
 def model_card(facts: Mapping[str, Any]) -> str:
