@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 import yaml
 
+pytestmark = pytest.mark.slow  # left to `make test`: `make check` has 90 s
+
 ROOT = Path(__file__).parents[2]
 JOBS = sorted(path.name for path in (ROOT / "jobs").glob("*.py"))
 CONFIGS = sorted(path.name for path in (ROOT / "jobs" / "configs").glob("*.yaml"))

@@ -20,6 +20,8 @@ from countryreward.models.reward_config import LoraOptions, Rates, RewardOptions
 from countryreward.training.config import LoopConfig, RewardTraining
 from countryreward.training.engine import TorchEngine
 
+pytestmark = pytest.mark.slow  # left to `make test`: `make check` has 90 s
+
 LORA = LoraOptions(rank=4, alpha=6)
 PAIRS = (fields(), fields(market="BR", title="Blue hat"))
 

@@ -24,6 +24,8 @@ from countryreward.training.planning.probe import measure
 from countryreward.training.planning.shape import Shape, config_of, shape_of, shape_of_model, with_layers
 from countryreward.training.planning.speed import paper_efficiency, paper_options, work
 
+pytestmark = pytest.mark.slow  # left to `make test`: `make check` has 90 s
+
 PX = 112
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 

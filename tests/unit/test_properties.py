@@ -20,6 +20,8 @@ from countryreward.data.records import Dataset, build_records
 from countryreward.data.splits import hashed_share, unit_split
 from countryreward.equations.calibration import reliability_curve
 
+pytestmark = pytest.mark.slow  # left to `make test`: `make check` has 90 s
+
 # The same examples in every run; no explanations, which would take minutes on a failure.
 settings.register_profile("ours", deadline=None, derandomize=True, phases=(Phase.generate, Phase.shrink))
 settings.load_profile("ours")

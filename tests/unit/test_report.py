@@ -16,6 +16,8 @@ from countryreward.evaluation.report import REPORTED, evaluate
 from countryreward.evaluation.variants import constant_letter, market_blind_oracle, shuffled
 from countryreward.evaluation.words import findings, headline
 
+pytestmark = pytest.mark.slow  # left to `make test`: `make check` has 90 s
+
 MARKETS = ["JP", "US", "BR", "KR"]
 
 
