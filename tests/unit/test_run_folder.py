@@ -48,12 +48,14 @@ def test_a_damaged_best_is_refused_aloud_and_a_half_swapped_one_comes_back(tmp_p
 def test_a_finished_run_with_a_damaged_model_is_an_error(tmp_path: Path):
     run = RunFolder(tmp_path, lambda _: None)
     run.save(["best"], model(0.5))
-    assert not run.finished()
-    run.finish({"steps": 3})
-    assert run.finished()
+    assert not run.finished({"dataset": "v1"})
+    run.finish({"dataset": "v1"}, {"steps": 3})
+    assert run.finished({"dataset": "v1"})
+    with pytest.raises(UserError, match=r"trained to its end with dataset v1 \(now v2\); set these back"):
+        run.finished({"dataset": "v2"})
     (tmp_path / "best" / "training.json").unlink()
     with pytest.raises(UserError, match=r"was trained to its end, but .*remove the folder to train again"):
-        run.finished()
+        run.finished({"dataset": "v1"})
 
 
 def hold(folder: Path, ready, leave) -> None:

@@ -37,7 +37,7 @@ def train_on_ray(
     from ray.train.torch import TorchConfig, TorchTrainer
     from ray.util.queue import Queue
 
-    if RunFolder(folder, watch).finished():
+    if RunFolder(folder, watch).finished({**identity["inputs"], **identity["options"]}):
         return
     folder.mkdir(parents=True, exist_ok=True)
     (folder / STOP).unlink(missing_ok=True)
@@ -72,18 +72,21 @@ def train_on_ray(
         ),
         torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
     )
+    failed: TrainingFailedError | None = None
     try:
         with _stopping(folder) as asked:
             _fit(trainer.fit)
     except TrainingFailedError as error:
-        raise (UserError(refused[0]) if refused else error) from None
+        failed = error  # a worker's own words, if it had some, are still on their way
     finally:
         messages.put(None)
         watching.join(timeout=30)
         messages.shutdown()
         shutil.rmtree(folder / ".ray", ignore_errors=True)
     if refused:
-        raise UserError(refused[0])
+        raise UserError(refused[0]) from failed
+    if failed:
+        raise failed
     if asked and not (folder / "finished.json").exists():
         raise Stopped("the run's checkpoint is written; the same command goes on from it", asked[0])
 
@@ -95,7 +98,7 @@ def _fit(fit: Callable[[], object]) -> None:
     def body() -> None:
         try:
             fit()
-        except BaseException as error:
+        except BaseException as error:  # all of them, to be raised again in the thread that waits
             failed.append(error)
 
     thread = threading.Thread(target=body, daemon=True)

@@ -103,11 +103,9 @@ class CheckpointStore:
         return None
 
     def _other(self, found: Artifact) -> str | None:
-        mine, its = as_plain(self.identity), found.manifest.config
-        unlike = [name for name in sorted({*mine, *its}) if mine.get(name) != its.get(name)]
-        if not unlike:
+        told = differences(self.identity, found.manifest.config)
+        if not told:
             return None
-        told = ", ".join(f"{name} {its.get(name)} (now {mine.get(name)})" for name in unlike)
         return f"run_name: {found.path} was written with {told}; set these back, or give the run another name"
 
     def _seal(self, partial: Path, final: Path, step: int) -> None:
@@ -147,3 +145,10 @@ class CheckpointStore:
             f"checkpoint: the disk is full: {size:,} bytes are needed in {self.folder}, {free:,} are free; free some (or lower "
             "loop.keep_checkpoints) and run the same command again: it goes on from the checkpoint before"
         )
+
+
+def differences(mine: dict[str, Any], its: dict[str, Any]) -> str:
+    """What another start of a run was made from, where it differs from this one's: `name value (now value)`; empty: nothing."""
+    mine = as_plain(mine)
+    unlike = [name for name in sorted({*mine, *its}) if mine.get(name) != its.get(name)]
+    return ", ".join(f"{name} {its.get(name)} (now {mine.get(name)})" for name in unlike)

@@ -87,7 +87,8 @@ def _train(
     run = RunFolder(folder, tell)
     if ranks.first:
         run.recover()
-    if ranks.first_of(run.finished() if ranks.first else None):
+    made_from = {**identity.inputs, **identity.options}
+    if ranks.first_of(run.finished(made_from) if ranks.first else None):
         return True
     loop = settled(job.loop.resolved(preset(job.preset)), ranks, device)
     quarantine = Quarantine("training")
@@ -98,7 +99,7 @@ def _train(
     facts = {"run": folder.name, "precision": loop.precision, "workers": ranks.world, "steps": steps}
     store = CheckpointStore(
         folder / "checkpoints",
-        {**identity.inputs, **identity.options, "precision": loop.precision, "workers": ranks.world, "steps": steps},
+        {**made_from, "precision": loop.precision, "workers": ranks.world, "steps": steps},
         ranks,
         keep=loop.keep_checkpoints,
     )
@@ -160,7 +161,7 @@ def _train(
     if ranks.first:
         run.close()
         if reached == steps:
-            run.finish(facts)
+            run.finish(made_from, facts)
         else:
             run.say(
                 f"stopped at step {reached:,} of {steps:,}; a checkpoint was written, the same command goes on from it"

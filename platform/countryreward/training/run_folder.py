@@ -19,8 +19,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from countryreward.data.artifacts import Draft, open_artifact, seal, write_atomically
+from countryreward.data.artifacts import Draft, as_plain, open_artifact, seal, write_atomically
 from countryreward.errors import UserError
+from countryreward.training.checkpoints import differences
 from countryreward.training.config import STOP
 from countryreward.training.trackers import Tracker
 
@@ -51,10 +52,16 @@ class RunFolder:
             return None
         return json.loads((found.path / "training.json").read_text(encoding="utf-8"))["score"]
 
-    def finished(self) -> bool:
-        """Whether the run was trained to its end and what it left is whole."""
+    def finished(self, identity: dict[str, Any]) -> bool:
+        """Whether the run was trained to its end. Raises `UserError` if that was with another identity, or best/ is damaged."""
         if not (self.folder / "finished.json").is_file():
             return False
+        told = json.loads((self.folder / "finished.json").read_text(encoding="utf-8"))
+        unlike = differences(identity, told["identity"])
+        if unlike:
+            raise UserError(
+                f"run_name: {self.folder} was trained to its end with {unlike}; set these back, or give the run another name"
+            )
         try:
             open_artifact(self.folder / "best", kind=WEIGHTS)
         except UserError as error:
@@ -89,9 +96,7 @@ class RunFolder:
         for tracker in list(self.trackers):
             try:
                 tracker.log(numbers, line["step"])
-            except (
-                Exception
-            ) as error:  # a server that is away must not cost a night of training; the log has everything
+            except Exception as error:  # whatever a server that is away raises; the log has every line
                 self.trackers.remove(tracker)
                 self.say(f"{type(tracker).__name__} failed ({error}) and gets no more lines; log.jsonl has them all")
         self.tell(line)
@@ -117,9 +122,10 @@ class RunFolder:
             if old.exists() and not (self.folder / name).exists():
                 old.rename(self.folder / name)
 
-    def finish(self, facts: dict[str, Any]) -> None:
+    def finish(self, identity: dict[str, Any], facts: dict[str, Any]) -> None:
         """Say that the run has reached its end."""
-        write_atomically(self.folder / "finished.json", json.dumps(facts, indent=2) + "\n")
+        told = {"identity": as_plain(identity), **facts}
+        write_atomically(self.folder / "finished.json", json.dumps(told, indent=2) + "\n")
 
     def stop_asked(self) -> bool:
         """Whether somebody wants the run to end early."""
