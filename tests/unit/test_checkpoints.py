@@ -92,8 +92,10 @@ def test_torn_ones_are_never_taken(tmp_path: Path):
 
 def test_another_identity_is_an_error_that_names_what_differs(tmp_path: Path):
     store(tmp_path).save(1, {"step": 1}, write, size=1)
-    with pytest.raises(UserError, match=r"written with dataset v1 \(now v2\)"):
+    with pytest.raises(UserError, match=r"written with dataset v1 \(now v2\); set"):
         store(tmp_path, identity=IDENTITY | {"dataset": "v2"}).newest(pytest.fail)
+    with pytest.raises(UserError, match=r"written with loop\.seed 0 \(now 1\); set"):
+        store(tmp_path, identity=IDENTITY | {"loop": {"seed": 1}}).newest(pytest.fail)
 
 
 def test_no_room_is_said_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -149,6 +149,14 @@ class CheckpointStore:
 
 def differences(mine: dict[str, Any], its: dict[str, Any]) -> str:
     """What another start of a run was made from, where it differs from this one's: `name value (now value)`; empty: nothing."""
-    mine = as_plain(mine)
+    mine, its = flat(as_plain(mine)), flat(its)
     unlike = [name for name in sorted({*mine, *its}) if mine.get(name) != its.get(name)]
     return ", ".join(f"{name} {its.get(name)} (now {mine.get(name)})" for name in unlike)
+
+
+def flat(options: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Options inside options as one level: {"loop": {"seed": 0}} -> {"loop.seed": 0}."""
+    found: dict[str, Any] = {}
+    for name, value in options.items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return found

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from countryreward.data.artifacts import write_atomically
 from countryreward.errors import UserError
+from countryreward.training.checkpoints import flat
 
 TRACKERS = ("mlflow", "wandb")
 
@@ -52,7 +53,7 @@ class MLflow:
         mlflow.set_experiment("countryreward")
         self._run = mlflow.start_run(run_id=known, run_name=folder.name)
         if known is None:
-            mlflow.log_params({name: str(value)[:500] for name, value in _flat(options).items()})
+            mlflow.log_params({name: str(value)[:500] for name, value in flat(options).items()})
             write_atomically(folder / "mlflow.json", json.dumps({"run": self._run.info.run_id}))
 
     def log(self, numbers: dict[str, float], step: int) -> None:
@@ -83,7 +84,7 @@ class WandB:
             id=known,
             resume="allow",
             dir=str(folder),
-            config=_flat(options),
+            config=flat(options),
         )
         if known is None:
             write_atomically(folder / "wandb.json", json.dumps({"run": self._run.id}))
@@ -115,10 +116,3 @@ def open_trackers(names: list[str], folder: Path, options: dict[str, Any], step:
 
 def _remembered(path: Path) -> str | None:
     return json.loads(path.read_text(encoding="utf-8"))["run"] if path.exists() else None
-
-
-def _flat(options: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in options.items():
-        found |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return found
