@@ -108,7 +108,7 @@ def _show_verdicts(config: Config) -> None:
         won = "A" if label else "B"
         print(
             f"ask:   {markets.name(verdict.market):<16} {verdict.choice or '-'}  {max(p, 1 - p):>4.0%} sure, "
-            f"{2 * len(verdict.evidence)} past ads; {won} really won (simulated clicks)"
+            f"{verdict.past_ads} past ads; {won} really won (simulated clicks)"
         )
 
 

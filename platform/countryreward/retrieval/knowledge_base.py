@@ -119,7 +119,8 @@ class KnowledgeBase:
         self.image_vectors: NDArray[np.float32] = np.load(folder / "images.npy", mmap_mode="r")
         self.perceptual = np.array([int(text, 16) for text in self.images["perceptual_hash"]], dtype=np.uint64)
         self._entries = pq.read_table(folder / "entries.parquet").to_pandas()
-        self._product_row = {name: row for row, name in enumerate(self.products["product_id"])}
+        self._product_ids, self._titles = (self.products[name].astype(str).tolist() for name in ("product_id", "title"))
+        self._product_row = {name: row for row, name in enumerate(self._product_ids)}
         self._image_row = {name: row for row, name in enumerate(self.images["content_hash"])}
         self._markets: dict[str, MarketBase] = {}
 
@@ -146,6 +147,10 @@ class KnowledgeBase:
     def product_row(self, product_id: str | None) -> int:
         """Row of a product, -1 when it is not in the base."""
         return self._product_row.get(product_id, -1) if product_id is not None else -1
+
+    def product(self, row: int) -> tuple[str, str]:
+        """Id and title of a product by row."""
+        return self._product_ids[row], self._titles[row]
 
     def image_row(self, content_hash: str) -> int:
         """Row of an image, -1 when it is not in the base."""

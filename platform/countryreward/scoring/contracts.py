@@ -100,7 +100,9 @@ class Verdict:
     log_odds: float
     """Of the probability; 0 is no opinion."""
     evidence: tuple[Evidence, ...]
-    """Past ads of this market, heaviest first; empty: no evidence."""
+    """Past ads of this market, heaviest first; it may show fewer than speak."""
+    past_ads: int
+    """How many past ads speak, of both sides together; 0: no evidence."""
     model_version: str | None
     """None: retrieval alone."""
     knowledge_base_version: str | None

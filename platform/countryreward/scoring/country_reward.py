@@ -20,6 +20,7 @@ from countryreward.scoring.config import RewardScorerConfig
 from countryreward.scoring.contracts import PairRequest, Product, Ranking, Verdict
 from countryreward.scoring.frames import score_frame
 from countryreward.scoring.model_folder import ModelFolder
+from countryreward.scoring.ranking import ranking
 from countryreward.scoring.reward_judge import Features, RewardJudge
 
 ImageLike = bytes | str | Path
@@ -121,24 +122,7 @@ class CountryReward:
                 ]
             )
         )
-        rankings = []
-        for market in asked:
-            wins = np.full((len(files), len(files)), np.nan)
-            judged = [(a, b, next(verdicts)) for a, b in pairs]
-            for a, b, verdict in judged:
-                wins[a, b] = verdict.calibrated_probability
-                wins[b, a] = 1 - wins[a, b]
-            shares = np.nanmean(wins, axis=1) if pairs else np.full(len(files), 0.5)
-            order = np.argsort(-shares, kind="stable")
-            rankings.append(
-                Ranking(
-                    market=market,
-                    order=tuple(int(i) for i in order),
-                    win_share=tuple(float(share) for share in shares),
-                    verdicts=tuple(judged),
-                )
-            )
-        return rankings
+        return [ranking(market, len(files), [(a, b, next(verdicts)) for a, b in pairs]) for market in asked]
 
     def score_frame(self, pairs: pd.DataFrame, markets: Sequence[str] | None = None) -> pd.DataFrame:
         """A table of pairs in, a table of answers out (scoring/frames.py)."""

@@ -115,7 +115,7 @@ def _answer(verdict: Verdict | str) -> dict[str, Any]:
         "probability": verdict.probability,
         "calibrated_probability": verdict.calibrated_probability,
         "log_odds": verdict.log_odds,
-        "past_ads": 2 * len(verdict.evidence),
+        "past_ads": verdict.past_ads,
         "note": verdict.note,
         "refused": None,
     }

@@ -65,9 +65,8 @@ class PartJudge:
         judged = self.judge.judge(questions, lambda names: self.encodes.features(names).to(self.judge.device))
         answers: list[dict[str, Any]] = []
         for (row, _), one in zip(asked, judged, strict=True):
-            verdict = self.judge.verdict(one, evidence=False)
-            told = {field.name: getattr(verdict, field.name) for field in ANSWERED if field.name != "past_ads"}
-            answers.append({**row, **told, "past_ads": self.judge.past_ads(one)})
+            verdict = self.judge.verdict(one, evidence=0)
+            answers.append({**row, **{field.name: getattr(verdict, field.name) for field in ANSWERED}})
         sink = pa.BufferOutputStream()
         pq.write_table(pa.Table.from_pylist(answers, schema=verdict_schema(self.keep)), sink)
         write_atomically(part_path(folder, part), sink.getvalue().to_pybytes())

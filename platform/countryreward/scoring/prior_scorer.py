@@ -149,13 +149,14 @@ class PriorScorer:
             choice=None if abstains else prior.letter,
             log_odds=prior.log_odds,
             evidence=tuple(self.evidence(query, prior)),
+            past_ads=2 * prior.n,
             model_version=None,
             knowledge_base_version=self.base.version,
             note=None if prior.n else NO_EVIDENCE,
         )
 
-    def evidence(self, query: Query, prior: Prior) -> list[Evidence]:
-        """The past ads behind a prior, heaviest first; empty without evidence."""
+    def evidence(self, query: Query, prior: Prior, most: int | None = None) -> list[Evidence]:
+        """The past ads behind a prior, heaviest first, `most` positions of them; empty without evidence."""
         market = self.base.market(query.market)
         if market is None or prior.n == 0:
             return []
@@ -168,16 +169,16 @@ class PriorScorer:
                 weight=float(prior.weights[i] / total),
                 vote=float(prior.votes[i]),
             )
-            for i in range(prior.n)
+            for i in range(prior.n if most is None else min(most, prior.n))
         ]
 
     def _past_ad(self, market: MarketBase, known: EntryEvidence, entry: int, similarity: float) -> PastAd:
-        product = self.base.products.iloc[market.product_row[entry]]
+        product = self.base.product(int(market.product_row[entry]))
         impressions = known.impressions[entry]
         return PastAd(
             creative_id=str(market.creative_id[entry]),
-            product_id=str(product["product_id"]),
-            title=str(product["title"]),
+            product_id=product[0],
+            title=product[1],
             similarity=similarity,
             lift=float(known.lift[entry]),
             value=float(known.value[entry]),

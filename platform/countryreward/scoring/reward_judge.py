@@ -79,28 +79,25 @@ class RewardJudge:
             for one, example, note in zip(found, examples, notes, strict=True)
         ]
 
-    def verdict(self, judged: Judged, *, evidence: bool = True) -> Verdict:
-        """The answer as a verdict. evidence: with the past ads that speak in it."""
+    def verdict(self, judged: Judged, *, evidence: int | None = None) -> Verdict:
+        """The answer as a verdict. evidence: how many positions of past ads it shows; None: all that speak."""
         query, logit, note = judged.found.query, judged.logit, judged.note
         calibrated = 0.5 if logit is None else _sigmoid(logit / self.folder.temperature)
         trained = query.market in self.folder.trained_markets
         sure = bool(logit) and trained and abs(calibrated - 0.5) >= self.config.abstain_below
-        heard = evidence and self.folder.retrieval
+        heard = judged.found.prior if self.folder.retrieval else None
         return Verdict(
             market=query.market,
             probability=0.5 if logit is None else _sigmoid(logit),
             calibrated_probability=calibrated,
             choice=("A" if calibrated >= 0.5 else "B") if sure else None,
             log_odds=logit or 0.0,
-            evidence=tuple(self.prior.evidence(query, judged.found.prior)) if heard else (),
+            evidence=tuple(self.prior.evidence(query, heard, evidence)) if heard else (),
+            past_ads=2 * heard.n if heard else 0,
             model_version=self.folder.artifact.manifest.version,
             knowledge_base_version=self.folder.base.version,
             note=note if sure or note else "not sure enough",
         )
-
-    def past_ads(self, judged: Judged) -> int:
-        """How many past ads speak in a verdict, of both sides together."""
-        return 2 * judged.found.prior.n if self.folder.retrieval else 0
 
     def encode(self, pictures: Sequence[Picture]) -> torch.Tensor:
         """[n, P, W] on the model's device, `config.batch_size` pictures per pass."""

@@ -1,0 +1,176 @@
+"""The HTTP service as a FastAPI app: a function of whatever answers. docs/api.md describes it for callers."""
+
+import itertools
+from typing import Annotated, Any
+
+from fastapi import FastAPI, File, Form, Request, Response, UploadFile
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from countryreward import __version__
+from countryreward import markets as countries
+from countryreward.errors import UserError
+from countryreward.scoring.ranking import ranking
+from countryreward.serving import schemas
+from countryreward.serving.asking import Ask, AsyncScorer
+from countryreward.serving.config import ServiceConfig
+from countryreward.serving.forms import day_of, image_of, markets_of, product_of
+from countryreward.serving.problems import Problem, invalid_input, of_status, refusal
+
+Title = Annotated[str, Form(description="As shown to customers, any language.", examples=["Oak desk lamp"])]
+Category = Annotated[str | None, Form(description="The platform's category.", examples=["Lighting"])]
+Attributes = Annotated[str | None, Form(description="JSON object of texts.", examples=['{"Material": "oak"}'])]
+Tags = Annotated[list[str], Form(description="Repeat the field for several.", examples=[["warm"]])]
+ProductId = Annotated[str | None, Form(description="The product's own past ads then never count as evidence.")]
+Markets = Annotated[
+    list[str],
+    Form(description="ISO 3166 codes or names; repeat the field. None: all of the training.", examples=[["KR", "BR"]]),
+]
+AsOf = Annotated[str | None, Form(description="YYYY-MM-DD: only evidence that ended before may speak.")]
+Shown = Annotated[int, Form(ge=0, description="Past ads shown per verdict: so many positions, heaviest first.")]
+Picture = Annotated[UploadFile, File(description="PNG, JPEG or WEBP file.")]
+Pictures = Annotated[list[UploadFile], File(description="PNG, JPEG or WEBP files; repeat the field.")]
+ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": schemas.ErrorAnswer} for status in (401, 403, 404, 413, 422, 429, 500, 503)
+}
+
+
+def create_app(asked: AsyncScorer, config: ServiceConfig) -> FastAPI:
+    """The app. Every route but /healthz and /readyz is behind a key (`gate.py`)."""
+    app = FastAPI(
+        title="CountryReward",
+        version=__version__,
+        description="Which of these ad images will win in this country, and why.",
+        docs_url=None,  # its page would load scripts from another host
+        redoc_url=None,
+        responses=ERRORS,
+    )
+    _health(app, asked)
+    _questions(app, asked, config)
+    _errors(app)
+    return app
+
+
+def _health(app: FastAPI, asked: AsyncScorer) -> None:
+    @app.get("/healthz", tags=["health"])
+    def healthz() -> dict[str, str]:
+        """The process answers."""
+        return {"status": "ok"}
+
+    @app.get("/readyz", tags=["health"])
+    def readyz() -> dict[str, str]:
+        """The model answers. 503 until then."""
+        if not asked.ready():
+            raise Problem("starting", retry_after=1)
+        return {"status": "ok"}
+
+
+def _questions(app: FastAPI, asked: AsyncScorer, config: ServiceConfig) -> None:
+    pair_bytes = 2 * config.max_image_bytes + 2**20
+    many_bytes = config.max_images * config.max_image_bytes + 2**20
+
+    async def judge(ask: Ask) -> list[Any]:
+        count = len(ask.pairs) * len(ask.markets)
+        if count > config.max_verdicts:
+            raise Problem(
+                "too_large",
+                f"markets: {count} verdicts in one call, at most {config.max_verdicts}; send fewer at a time",
+            )
+        return await asked.judge(ask)
+
+    @app.post("/v1/score", tags=["questions"], response_model=schemas.ScoreAnswer, max_body_size=pair_bytes)
+    async def score(
+        request: Request,
+        image_a: Picture,
+        image_b: Picture,
+        title: Title,
+        category: Category = None,
+        attributes: Attributes = None,
+        tags: Tags = [],  # noqa: B006 - FastAPI copies it
+        product_id: ProductId = None,
+        markets: Markets = [],  # noqa: B006
+        as_of: AsOf = None,
+        evidence: Shown = 5,
+    ) -> Response:
+        """Which of two ad images will win, market by market."""
+        ask = Ask(
+            product=product_of(config, title, category, attributes, tags, product_id),
+            images=(await image_of(image_a, "image_a", config), await image_of(image_b, "image_b", config)),
+            markets=markets_of(markets, asked.markets),
+            as_of=day_of(as_of),
+            tenant=request.state.caller.tenant,
+            evidence=min(evidence, config.max_evidence),
+        )
+        return _json(schemas.ScoreAnswer(request_id=request.state.request_id, verdicts=await judge(ask)))
+
+    @app.post("/v1/rank", tags=["questions"], response_model=schemas.RankAnswer, max_body_size=many_bytes)
+    async def rank(
+        request: Request,
+        images: Pictures,
+        title: Title,
+        category: Category = None,
+        attributes: Attributes = None,
+        tags: Tags = [],  # noqa: B006
+        product_id: ProductId = None,
+        markets: Markets = [],  # noqa: B006
+        as_of: AsOf = None,
+        evidence: Shown = 0,
+    ) -> Response:
+        """Several ad images of one product, best first, market by market: every pair is judged, every image encoded once."""
+        if len(images) > config.max_images:
+            raise Problem(
+                "too_large", f"images: {len(images)} files, at most {config.max_images}; send fewer at a time"
+            )
+        pairs = tuple(itertools.combinations(range(len(images)), 2))
+        ask = Ask(
+            product=product_of(config, title, category, attributes, tags, product_id),
+            images=tuple([await image_of(image, f"images[{i}]", config) for i, image in enumerate(images)]),
+            pairs=pairs,
+            markets=markets_of(markets, asked.markets),
+            as_of=day_of(as_of),
+            tenant=request.state.caller.tenant,
+            evidence=min(evidence, config.max_evidence),
+        )
+        verdicts = iter(await judge(ask))
+        rankings = [ranking(market, len(images), [(a, b, next(verdicts)) for a, b in pairs]) for market in ask.markets]
+        return _json(schemas.RankAnswer(request_id=request.state.request_id, rankings=rankings))
+
+    @app.get("/v1/markets", tags=["about"])
+    def known_markets(request: Request) -> schemas.MarketsAnswer:
+        """Markets the model was trained on; others are answered without a choice."""
+        known = [schemas.Market(code=code, name=countries.name(code)) for code in asked.markets]
+        return schemas.MarketsAnswer(request_id=request.state.request_id, markets=known)
+
+    @app.get("/v1/models", tags=["about"])
+    def models(request: Request) -> schemas.ModelsAnswer:
+        """Versions of what answers, and why a newer one was refused, if one was."""
+        return schemas.ModelsAnswer(request_id=request.state.request_id, models=[asked.about()])
+
+
+def _json(answer: schemas.Answer) -> Response:
+    """Without FastAPI's second look at what pydantic wrote already."""
+    return Response(answer.model_dump_json(), media_type="application/json")
+
+
+def _errors(app: FastAPI) -> None:
+    """Every error as a Problem: nothing of the input in it, whatever raised it."""
+
+    def answer(request: Request, problem: Problem) -> JSONResponse:
+        return problem.response(getattr(request.state, "request_id", ""))
+
+    @app.exception_handler(Problem)
+    def problem(request: Request, error: Problem) -> JSONResponse:
+        return answer(request, error)
+
+    @app.exception_handler(RequestValidationError)
+    def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        return answer(request, invalid_input(error.errors()))
+
+    @app.exception_handler(HTTPException)
+    def by_status(request: Request, error: HTTPException) -> JSONResponse:
+        return answer(request, of_status(error.status_code))
+
+    @app.exception_handler(UserError)
+    def refused(request: Request, error: UserError) -> JSONResponse:
+        return answer(request, refusal(error))

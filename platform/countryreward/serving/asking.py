@@ -1,0 +1,87 @@
+"""What the HTTP routes ask: several images of one product in several markets, of anything that can answer asynchronously."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Any, Protocol
+
+from countryreward.scoring.contracts import PairRequest, Product, Scorer, Verdict
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ask:
+    """Pairs among some images of one product, each judged in every market."""
+
+    product: Product
+    images: tuple[bytes, ...]
+    """File bytes."""
+    pairs: tuple[tuple[int, int], ...] = ((0, 1),)
+    """(position of A, position of B) in `images`."""
+    markets: tuple[str, ...]
+    """ISO 3166 alpha-2."""
+    as_of: date | None = None
+    """Only evidence that ended before this day may speak; None: all of it."""
+    tenant: str = ""
+    """Whose images these are: nothing that is kept of them is used for another tenant."""
+    evidence: int = 5
+    """Positions of evidence in each verdict, heaviest first."""
+    urgent: bool = True
+    """False: rows of a batch job, which wait while others ask."""
+
+
+class AsyncScorer(Protocol):
+    """What the app is a function of. Each image of an `Ask` is hashed, decoded and encoded at most once."""
+
+    @property
+    def markets(self) -> Sequence[str]:
+        """Markets it was trained on, or knows."""
+        ...
+
+    def about(self) -> dict[str, Any]:
+        """`model`, `knowledge_base` (versions or None) and whatever else /v1/models shows."""
+        ...
+
+    def ready(self) -> bool:
+        """Whether it can answer now."""
+        ...
+
+    def busy(self) -> float | None:
+        """Seconds after which to ask again, when a new call would wait too long; None: there is room."""
+        ...
+
+    async def judge(self, ask: Ask) -> list[Verdict]:
+        """Market by market, within it pair by pair. Raises `UserError` for what the asker did wrong."""
+        ...
+
+
+class FromScorer:
+    """Any Scorer as an AsyncScorer: one call at a time, in a thread."""
+
+    def __init__(self, scorer: Scorer, markets: Sequence[str], about: dict[str, Any] | None = None) -> None:
+        self.scorer, self.markets, self._about = scorer, tuple(markets), about or {}
+        self._one = asyncio.Lock()
+
+    def about(self) -> dict[str, Any]:
+        """See `AsyncScorer`."""
+        return {"model": None, "knowledge_base": None} | self._about
+
+    def ready(self) -> bool:
+        """See `AsyncScorer`."""
+        return True
+
+    def busy(self) -> float | None:
+        """See `AsyncScorer`."""
+        return None
+
+    async def judge(self, ask: Ask) -> list[Verdict]:
+        """See `AsyncScorer`."""
+        requests = [
+            PairRequest(
+                product=ask.product, image_a=ask.images[a], image_b=ask.images[b], market=market, as_of=ask.as_of
+            )
+            for market in ask.markets
+            for a, b in ask.pairs
+        ]
+        async with self._one:
+            return await asyncio.to_thread(self.scorer.score, requests)

@@ -1,0 +1,65 @@
+"""Config of the service. Standard library only."""
+
+from dataclasses import dataclass, field
+
+from countryreward.errors import UserError
+
+
+@dataclass(kw_only=True)
+class ServiceConfig:
+    """Limits and lifetimes of one replica of the service. A reverse proxy with TLS belongs in front of it."""
+
+    state: str = "runs/service"
+    """Folder of keys, batch jobs and rate counters, shared by all replicas."""
+    rates: str = ""
+    """Where rate counters live: a URI of the `limits` library such as redis://HOST:6379; empty: a file in `state`."""
+    max_image_bytes: int = 20 * 2**20
+    """Largest accepted image file."""
+    max_pixels: int = 25_000_000
+    """Largest accepted width x height, read from the header before anything is decoded."""
+    max_images: int = 20
+    """Images in one call of /v1/rank."""
+    max_verdicts: int = 2_000
+    """Pairs x markets in one call."""
+    max_evidence: int = 40
+    """Positions of evidence that a caller may ask for, per verdict."""
+    max_text: int = 4_000
+    """Characters of a title, a category, or all attributes or tags together."""
+    max_table_bytes: int = 512 * 2**20
+    """Largest upload to /v1/batch, table and images together."""
+    max_table_rows: int = 1_000_000
+    """Rows of a table sent to /v1/batch."""
+    max_jobs: int = 4
+    """Batch jobs of one tenant that wait or run; finished ones do not count."""
+    max_body_memory: int = 256 * 2**20
+    """Bytes of request bodies that a replica holds at a time; beyond it answers 503."""
+    batch_tokens: int = 16_384
+    """Tokens of one forward pass, padding included; a single larger pair still passes alone."""
+    max_wait_s: float = 5.0
+    """A call that would wait longer for the model is answered 503 with Retry-After at once."""
+    decoders: int = 2
+    """Threads that decode images and look up past ads."""
+    cache_mib: int = 256
+    """Memory for encoded images, each by tenant and content hash; 0: none."""
+    cache_s: float = 3_600.0
+    """How long an encoded image is kept after its last use, in seconds."""
+    retention_hours: float = 24.0
+    """Uploaded tables and images, and results, are deleted this long after their job ended."""
+    poll_s: float = 2.0
+    """How often a replica looks for new keys, a newer model and waiting jobs, in seconds."""
+    follow: bool = True
+    """Take in a newer model or knowledge base when it is published under the same path."""
+    image_hosts: list[str] = field(default_factory=list)
+    """Hosts from which images named by URL may be fetched (https only); empty: no URL is ever fetched."""
+    abstain_below: float = 0.0
+    """Abstain when the calibrated probability is less than this far from .5."""
+
+    def __post_init__(self) -> None:
+        for name in ("max_image_bytes", "max_pixels", "max_images", "max_verdicts", "max_text", "max_jobs", "decoders"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name}: {getattr(self, name)} must be at least 1")
+        for name in ("max_wait_s", "poll_s", "retention_hours", "cache_s"):
+            if not getattr(self, name) > 0:
+                raise UserError(f"{name}: {getattr(self, name)} must be above 0")
+        if not 0 <= self.abstain_below < 0.5:
+            raise UserError(f"abstain_below: {self.abstain_below} must be in [0, 0.5)")
