@@ -79,6 +79,12 @@ def decode(data: bytes, *, max_bytes: int, max_pixels: int) -> Image.Image:
     return _to_rgb(image)
 
 
+def declared_pixels(data: bytes, *, max_bytes: int, max_pixels: int) -> int:
+    """Width x height by the header; nothing is decoded. Raises `ImageRefused`."""
+    width, height = _open(data, max_bytes, max_pixels)[0].size
+    return width * height
+
+
 def _open(data: bytes, max_bytes: int, max_pixels: int) -> tuple[Image.Image, str]:
     """Header checks only; the returned image has not been decoded."""
     if len(data) > max_bytes:

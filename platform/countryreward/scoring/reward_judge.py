@@ -4,6 +4,7 @@ Legend: n images, P patches of one, W the tower's width.
 """
 
 import math
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,8 +37,22 @@ class Judged:
     note: str | None
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """A question before the model is asked."""
+
+    found: LookedUp
+    example: Example | None
+    """None: it cannot be asked; `note` says why."""
+    note: str | None
+
+    def judged(self, logit: float | None) -> Judged:
+        """With the model's logit; None where there is no example."""
+        return Judged(self.found, logit, self.note)
+
+
 class RewardJudge:
-    """A model folder, loaded to judge. One thread at a time."""
+    """A model folder, loaded to judge. One thread at a time, but for `prepare`, `patches` and `verdict`."""
 
     def __init__(
         self, folder: ModelFolder, *, device: torch.device | str = "cpu", config: RewardScorerConfig | None = None
@@ -52,32 +67,31 @@ class RewardJudge:
             limits.retrieval = folder.retrieval
         self.prior = PriorScorer(folder.base, limits)
         self.px = self.model.config.image_px
+        self._tokenizing = threading.Lock()  # tokenizers keep state
 
     def judge(self, questions: Sequence[Question], features: Features) -> list[Judged]:
         """One answer per question, in order. What cannot be asked (a prompt that is refused) has no logit."""
-        found = self.prior.look_up(questions)
-        examples: list[Example | None] = []
-        notes: list[str | None] = []
-        for question, one in zip(questions, found, strict=True):
+        prepared = self.prepare(questions)
+        logits = iter(self.logits([one.example for one in prepared if one.example is not None], features))
+        return [one.judged(None if one.example is None else float(next(logits))) for one in prepared]
+
+    def prepare(self, questions: Sequence[Question]) -> list[Prepared]:
+        """Everything that needs no model: past ads and prompt of every question. Threads may call it at the same time."""
+        prepared: list[Prepared] = []
+        for question, one in zip(questions, self.prior.look_up(questions), strict=True):
             names = (question.images[0].content_hash, question.images[1].content_hash)
-            prior = one.prior if self.folder.retrieval else None
-            letter = prior.letter if prior else None
             if names[0] == names[1]:
-                examples.append(None)
-                notes.append("no answer: the two images are the same file")
+                prepared.append(Prepared(one, None, "no answer: the two images are the same file"))
                 continue
+            prior = one.prior if self.folder.retrieval else None
+            letter, log_odds = (prior.letter, prior.log_odds) if prior else (None, 0.0)
             try:
-                log_odds = prior.log_odds if prior else 0.0
-                examples.append(self.example(question.product, question.market, names, log_odds, letter))
-                notes.append(self._note(one))
+                with self._tokenizing:
+                    example = self.example(question.product, question.market, names, log_odds, letter)
+                prepared.append(Prepared(one, example, self._note(one)))
             except UserError as error:
-                examples.append(None)
-                notes.append(f"no answer: {error}")
-        logits = iter(self.logits([example for example in examples if example is not None], features))
-        return [
-            Judged(one, None if example is None else float(next(logits)), note)
-            for one, example, note in zip(found, examples, notes, strict=True)
-        ]
+                prepared.append(Prepared(one, None, f"no answer: {error}"))
+        return prepared
 
     def verdict(self, judged: Judged, *, evidence: int | None = None) -> Verdict:
         """The answer as a verdict. evidence: how many positions of past ads it shows; None: all that speak."""
@@ -108,6 +122,10 @@ class RewardJudge:
         ]
         return torch.cat(parts) if parts else torch.zeros(0)
 
+    def patches(self, picture: Picture) -> torch.Tensor:
+        """[P, values of a patch] float32: all that the tower needs of a picture. Threads may call it at the same time."""
+        return pixels(self.processor, [picture], self.px)[0]
+
     def example(
         self, product: Product, market: str, names: tuple[str, str], log_odds: float, letter: str | None
     ) -> Example:
@@ -127,7 +145,6 @@ class RewardJudge:
             )
         )
 
-    @torch.inference_mode()
     def logits(self, examples: Sequence[Example], features: Features) -> np.ndarray:
         """[len(examples)], in batches of prompts of like length."""
         size = self.config.batch_size
@@ -135,10 +152,15 @@ class RewardJudge:
         order = np.argsort([len(example.ids) for example in examples], kind="stable")
         for start in range(0, len(order), size):
             chosen = order[start : start + size]
-            batch = collate([examples[i] for i in chosen], self.processor.tokenizer.pad_token_id).to(self.device)
-            output = self.model(batch, features=features(batch.images) if batch.images else None)
-            logits[chosen] = output.logit.float().cpu().numpy()
+            logits[chosen] = self.one_pass([examples[i] for i in chosen], features)
         return logits
+
+    @torch.inference_mode()
+    def one_pass(self, examples: Sequence[Example], features: Features) -> np.ndarray:
+        """[len(examples)], all in one batch."""
+        batch = collate(examples, self.processor.tokenizer.pad_token_id).to(self.device)
+        output = self.model(batch, features=features(batch.images) if batch.images else None)
+        return output.logit.float().cpu().numpy()
 
     def _note(self, found: LookedUp) -> str | None:
         notes = []
@@ -159,10 +181,17 @@ def load_model(folder: Path, device: torch.device | str) -> CountryRewardModel:
 @torch.inference_mode()
 def encode_pictures(model: CountryRewardModel, processor: PairProcessor, pictures: Sequence[Picture]) -> torch.Tensor:
     """[n, P, W]: pictures through the model's own tower in one pass, on the tower's device."""
-    values, grid = pixels(processor, pictures, model.config.image_px)
+    return encode_patches(model, pixels(processor, pictures, model.config.image_px)[0], len(pictures))
+
+
+@torch.inference_mode()
+def encode_patches(model: CountryRewardModel, values: torch.Tensor, images: int) -> torch.Tensor:
+    """[images, P, W] from the patches of so many pictures as the image processor gives them, all together [images P, ...]."""
+    side = model.config.image_px // 14
     weight = model.backbone.visual.patch_embed.proj.weight
-    encoded = model.encode_images(values.to(weight.device, weight.dtype), grid.to(weight.device))
-    return encoded.view(len(pictures), -1, encoded.shape[-1])
+    grid = torch.tensor([[1, side, side]] * images, device=weight.device)
+    encoded = model.encode_images(values.to(weight.device, weight.dtype), grid)
+    return encoded.view(images, -1, encoded.shape[-1])
 
 
 def _sigmoid(logit: float) -> float:

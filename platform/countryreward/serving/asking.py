@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any, Protocol
 
+from countryreward.data.quarantine import REASONS
+from countryreward.errors import UserError
 from countryreward.scoring.contracts import PairRequest, Product, Scorer, Verdict
 
 
@@ -85,3 +87,12 @@ class FromScorer:
         ]
         async with self._one:
             return await asyncio.to_thread(self.scorer.score, requests)
+
+
+class RefusedImage(UserError):
+    """An image of an `Ask` that cannot be used."""
+
+    def __init__(self, position: int, reason: str, field_value: str) -> None:
+        """position: in `Ask.images`. reason: a key of `data.quarantine.REASONS`. field_value: what was found."""
+        super().__init__(f"images[{position}]: {reason}; {REASONS[reason]}")
+        self.position, self.reason, self.field_value = position, reason, field_value

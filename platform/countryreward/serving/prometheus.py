@@ -1,0 +1,80 @@
+"""Metrics of all replicas of a node in one answer, by prometheus_client's multiprocess mode.
+
+Every replica writes its counts into files of a folder they share; whichever is asked for /metrics adds them up. The folder must
+be named in PROMETHEUS_MULTIPROC_DIR before prometheus_client is first imported; without it a replica tells of itself alone.
+"""
+
+import os
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from countryreward.serving.watching import Watching
+
+FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+
+class Prometheus(Watching):
+    """Counts for Prometheus; docs/operations.md lists the names."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        self._requests = Counter(
+            "countryreward_requests", "HTTP requests answered", ["route", "status"], registry=registry
+        )
+        self._seconds = Histogram(
+            "countryreward_request_seconds", "Time to the answer", ["route"], buckets=_SECONDS, registry=registry
+        )
+        self._passes = Counter("countryreward_forward_passes", "Passes of the model", registry=registry)
+        self._pairs = Counter("countryreward_pairs", "Pairs that went through the model", registry=registry)
+        self._tokens = Counter("countryreward_tokens", "Tokens, padding included", registry=registry)
+        self._model = Counter("countryreward_model_seconds", "Time the model computed", registry=registry)
+        self._encoded = Counter("countryreward_images_encoded", "Images through the vision tower", registry=registry)
+        self._cache = Counter("countryreward_image_lookups", "Images looked for", ["found"], registry=registry)
+        self._verdicts = Counter("countryreward_verdicts", "Verdicts given", registry=registry)
+        self._taken = Counter("countryreward_new_models", "Newer models and bases seen", ["taken"], registry=registry)
+
+    def request(self, route: str, status: int, seconds: float) -> None:
+        """See `Watching`."""
+        self._requests.labels(route, str(status)).inc()
+        self._seconds.labels(route).observe(seconds)
+
+    def forward_pass(self, items: int, tokens: int, seconds: float) -> None:
+        """See `Watching`."""
+        self._passes.inc()
+        self._pairs.inc(items)
+        self._tokens.inc(tokens)
+        self._model.inc(seconds)
+
+    def encoded(self, images: int) -> None:
+        """See `Watching`."""
+        self._encoded.inc(images)
+
+    def cache(self, *, hit: bool) -> None:
+        """See `Watching`."""
+        self._cache.labels("yes" if hit else "no").inc()
+
+    def verdicts(self, count: int) -> None:
+        """See `Watching`."""
+        self._verdicts.inc(count)
+
+    def taken(self, *, accepted: bool) -> None:
+        """See `Watching`."""
+        self._taken.labels("yes" if accepted else "no").inc()
+
+    def text(self) -> bytes:
+        """What Prometheus reads."""
+        if FOLDER not in os.environ:
+            return generate_latest(self.registry)
+        together = CollectorRegistry()
+        MultiProcessCollector(together)
+        return generate_latest(together)
+
+
+def share_counts(folder: Path) -> None:
+    """Make the folder, private, and name it to prometheus_client; before its first import in this process."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.environ[FOLDER] = str(folder)

@@ -1,0 +1,23 @@
+"""What a replica counts. The base class counts nothing; `prometheus.py` does."""
+
+
+class Watching:
+    """Told of everything worth a metric."""
+
+    def request(self, route: str, status: int, seconds: float) -> None:
+        """An HTTP request was answered. route: the template, such as /v1/batch/{job_id}."""
+
+    def forward_pass(self, items: int, tokens: int, seconds: float) -> None:
+        """One pass of the model over so many pairs; tokens with padding."""
+
+    def encoded(self, images: int) -> None:
+        """So many images went through the vision tower."""
+
+    def cache(self, *, hit: bool) -> None:
+        """An image was looked for among the kept ones."""
+
+    def verdicts(self, count: int) -> None:
+        """So many verdicts were given."""
+
+    def taken(self, *, accepted: bool) -> None:
+        """A newer model or knowledge base was taken in, or refused."""
