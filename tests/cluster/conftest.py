@@ -1,6 +1,7 @@
 """The demo's runs: one from nothing, the same again, one with another option."""
 
 import pytest
+
 from tests.cluster.demo_run import Run, run_demo
 
 

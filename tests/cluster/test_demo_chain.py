@@ -9,12 +9,12 @@ from typing import Any
 import pandas as pd
 import pytest
 from PIL import Image
-from tests.cluster.demo_run import BASELINES, MARKETS, OF_MODEL, RANKING, STAGES, Run
 
 from countryreward import PairRequest, PriorScorer, Product, UserError, Verdict
 from countryreward.data.images import ImageTable
 from countryreward.data.marketplace.config import MarketplaceConfig
 from countryreward.data.marketplace.export import write_export
+from tests.cluster.demo_run import BASELINES, MARKETS, OF_MODEL, RANKING, STAGES, Run
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
+
 from tests.cluster.demo_run import Run
 from tests.cluster.kill_run import DDP, ROOT, SHORT, Training, environment
 

@@ -3,10 +3,9 @@
 import random
 from pathlib import Path
 
+from countryreward import CountryReward
 from tests.cluster.demo_run import Run
 from tests.cluster.kill_run import DDP, SHORT, Training, all_gone, workers_of
-
-from countryreward import CountryReward
 
 EVERY = 6
 

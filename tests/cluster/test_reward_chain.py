@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.cluster.demo_run import MARKETS, OF_MODEL, Run
 
 from countryreward import CountryReward, PairRequest, Product, UserError
 from countryreward.cli import main as cli
 from countryreward.data.artifacts import publish
 from countryreward.scoring.prior_scorer import PriorScorer
+from tests.cluster.demo_run import MARKETS, OF_MODEL, Run
 
 NEW = Product(title="Blue coffee mug 350 ml", category="Tableware", attributes={"colour": "blue"}, tags=["gift"])
 STEP_KEYS = {

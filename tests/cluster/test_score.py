@@ -14,7 +14,6 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from tests.cluster.demo_run import MARKETS, ROOT, Run
 
 import score
 from countryreward import CountryReward, Product
@@ -23,6 +22,7 @@ from countryreward.data.config import ImagesConfig
 from countryreward.errors import UserError
 from countryreward.on_ray.config import RayConfig
 from countryreward.on_ray.session import session
+from tests.cluster.demo_run import MARKETS, ROOT, Run
 
 GOOD, PART = 40, 16
 BAD = {

@@ -9,7 +9,6 @@ import time
 
 import pytest
 import torch
-from tests.unit.micro_qwen import PAD, TOKENIZER, fields
 
 from countryreward.equations import focus as equations
 from countryreward.models.batch import collate
@@ -17,6 +16,7 @@ from countryreward.models.country_reward import CountryRewardModel, attention_im
 from countryreward.models.prompts import PromptBuilder
 from countryreward.models.rate_groups import rate_groups
 from countryreward.models.reward_config import PRESETS, RewardOptions
+from tests.unit.micro_qwen import PAD, TOKENIZER, fields
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 LAYERS, BATCH, PX = 7, 8, 448

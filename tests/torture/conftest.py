@@ -1,6 +1,7 @@
 """One small demo run for all of `make torture`."""
 
 import pytest
+
 from tests.cluster.demo_run import Run, run_demo
 
 

@@ -10,14 +10,14 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from tests.cluster.demo_run import Run
-from tests.cluster.kill_run import DDP, SHORT, ZERO2, Training, all_gone, workers_of
 
 from countryreward.data.artifacts import open_artifact
 from countryreward.errors import UserError
 from countryreward.machine import describe_machine
 from countryreward.scoring.model_folder import ModelFolder
 from countryreward.training.checkpoints import KIND
+from tests.cluster.demo_run import Run
+from tests.cluster.kill_run import DDP, SHORT, ZERO2, Training, all_gone, workers_of
 
 EVERY = 6
 ENGINES = {"ddp": DDP, "zero2": ZERO2}

@@ -16,7 +16,6 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tests.unit.conftest import observations
 
 import countryreward
 from countryreward import cli, doctor
@@ -26,6 +25,7 @@ from countryreward.data.check import check
 from countryreward.data.config import RecordsConfig
 from countryreward.data.records import Dataset, build_records
 from countryreward.doctor import Finding
+from tests.unit.conftest import observations
 
 ROOT = Path(__file__).parents[2]
 HEAVY = ("numpy", "pandas", "torch", "ray", "pyarrow", "cv2", "sklearn", "faiss", "transformers", "matplotlib")

@@ -7,8 +7,6 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
-from tests.unit import micro_qwen
-from tests.unit.micro_qwen import PAD, batch_for, builder, fields, pixels
 from transformers import Qwen2VLModel
 
 from countryreward.errors import UserError
@@ -19,6 +17,8 @@ from countryreward.models.rate_groups import rate_groups
 from countryreward.models.reward_config import LoraOptions, Rates, RewardOptions
 from countryreward.training.config import LoopConfig, RewardTraining
 from countryreward.training.engine import TorchEngine
+from tests.unit import micro_qwen
+from tests.unit.micro_qwen import PAD, batch_for, builder, fields, pixels
 
 pytestmark = pytest.mark.slow  # left to `make test`: `make check` has 90 s
 

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.unit.micro_qwen import PAD, backbone_config, builder, fields, pixels
 
 from countryreward import cli
 from countryreward.errors import UserError
@@ -23,6 +22,7 @@ from countryreward.training.planning.plan import make_plan
 from countryreward.training.planning.probe import measure
 from countryreward.training.planning.shape import Shape, config_of, shape_of, shape_of_model, with_layers
 from countryreward.training.planning.speed import paper_efficiency, paper_options, work
+from tests.unit.micro_qwen import PAD, backbone_config, builder, fields, pixels
 
 pytestmark = pytest.mark.slow  # left to `make test`: `make check` has 90 s
 

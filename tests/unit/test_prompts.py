@@ -11,13 +11,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.unit.micro_qwen import PAD, SMALL, SPECIAL, TALL, TOKENIZER, WORDS, builder, fields, model, tokenizer
 
 from countryreward import markets
 from countryreward.errors import UserError
 from countryreward.models.batch import collate
 from countryreward.models.prompts import INSTRUCTION, PromptBuilder
 from countryreward.models.reward_config import RewardOptions
+from tests.unit.micro_qwen import PAD, SMALL, SPECIAL, TALL, TOKENIZER, WORDS, builder, fields, model, tokenizer
 
 CONTROL = {WORDS[token] for token in SPECIAL}
 PADS = "<|image_pad|>" * 4

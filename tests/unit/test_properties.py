@@ -12,13 +12,13 @@ import pandas as pd
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from tests.unit.conftest import observations
 
 from countryreward.data.artifacts import open_artifact, publish
 from countryreward.data.config import RecordsConfig, SplitConfig
 from countryreward.data.records import Dataset, build_records
 from countryreward.data.splits import hashed_share, unit_split
 from countryreward.equations.calibration import reliability_curve
+from tests.unit.conftest import observations
 
 pytestmark = pytest.mark.slow  # left to `make test`: `make check` has 90 s
 

@@ -4,13 +4,13 @@ import datetime as dt
 
 import pandas as pd
 import pytest
-from tests.unit.conftest import observations
 
 from countryreward.data.check import check, describe, discordant_share
 from countryreward.data.config import RecordsConfig, SplitConfig
 from countryreward.data.records import Dataset, build_records
 from countryreward.data.splits import unit_split
 from countryreward.errors import UserError
+from tests.unit.conftest import observations
 
 
 def counts(creative: str, market: str, clicks: int, impressions: int = 10_000, month: int = 1) -> dict:

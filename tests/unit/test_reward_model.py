@@ -11,6 +11,17 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
+from torch.testing import assert_close
+from transformers import Qwen2VLForConditionalGeneration
+
+from countryreward.equations import focus as focus_equations
+from countryreward.errors import UserError
+from countryreward.models.batch import collate
+from countryreward.models.country_reward import CountryRewardModel, attention_implementation, preset_config
+from countryreward.models.focus_probe import FocusProbe
+from countryreward.models.prompts import PromptBuilder
+from countryreward.models.rate_groups import GROUPS, freeze, group_of, rate_groups
+from countryreward.models.reward_config import PRESETS, Rates, RewardOptions
 from tests.unit.micro_qwen import (
     PAD,
     SMALL,
@@ -23,17 +34,6 @@ from tests.unit.micro_qwen import (
     pixels,
     trained_adapter,
 )
-from torch.testing import assert_close
-from transformers import Qwen2VLForConditionalGeneration
-
-from countryreward.equations import focus as focus_equations
-from countryreward.errors import UserError
-from countryreward.models.batch import collate
-from countryreward.models.country_reward import CountryRewardModel, attention_implementation, preset_config
-from countryreward.models.focus_probe import FocusProbe
-from countryreward.models.prompts import PromptBuilder
-from countryreward.models.rate_groups import GROUPS, freeze, group_of, rate_groups
-from countryreward.models.reward_config import PRESETS, Rates, RewardOptions
 
 
 @pytest.fixture(autouse=True)

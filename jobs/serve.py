@@ -1,0 +1,84 @@
+"""Serve a trained model over HTTP on this machine, until Ctrl-C.
+
+    python jobs/serve.py                       # the demo's model on http://127.0.0.1:8000
+    python jobs/serve.py --model=runs/mine/model --replicas=4 --port=9000
+
+On a cluster `serve deploy` takes serve_apps/reward.yaml instead (docs/operations.md).
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from countryreward.command import run
+from countryreward.on_ray.config import RayConfig
+from countryreward.serving.config import ServiceConfig
+
+
+@dataclass(kw_only=True)
+class Config:
+    """Start the reward service."""
+
+    model: str = "runs/demo/model"
+    """Model folder."""
+    knowledge_base: str = ""
+    """A newer knowledge base than the model's own."""
+    host: str = "127.0.0.1"
+    """Address to listen on; another than loopback only behind a reverse proxy with TLS."""
+    port: int = 8000
+    """Port to listen on."""
+    replicas: int = 2
+    """Replicas at the start and at least; each holds the model."""
+    max_replicas: int = 4
+    """Replicas at most, when many ask."""
+    cpus_per_replica: float = 1.0
+    """Processors of each replica; also its threads."""
+    gpus_per_replica: float = 0.0
+    """GPUs of each replica, fractions allowed; 0: processors only."""
+    service: ServiceConfig = field(default_factory=ServiceConfig)
+    """Limits and lifetimes."""
+    ray: RayConfig = field(default_factory=RayConfig)
+    """Where Ray runs."""
+
+
+def main(config: Config) -> None:
+    from countryreward.on_ray.session import private_token, session
+    from countryreward.serving.local import demo_key, example_call, free_port, until_stopped
+
+    free_port(config.host, config.port)
+    state = Path(config.service.state).absolute()
+    key_file = demo_key(state)
+    private_token(state)
+    with session(config.ray):
+        from ray import serve
+
+        from serve_apps.reward import RewardArgs, build
+
+        service = config.service
+        service.state = str(state)
+        args = RewardArgs(
+            model=str(Path(config.model).absolute()),
+            knowledge_base=config.knowledge_base and str(Path(config.knowledge_base).absolute()),
+            device="cuda" if config.gpus_per_replica else "cpu",
+            service=service,
+        )
+        options: dict[str, Any] = {
+            "ray_actor_options": {"num_cpus": config.cpus_per_replica, "num_gpus": config.gpus_per_replica},
+            "autoscaling_config": {
+                "min_replicas": config.replicas,
+                "max_replicas": max(config.replicas, config.max_replicas),
+                "target_ongoing_requests": 16,
+            },
+        }
+        print(f"serve: loading {config.model} into {config.replicas} replicas")
+        serve.start(http_options={"host": config.host, "port": config.port, "request_timeout_s": 120})
+        serve.run(build(args, options=options), name="reward", route_prefix="/")
+        url = f"http://{config.host}:{config.port}"
+        print(f"serve: {url} answers; the key is in {key_file}; ask:\n\n{example_call(url, key_file, config.model)}\n")
+        print("serve: Ctrl-C ends it")
+        until_stopped()
+        serve.shutdown()
+
+
+if __name__ == "__main__":
+    run(Config, main)

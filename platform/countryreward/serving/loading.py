@@ -1,0 +1,34 @@
+"""From what is published to a model that answers: opened, checked, warmed up."""
+
+import logging
+
+import torch
+
+from countryreward.scoring.config import RewardScorerConfig
+from countryreward.scoring.model_folder import ModelFolder
+from countryreward.scoring.reward_judge import RewardJudge
+from countryreward.serving.config import ServiceConfig
+from countryreward.serving.follow import Published
+from countryreward.serving.reward import LoadedModel
+from countryreward.serving.watching import Watching
+
+log = logging.getLogger("countryreward.service")
+
+
+def load_reward(published: Published, config: ServiceConfig, device: str, watching: Watching) -> LoadedModel:
+    """Open a model with every file checked against its hash, run its probe, read all that requests will need.
+
+    device: cpu, cuda, or auto. Raises `UserError` for a folder that is broken, damaged, or whose model is collapsed.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    limits = RewardScorerConfig(
+        abstain_below=config.abstain_below, max_bytes=config.max_image_bytes, max_pixels=config.max_pixels
+    )
+    folder = ModelFolder.open(published.model, published.knowledge_base)
+    reward = RewardJudge(folder, device=device, config=limits)
+    for code in folder.base.markets:  # an old version's folder may be gone when a market is first asked for
+        market = folder.base.market(code)
+        assert market is not None, code
+        market.evidence(None)
+    return LoadedModel(reward, config, watching)
