@@ -345,7 +345,7 @@ def test_a_storage_that_fails_lets_calls_through_and_says_so_once(tmp_path, capl
 
 def test_rates_live_where_the_config_says(tmp_path):
     Rates.of(ServiceConfig(state=str(tmp_path / "state"))).charge(caller())
-    assert [path.suffix for path in (tmp_path / "state").glob("rates-*") if path.suffix == ".sqlite"] == [".sqlite"]
+    assert len(list((tmp_path / "state").glob("rates-*.sqlite"))) == 1
     assert (tmp_path / "state").stat().st_mode & 0o777 == 0o700
-    with pytest.raises(UserError, match="^rates: carrierpigeon://"):
+    with pytest.raises(UserError, match="rates: carrierpigeon"):
         Rates.of(ServiceConfig(rates="carrierpigeon://roof"))

@@ -23,7 +23,7 @@ from countryreward.serving.keys import Caller
 from countryreward.serving.problems import Problem
 
 SCHEME = "countryreward+sqlite"
-_PATIENCE_S = 0.5  # a storage that is slower than this counts as failed
+_PATIENCE_S = 1.0  # a storage that is slower than this counts as failed
 _PAUSE_S = 1.0  # after a failure the storage is left alone for so long
 _LOG = logging.getLogger("countryreward.service")
 _parse = lru_cache(1_024)(limits.parse)
@@ -54,7 +54,7 @@ class Rates:
     def charge(self, caller: Caller, cost: int = 1) -> None:
         """Count `cost` verdicts. Raises `Problem` when the window has not so many left; then nothing was counted.
 
-        It may wait half a second for its storage: call it in a thread.
+        It may wait a second for its storage: call it in a thread.
         """
         if cost < 1 or time.monotonic() < self._closed_until:
             return
