@@ -1,4 +1,4 @@
-"""`countryreward ask | doctor | plan | data check | kb show`: asking and looking from the command line. Jobs are in jobs/."""
+"""`countryreward ask | doctor | plan | data check | kb show | keys`: asking and looking. Jobs are in jobs/."""
 
 import argparse
 import os
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from countryreward.errors import UserError
+from countryreward.key_commands import add_keys, run_keys
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -45,6 +46,7 @@ def main(arguments: list[str] | None = None) -> None:
     kb_show.add_argument("--market", default=None, help="one market in detail: an ISO 3166 code or a name")
     kb_show.add_argument("--top", type=int, default=5, help="how many past ads to list (default 5)")
     _add_plan(commands)
+    add_keys(commands)
     options = parser.parse_args(arguments)
     try:
         if options.command == "doctor":
@@ -55,6 +57,8 @@ def main(arguments: list[str] | None = None) -> None:
             _ask(options)
         elif options.command == "plan":
             _plan(options)
+        elif options.command == "keys":
+            run_keys(options)
         elif options.command == "data":
             _data_check(options.folder)
         else:

@@ -100,12 +100,12 @@ def sha256_file(path: str | Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a single file so that a reader sees the old content or the new, never a part."""
+def write_atomically(path: Path, content: str | bytes, *, mode: int = 0o666) -> None:
+    """Write a single file so that a reader sees the old content or the new, never a part. mode: less the umask."""
     data = content.encode() if isinstance(content, str) else content
     temporary = path.with_name(f".tmp-{path.name}-{os.getpid()}-{secrets.token_hex(4)}")
     try:
-        with open(temporary, "wb") as handle:
+        with open(temporary, "wb", opener=lambda name, flags: os.open(name, flags, mode)) as handle:
             handle.write(data)
             handle.flush()
             os.fsync(handle.fileno())

@@ -1,11 +1,13 @@
 """The HTTP service as a FastAPI app: a function of whatever answers. docs/api.md describes it for callers."""
 
 import itertools
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import FastAPI, File, Form, Request, Response, UploadFile
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from countryreward import __version__
@@ -16,7 +18,11 @@ from countryreward.serving import schemas
 from countryreward.serving.asking import Ask, AsyncScorer
 from countryreward.serving.config import ServiceConfig
 from countryreward.serving.forms import day_of, image_of, markets_of, product_of
+from countryreward.serving.gate import Gate
+from countryreward.serving.journal import Seen
+from countryreward.serving.keys import KeyStore
 from countryreward.serving.problems import Problem, invalid_input, of_status, refusal
+from countryreward.serving.rates import Rates
 
 Title = Annotated[str, Form(description="As shown to customers, any language.", examples=["Oak desk lamp"])]
 Category = Annotated[str | None, Form(description="The platform's category.", examples=["Lighting"])]
@@ -36,19 +42,28 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def create_app(asked: AsyncScorer, config: ServiceConfig) -> FastAPI:
-    """The app. Every route but /healthz and /readyz is behind a key (`gate.py`)."""
+def create_app(
+    asked: AsyncScorer,
+    config: ServiceConfig,
+    *,
+    keys: KeyStore,
+    rates: Rates,
+    seen: Callable[[Seen], None] | None = None,
+) -> FastAPI:
+    """The app. Every route but /healthz and /readyz is behind a key (`gate.py`). `seen` is told of every request."""
     app = FastAPI(
         title="CountryReward",
         version=__version__,
         description="Which of these ad images will win in this country, and why.",
         docs_url=None,  # its page would load scripts from another host
         redoc_url=None,
+        redirect_slashes=False,  # a redirect would repeat the query and the host that were sent
         responses=ERRORS,
     )
     _health(app, asked)
-    _questions(app, asked, config)
+    _questions(app, asked, config, rates)
     _errors(app)
+    app.add_middleware(Gate, asked=asked, config=config, keys=keys, rates=rates, seen=seen)
     return app
 
 
@@ -66,18 +81,21 @@ def _health(app: FastAPI, asked: AsyncScorer) -> None:
         return {"status": "ok"}
 
 
-def _questions(app: FastAPI, asked: AsyncScorer, config: ServiceConfig) -> None:
+def _questions(app: FastAPI, asked: AsyncScorer, config: ServiceConfig, rates: Rates) -> None:
     pair_bytes = 2 * config.max_image_bytes + 2**20
     many_bytes = config.max_images * config.max_image_bytes + 2**20
 
-    async def judge(ask: Ask) -> list[Any]:
+    async def judge(request: Request, ask: Ask) -> list[Any]:
         count = len(ask.pairs) * len(ask.markets)
         if count > config.max_verdicts:
             raise Problem(
                 "too_large",
                 f"markets: {count} verdicts in one call, at most {config.max_verdicts}; send fewer at a time",
             )
-        return await asked.judge(ask)
+        await run_in_threadpool(rates.charge, request.state.caller, count - 1)  # the gate counted one
+        verdicts = await asked.judge(ask)
+        request.state.verdicts = count
+        return verdicts
 
     @app.post("/v1/score", tags=["questions"], response_model=schemas.ScoreAnswer, max_body_size=pair_bytes)
     async def score(
@@ -102,7 +120,7 @@ def _questions(app: FastAPI, asked: AsyncScorer, config: ServiceConfig) -> None:
             tenant=request.state.caller.tenant,
             evidence=min(evidence, config.max_evidence),
         )
-        return _json(schemas.ScoreAnswer(request_id=request.state.request_id, verdicts=await judge(ask)))
+        return _json(schemas.ScoreAnswer(request_id=request.state.request_id, verdicts=await judge(request, ask)))
 
     @app.post("/v1/rank", tags=["questions"], response_model=schemas.RankAnswer, max_body_size=many_bytes)
     async def rank(
@@ -132,7 +150,7 @@ def _questions(app: FastAPI, asked: AsyncScorer, config: ServiceConfig) -> None:
             tenant=request.state.caller.tenant,
             evidence=min(evidence, config.max_evidence),
         )
-        verdicts = iter(await judge(ask))
+        verdicts = iter(await judge(request, ask))
         rankings = [ranking(market, len(images), [(a, b, next(verdicts)) for a, b in pairs]) for market in ask.markets]
         return _json(schemas.RankAnswer(request_id=request.state.request_id, rankings=rankings))
 
@@ -169,7 +187,9 @@ def _errors(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     def by_status(request: Request, error: HTTPException) -> JSONResponse:
-        return answer(request, of_status(error.status_code))
+        response = answer(request, of_status(error.status_code))
+        response.headers.update(error.headers or {})  # Allow, Retry-After
+        return response
 
     @app.exception_handler(UserError)
     def refused(request: Request, error: UserError) -> JSONResponse:

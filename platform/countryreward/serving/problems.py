@@ -42,7 +42,9 @@ class Problem(Exception):
 
     def response(self, request_id: str) -> JSONResponse:
         """The answer, with Retry-After where waiting helps."""
-        headers = {"Retry-After": str(max(1, math.ceil(self.retry_after)))} if self.retry_after is not None else None
+        headers = {"WWW-Authenticate": "Bearer"} if self.status == 401 else {}
+        if self.retry_after is not None:
+            headers["Retry-After"] = str(max(1, math.ceil(self.retry_after)))
         return JSONResponse(self.body(request_id), self.status, headers)
 
     def body(self, request_id: str) -> dict[str, Any]:
@@ -57,6 +59,8 @@ def image_problem(field: str, refused: ImageRefused) -> Problem:
 
 def of_status(status: int) -> Problem:
     """For errors that frameworks raise by status alone."""
+    if status == 400:  # how FastAPI and Starlette call a body that they cannot parse
+        return Problem("invalid_input", "the body is no form that can be read; send multipart/form-data")
     for code, (known, _) in CODES.items():
         if known == status:
             return Problem(code)
