@@ -61,8 +61,10 @@ class Reward:
         self.args, config = args, args.service
         share_counts(Path(config.state) / "metrics" / socket.gethostname())
         from countryreward.serving.follow import FollowedModel
+        from countryreward.serving.journal import to_files
         from countryreward.serving.prometheus import Prometheus
 
+        to_files(Path(config.state) / "logs")
         self.prometheus = Prometheus()
         if load is None:
             from countryreward.serving.loading import load_reward as load
@@ -78,8 +80,18 @@ class Reward:
 
     def __serve_build_asgi_app__(self):
         from countryreward.serving.app import create_app
+        from countryreward.serving.keys import FILE, KeyStore
+        from countryreward.serving.rates import Rates
 
-        return create_app(self.scorer, self.args.service)
+        config = self.args.service
+        return create_app(
+            self.scorer,
+            config,
+            keys=KeyStore(Path(config.state) / FILE, config.poll_s),
+            rates=Rates.of(config),
+            seen=self.prometheus.request,
+            metrics=self.prometheus.text,
+        )
 
     async def judge(self, ask: "Ask") -> "list[Verdict]":
         """For other deployments, by handle: as `AsyncScorer.judge`."""

@@ -12,7 +12,6 @@ import pytest
 from fastapi import FastAPI
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.unit.asgi import MULTIPART, Answered, call, called, form
 
 from countryreward.errors import UserError
 from countryreward.scoring.contracts import Verdict
@@ -23,6 +22,7 @@ from countryreward.serving.gate import EXEMPT, NEEDS
 from countryreward.serving.journal import Seen
 from countryreward.serving.keys import KeyStore
 from countryreward.serving.rates import Rates
+from tests.unit.asgi import MULTIPART, Answered, call, called, form
 
 PAIR = form([("title", "Oak desk lamp"), ("markets", "KR")], [("image_a", b"one"), ("image_b", b"two")])
 SEVERAL = form([("title", "Oak desk lamp"), ("markets", "KR")], [("images", b"one"), ("images", b"two")])

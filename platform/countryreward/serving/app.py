@@ -1,12 +1,12 @@
 """The HTTP service as a FastAPI app: a function of whatever answers. docs/api.md describes it for callers."""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 from fastapi import FastAPI, File, Form, Request, Response, UploadFile
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, PlainTextResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
@@ -15,13 +15,13 @@ from countryreward import markets as countries
 from countryreward.errors import UserError
 from countryreward.scoring.ranking import ranking
 from countryreward.serving import schemas
-from countryreward.serving.asking import Ask, AsyncScorer
+from countryreward.serving.asking import Ask, AsyncScorer, RefusedImage
 from countryreward.serving.config import ServiceConfig
 from countryreward.serving.forms import day_of, image_of, markets_of, product_of
 from countryreward.serving.gate import Gate
 from countryreward.serving.journal import Seen
 from countryreward.serving.keys import KeyStore
-from countryreward.serving.problems import Problem, invalid_input, of_status, refusal
+from countryreward.serving.problems import Problem, image_problem, invalid_input, of_status, refusal
 from countryreward.serving.rates import Rates
 
 Title = Annotated[str, Form(description="As shown to customers, any language.", examples=["Oak desk lamp"])]
@@ -49,8 +49,12 @@ def create_app(
     keys: KeyStore,
     rates: Rates,
     seen: Callable[[Seen], None] | None = None,
+    metrics: Callable[[], bytes] | None = None,
 ) -> FastAPI:
-    """The app. Every route but /healthz and /readyz is behind a key (`gate.py`). `seen` is told of every request."""
+    """The app. Every route but /healthz and /readyz is behind a key (`gate.py`).
+
+    seen: is told of every request. metrics: what /metrics answers, for Prometheus.
+    """
     app = FastAPI(
         title="CountryReward",
         version=__version__,
@@ -62,6 +66,13 @@ def create_app(
     )
     _health(app, asked)
     _questions(app, asked, config, rates)
+    if metrics:
+
+        @app.get("/metrics", tags=["health"], response_class=PlainTextResponse)
+        def prometheus() -> Response:
+            """Counts of all replicas of this node, for Prometheus."""
+            return Response(metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
     _errors(app)
     app.add_middleware(Gate, asked=asked, config=config, keys=keys, rates=rates, seen=seen)
     return app
@@ -85,15 +96,19 @@ def _questions(app: FastAPI, asked: AsyncScorer, config: ServiceConfig, rates: R
     pair_bytes = 2 * config.max_image_bytes + 2**20
     many_bytes = config.max_images * config.max_image_bytes + 2**20
 
-    async def judge(request: Request, ask: Ask) -> list[Any]:
+    async def judge(request: Request, ask: Ask, names: Sequence[str]) -> list[Any]:
         count = len(ask.pairs) * len(ask.markets)
         if count > config.max_verdicts:
             raise Problem(
                 "too_large",
                 f"markets: {count} verdicts in one call, at most {config.max_verdicts}; send fewer at a time",
             )
-        await run_in_threadpool(rates.charge, request.state.caller, count - 1)  # the gate counted one
-        verdicts = await asked.judge(ask)
+        if count > 1:
+            await run_in_threadpool(rates.charge, request.state.caller, count - 1)  # the gate counted one
+        try:
+            verdicts = await asked.judge(ask)
+        except RefusedImage as refused:
+            raise image_problem(names[refused.position], refused.reason) from None
         request.state.verdicts = count
         return verdicts
 
@@ -120,7 +135,8 @@ def _questions(app: FastAPI, asked: AsyncScorer, config: ServiceConfig, rates: R
             tenant=request.state.caller.tenant,
             evidence=min(evidence, config.max_evidence),
         )
-        return _json(schemas.ScoreAnswer(request_id=request.state.request_id, verdicts=await judge(request, ask)))
+        verdicts = await judge(request, ask, ("image_a", "image_b"))
+        return _json(schemas.ScoreAnswer(request_id=request.state.request_id, verdicts=verdicts))
 
     @app.post("/v1/rank", tags=["questions"], response_model=schemas.RankAnswer, max_body_size=many_bytes)
     async def rank(
@@ -141,16 +157,17 @@ def _questions(app: FastAPI, asked: AsyncScorer, config: ServiceConfig, rates: R
                 "too_large", f"images: {len(images)} files, at most {config.max_images}; send fewer at a time"
             )
         pairs = tuple(itertools.combinations(range(len(images)), 2))
+        names = [f"images[{i}]" for i in range(len(images))]
         ask = Ask(
             product=product_of(config, title, category, attributes, tags, product_id),
-            images=tuple([await image_of(image, f"images[{i}]", config) for i, image in enumerate(images)]),
+            images=tuple([await image_of(image, name, config) for name, image in zip(names, images, strict=True)]),
             pairs=pairs,
             markets=markets_of(markets, asked.markets),
             as_of=day_of(as_of),
             tenant=request.state.caller.tenant,
             evidence=min(evidence, config.max_evidence),
         )
-        verdicts = iter(await judge(request, ask))
+        verdicts = iter(await judge(request, ask, names))
         rankings = [ranking(market, len(images), [(a, b, next(verdicts)) for a, b in pairs]) for market in ask.markets]
         return _json(schemas.RankAnswer(request_id=request.state.request_id, rankings=rankings))
 

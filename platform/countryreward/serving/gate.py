@@ -1,4 +1,4 @@
-"""The gate before every route: request id, key, scope, rate, room. Whatever it refuses, it refuses before the body is read."""
+"""The gate before every route: request id, key, scope, room, rate. Whatever it refuses, it refuses before the body is read."""
 
 import re
 import secrets
@@ -78,8 +78,8 @@ class Gate:
                 state["caller"] = caller = self._caller(headers)
                 if route is not None:
                     _permit(caller, path)
-                await run_in_threadpool(self.rates.charge, caller, 1)
                 self._room(scope, route, path, headers, exchange)
+                await run_in_threadpool(self.rates.charge, caller, 1)
             await self.app(scope, exchange.receive, exchange.send)
         except Problem as problem:
             await exchange.answer(problem)

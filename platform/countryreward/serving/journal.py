@@ -1,14 +1,20 @@
 """One line of JSON per request, for operators. It never holds a key, a title, an image, a raw path or an exception's words."""
 
+import contextlib
 import json
 import logging
+import logging.handlers
+import os
+import socket
+import time
 import traceback
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
 _LOG = logging.getLogger("countryreward.service")
+_KEPT_S = 7 * 86_400
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +61,33 @@ def write(seen: Seen) -> None:
     if seen.error is not None:
         line["error"] = _place(seen.error)
     _LOG.log(logging.INFO if seen.error is None else logging.ERROR, "%s", json.dumps(line))
+
+
+def to_files(folder: Path) -> None:
+    """Log of this process into a file of its own, at most 5 of 10 MiB; those that nobody wrote to for a week are deleted."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for old in folder.glob("service-*"):
+        with contextlib.suppress(FileNotFoundError):  # another replica was faster
+            if time.time() - old.stat().st_mtime > _KEPT_S:
+                old.unlink()
+    name = f"service-{socket.gethostname()}-{os.getpid()}.jsonl"
+    handler = logging.handlers.RotatingFileHandler(folder / name, maxBytes=10 * 2**20, backupCount=4, encoding="utf-8")
+    handler.setFormatter(_Lines())
+    _LOG.addHandler(handler)
+    _LOG.setLevel(logging.INFO)
+    _LOG.propagate = False
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of every malformed body
+
+
+class _Lines(logging.Formatter):
+    """Other messages of ours as JSON, too."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = record.getMessage()
+        if text.startswith('{"event"'):
+            return text
+        now = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        return json.dumps({"event": "message", "time": now, "level": record.levelname, "text": text})
 
 
 def _place(error: BaseException) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from countryreward.errors import UserError
-from countryreward.serving.keys import KeyStore
+from countryreward.serving.keys import FILE, KeyStore
 
 TENANT = "demo"
 
@@ -25,7 +25,7 @@ def free_port(host: str, port: int) -> None:
 
 def demo_key(state: Path) -> Path:
     """A file with a key of the tenant `demo`, readable by its owner alone; made when there is none that is valid."""
-    keys, path = KeyStore(state / "keys.json"), state / "demo.key"
+    keys, path = KeyStore(state / FILE, poll_s=0), state / "demo.key"
     if not path.exists() or keys.check(path.read_text(encoding="ascii").strip()) is None:
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.unlink(missing_ok=True)

@@ -8,7 +8,6 @@ from typing import Any
 
 from starlette.responses import JSONResponse
 
-from countryreward.data.decoding import ImageRefused
 from countryreward.data.quarantine import REASONS
 from countryreward.errors import UserError
 
@@ -52,9 +51,9 @@ class Problem(Exception):
         return {"error": {"code": self.code, "message": self.message[:1_000], "request_id": request_id}}
 
 
-def image_problem(field: str, refused: ImageRefused) -> Problem:
-    """An image that is not accepted."""
-    return Problem("invalid_image", f"{field}: {refused.reason}; {REASONS[refused.reason]}")
+def image_problem(field: str, reason: str) -> Problem:
+    """An image that is not accepted. reason: a key of `REASONS`."""
+    return Problem("invalid_image", f"{field}: {reason}; {REASONS[reason]}")
 
 
 def of_status(status: int) -> Problem:

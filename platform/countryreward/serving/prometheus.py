@@ -10,10 +10,10 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from countryreward.serving.journal import Seen
 from countryreward.serving.watching import Watching
 
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
@@ -37,10 +37,10 @@ class Prometheus(Watching):
         self._verdicts = Counter("countryreward_verdicts", "Verdicts given", registry=registry)
         self._taken = Counter("countryreward_new_models", "Newer models and bases seen", ["taken"], registry=registry)
 
-    def request(self, route: str, status: int, seconds: float) -> None:
+    def request(self, seen: Seen) -> None:
         """See `Watching`."""
-        self._requests.labels(route, str(status)).inc()
-        self._seconds.labels(route).observe(seconds)
+        self._requests.labels(seen.route, str(seen.status)).inc()
+        self._seconds.labels(seen.route).observe(seen.seconds)
 
     def forward_pass(self, items: int, tokens: int, seconds: float) -> None:
         """See `Watching`."""

@@ -1,11 +1,13 @@
 """What a replica counts. The base class counts nothing; `prometheus.py` does."""
 
+from countryreward.serving.journal import Seen
+
 
 class Watching:
     """Told of everything worth a metric."""
 
-    def request(self, route: str, status: int, seconds: float) -> None:
-        """An HTTP request was answered. route: the template, such as /v1/batch/{job_id}."""
+    def request(self, seen: Seen) -> None:
+        """An HTTP request was answered."""
 
     def forward_pass(self, items: int, tokens: int, seconds: float) -> None:
         """One pass of the model over so many pairs; tokens with padding."""
