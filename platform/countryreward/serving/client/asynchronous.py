@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar, overload
 
@@ -18,8 +18,8 @@ from countryreward.serving.client.attempts import Attempt
 from countryreward.serving.client.calls import Call, Done, Pause, Replies, Reply, Round, Talk, advance
 from countryreward.serving.client.errors import Refused
 from countryreward.serving.client.forms import ImageLike
+from countryreward.serving.client.handles import AsyncBatchHandle
 from countryreward.serving.client.retrying import Budget, Patience, Retries
-from countryreward.serving.schemas import BatchJob
 
 T = TypeVar("T")
 
@@ -123,7 +123,7 @@ class AsyncClient:
         *,
         markets: Sequence[str] | None = None,
         idempotency_key: str | None = None,
-    ) -> "AsyncBatchHandle":
+    ) -> AsyncBatchHandle:
         """Send a table (DataFrame, .csv or .parquet) to be judged while you do something else.
 
         images: a zip, or a folder whose PNG, JPEG and WEBP files are sent; None: the table holds file bytes or URLs (in a
@@ -131,11 +131,11 @@ class AsyncClient:
         """
         return AsyncBatchHandle(self._run, await self._run(batches.start(table, images, markets, idempotency_key)))
 
-    async def batches(self) -> list["AsyncBatchHandle"]:
+    async def batches(self) -> list[AsyncBatchHandle]:
         """All batch jobs of this key's tenant, newest first."""
         return [AsyncBatchHandle(self._run, job) for job in await self._run(batches.jobs())]
 
-    async def open_batch(self, job_id: str) -> "AsyncBatchHandle":
+    async def open_batch(self, job_id: str) -> AsyncBatchHandle:
         """A batch job that was started before."""
         return AsyncBatchHandle(self._run, await self._run(batches.state(job_id)))
 
@@ -182,47 +182,3 @@ class AsyncClient:
             finally:
                 await response.aclose()
             return attempt.reply(response)
-
-
-class AsyncBatchHandle:
-    """`BatchHandle` to be awaited."""
-
-    def __init__(self, run: Callable[[Talk[Any]], Awaitable[Any]], job: BatchJob) -> None:
-        self._run, self.job = run, job
-
-    def __repr__(self) -> str:
-        return f"AsyncBatchHandle({self.id!r}, {self.job.state!r})"
-
-    @property
-    def id(self) -> str:
-        """For `AsyncClient.open_batch`, also in another run."""
-        return self.job.id
-
-    async def state(self) -> BatchJob:
-        """What became of it."""
-        self.job = await self._run(batches.state(self.id))
-        return self.job
-
-    async def wait(self, *, progress: bool = True, poll_s: float = 2.0) -> BatchJob:
-        """Until it is done, asked every `poll_s` seconds. Raises `UserError` when it failed or was cancelled.
-
-        After `Unavailable` the job goes on: wait again.
-        """
-        self.job = await self._run(batches.wait(self.id, progress=progress, poll_s=poll_s))
-        return self.job
-
-    async def verdicts(self) -> pd.DataFrame:
-        """One row per good row and market, in the table's order (docs/scoring.md)."""
-        return await self._run(batches.verdicts(self.id))
-
-    async def quarantine(self) -> pd.DataFrame:
-        """The rows that were refused: reason, field, value, way out."""
-        return await self._run(batches.quarantine(self.id))
-
-    async def cancel(self) -> None:
-        """Stop it. The service deletes what was sent and what was judged."""
-        await self._run(batches.delete(self.id))
-
-    async def delete(self) -> None:
-        """The same as `cancel`, for a job that is done."""
-        await self._run(batches.delete(self.id))

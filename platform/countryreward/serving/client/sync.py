@@ -1,7 +1,7 @@
 """The client that blocks. Any number of threads may share one."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Self, TypeVar, overload
@@ -18,8 +18,8 @@ from countryreward.serving.client.attempts import Attempt
 from countryreward.serving.client.calls import Call, Done, Pause, Replies, Reply, Round, Talk, advance
 from countryreward.serving.client.errors import Refused
 from countryreward.serving.client.forms import ImageLike
+from countryreward.serving.client.handles import BatchHandle
 from countryreward.serving.client.retrying import Budget, Patience, Retries
-from countryreward.serving.schemas import BatchJob
 
 T = TypeVar("T")
 
@@ -129,7 +129,7 @@ class Client:
         *,
         markets: Sequence[str] | None = None,
         idempotency_key: str | None = None,
-    ) -> "BatchHandle":
+    ) -> BatchHandle:
         """Send a table (DataFrame, .csv or .parquet) to be judged while you do something else.
 
         images: a zip, or a folder whose PNG, JPEG and WEBP files are sent; None: the table holds file bytes or URLs (in a
@@ -137,11 +137,11 @@ class Client:
         """
         return BatchHandle(self._run, self._run(batches.start(table, images, markets, idempotency_key)))
 
-    def batches(self) -> list["BatchHandle"]:
+    def batches(self) -> list[BatchHandle]:
         """All batch jobs of this key's tenant, newest first."""
         return [BatchHandle(self._run, job) for job in self._run(batches.jobs())]
 
-    def open_batch(self, job_id: str) -> "BatchHandle":
+    def open_batch(self, job_id: str) -> BatchHandle:
         """A batch job that was started before."""
         return BatchHandle(self._run, self._run(batches.state(job_id)))
 
@@ -187,47 +187,3 @@ class Client:
             finally:
                 response.close()
             return attempt.reply(response)
-
-
-class BatchHandle:
-    """A batch job. `job` is what was last heard of it."""
-
-    def __init__(self, run: Callable[[Talk[Any]], Any], job: BatchJob) -> None:
-        self._run, self.job = run, job
-
-    def __repr__(self) -> str:
-        return f"BatchHandle({self.id!r}, {self.job.state!r})"
-
-    @property
-    def id(self) -> str:
-        """For `Client.open_batch`, also in another run."""
-        return self.job.id
-
-    def state(self) -> BatchJob:
-        """What became of it."""
-        self.job = self._run(batches.state(self.id))
-        return self.job
-
-    def wait(self, *, progress: bool = True, poll_s: float = 2.0) -> BatchJob:
-        """Until it is done, asked every `poll_s` seconds. Raises `UserError` when it failed or was cancelled.
-
-        After `Unavailable` the job goes on: wait again.
-        """
-        self.job = self._run(batches.wait(self.id, progress=progress, poll_s=poll_s))
-        return self.job
-
-    def verdicts(self) -> pd.DataFrame:
-        """One row per good row and market, in the table's order (docs/scoring.md)."""
-        return self._run(batches.verdicts(self.id))
-
-    def quarantine(self) -> pd.DataFrame:
-        """The rows that were refused: reason, field, value, way out."""
-        return self._run(batches.quarantine(self.id))
-
-    def cancel(self) -> None:
-        """Stop it. The service deletes what was sent and what was judged."""
-        self._run(batches.delete(self.id))
-
-    def delete(self) -> None:
-        """The same as `cancel`, for a job that is done."""
-        self._run(batches.delete(self.id))
