@@ -98,7 +98,7 @@ class Service:
         _, test, path = scope["path"].split("/", 2)
         if test != str(self.test):
             return  # asked by an earlier test that did not wait for the answer
-        scope |= {"path": f"/{path}", "raw_path": f"/{path}".encode()}
+        scope.update(path=f"/{path}", raw_path=f"/{path}".encode())
         body, more = b"", True
         while more:
             message = await receive()
@@ -450,9 +450,11 @@ class TestFailures:
         assert "POST v1/score: given up after 6 attempts, its 5 retries used up" in str(told)
 
     def test_nobody_there(self, client: Callable[..., Any]) -> None:
-        with socket.socket() as taken, pytest.raises(Unavailable, match="ConnectError") as caught:
-            taken.bind(("127.0.0.1", 0))  # and nobody listens
-            client(url=f"http://127.0.0.1:{taken.getsockname()[1]}").markets()
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))  # and does not listen
+            judge = client(url=f"http://127.0.0.1:{taken.getsockname()[1]}")
+            with pytest.raises(Unavailable, match="ConnectError") as caught:
+                judge.markets()
         assert (caught.value.attempts, caught.value.status) == (6, None)
 
     def test_a_dead_service_is_not_stormed(self, service: Service, client: Callable[..., Any]) -> None:
@@ -468,6 +470,12 @@ class TestFailures:
             judge.markets()  # each earns a fifth of a retry
         service.script.append(says(500))
         assert judge.markets() == {"KR": "South Korea", "BR": "Brazil"}
+
+    def test_a_killed_replica_takes_all_that_was_in_flight(self, service: Service, client: Callable[..., Any]) -> None:
+        service.script.extend([cut] * 32)
+        asked = [ask(f"{i}", b"3", b"1", "KR") for i in range(32)]
+        assert shares(client(parallel=32).score(asked)) == [("KR", 0.75)] * 32
+        assert len(service.seen) == 64
 
     def test_a_rate_limit_costs_no_budget(self, service: Service, client: Callable[..., Any]) -> None:
         service.script.extend([error(429, "rate_limited", "wait", Retry_After="0")] * 3)
@@ -522,7 +530,7 @@ class TestFailures:
 
 class TestRetries:
     def test_waits(self) -> None:
-        patience = Patience(Call(method="GET", path="x"), Retries(), Budget(Retries()), 30)
+        patience = Patience(Call(method="GET", path="x"), Retries(), Budget(Retries(), 4), 30)
 
         def waits(attempt: int, retry_after: float | None) -> list[float]:
             state = RetryCallState(Retrying(), None, (), {})

@@ -45,7 +45,7 @@ class AsyncClient:
         self.url = address(url)
         self._http = httpx2.AsyncClient(base_url=self.url, headers=headers(key), follow_redirects=False)
         self._timeout_s, self._retries = timeout_s, retries or Retries()
-        self._budget = Budget(self._retries)
+        self._budget = Budget(self._retries, parallel)
         self._free = asyncio.Semaphore(parallel)
         self._evidence, self._max_verdicts = evidence, max_verdicts
 

@@ -31,14 +31,14 @@ class Retries:
     """For one call with all its retries; no attempt and no wait goes beyond it."""
     patient_deadline_s: float = 3_600.0
     """The same for calls of tables: uploads, downloads, rows of a frame."""
-    budget: float = 10.0
-    """Retries that all calls of a client may make before others succeed."""
+    budget: float | None = None
+    """Retries that all calls of a client may make before others succeed; None: 10, or 2.5 x `parallel` where that is more."""
     earned: float = 0.2
     """What each call that was answered adds to the budget, never above where it started."""
 
     def __post_init__(self) -> None:
         for name in ("at_most", "first_s", "cap_s", "budget", "earned"):
-            if not getattr(self, name) >= 0:
+            if getattr(self, name) is not None and not getattr(self, name) >= 0:
                 raise UserError(f"retries.{name}: {getattr(self, name)} must be 0 or more")
         for name in ("deadline_s", "patient_deadline_s"):
             if not getattr(self, name) > 0:
@@ -48,8 +48,10 @@ class Retries:
 class Budget:
     """Retries left to a client: a dead service is not stormed. Any thread."""
 
-    def __init__(self, retries: Retries) -> None:
-        self._most, self._earned, self.left = retries.budget, retries.earned, retries.budget
+    def __init__(self, retries: Retries, parallel: int) -> None:
+        # A replica that dies takes every call in flight with it: each of them must be able to ask again.
+        self._most = max(10.0, 2.5 * parallel) if retries.budget is None else retries.budget
+        self._earned, self.left = retries.earned, self._most
         self._lock = threading.Lock()
 
     def take(self) -> bool:

@@ -50,7 +50,7 @@ class Client:
         self.url = address(url)
         self._http = httpx2.Client(base_url=self.url, headers=headers(key), follow_redirects=False)
         self._timeout_s, self._retries = timeout_s, retries or Retries()
-        self._budget = Budget(self._retries)
+        self._budget = Budget(self._retries, parallel)
         self._threads = ThreadPoolExecutor(parallel, thread_name_prefix="countryreward-client")
         self._evidence, self._max_verdicts = evidence, max_verdicts
 
