@@ -29,6 +29,7 @@ from tenacity import RetryCallState, Retrying
 
 from countryreward.errors import UserError
 from countryreward.scoring.contracts import Evidence, PairRequest, PastAd, Product, Verdict
+from countryreward.scoring.frames import score_frame
 from countryreward.serving.app import create_app
 from countryreward.serving.asking import FromScorer
 from countryreward.serving.client import AsyncClient, BadAnswer, Client, NotAllowed, Refused, Retries, Unavailable
@@ -397,6 +398,21 @@ class TestQuestions:
             len(service.seen) == 4
         )  # a refused row is asked once, with all its markets; one that cannot be read never
 
+    def test_frame_is_answered_as_by_a_local_scorer(self, client: Callable[..., Any]) -> None:
+        rows = [
+            ("Lamp", b"3", b"1", "KR"),
+            ("Sofa", b"bad", b"1", "BR"),
+            ("", b"3", b"1", "KR"),
+            ("Rug", b"1", b"3", "DE"),
+        ]
+        frame = pd.DataFrame(rows, columns=["title", "image_a", "image_b", "market"])
+        found, local = client().score_frame(frame, progress=False), score_frame(Judge(), frame)
+        assert found["refused"].notna().tolist() == [False, True, True, False]
+        pd.testing.assert_frame_equal(found.drop(columns="refused"), local.drop(columns="refused"))
+        assert found["refused"][2] == local["refused"][2]
+        one_by_one = score_frame(Judge(), frame, batch_size=1)
+        pd.testing.assert_frame_equal(one_by_one, local)
+
     def test_frame_does_not_go_on_with_a_wrong_key(self, service: Service, client: Callable[..., Any]) -> None:
         service.script.extend([error(401, "invalid_key", "this API key is not known")] * 2)
         frame = pd.DataFrame({"title": ["a", "b"], "image_a": [b"1", b"2"], "image_b": [b"3", b"3"]})
@@ -560,6 +576,8 @@ class TestRetries:
     def test_options_are_checked(self) -> None:
         with pytest.raises(UserError, match=r"retries\.at_most: -1 must be 0 or more"):
             Retries(at_most=-1)
+        with pytest.raises(UserError, match="parallel: 0 must be at least 1"):
+            Client("https://a", "k", parallel=0)
         with pytest.raises(UserError, match=r"retries\.deadline_s: nan must be above 0"):
             Retries(deadline_s=float("nan"))
 

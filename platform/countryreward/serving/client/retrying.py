@@ -49,6 +49,8 @@ class Budget:
     """Retries left to a client: a dead service is not stormed. Any thread."""
 
     def __init__(self, retries: Retries, parallel: int) -> None:
+        if parallel < 1:
+            raise UserError(f"parallel: {parallel} must be at least 1")
         # A replica that dies takes every call in flight with it: each of them must be able to ask again.
         self._most = max(10.0, 2.5 * parallel) if retries.budget is None else retries.budget
         self._earned, self.left = retries.earned, self._most
