@@ -1,6 +1,6 @@
 """Tables in, tables out: a DataFrame of pairs scored by any Scorer."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,37 +33,60 @@ def score_frame(
     the index of `pairs`. A row that cannot be asked gets one answer that says in `refused` which field, which value and
     what to do; all others are answered. Raises `UserError` where a column is missing.
     """
-    needed = ["title", "image_a", "image_b"] + (["market"] if markets is None else [])
-    missing = [name for name in needed if name not in pairs]
-    if missing:
-        raise UserError(f"pairs: it lacks the column {', '.join(missing)}; it has {', '.join(map(str, pairs.columns))}")
-    answers: list[dict[str, Any]] = []
-    waiting: list[tuple[int, PairRequest]] = []
-
-    def ask() -> None:
-        requests = [request for _, request in waiting]
+    questions = FrameQuestions(pairs, markets)
+    for requests in questions.batches(batch_size):
         try:
-            verdicts: list[Verdict | str] = list(scorer.score(requests))
+            questions.take(scorer.score(requests))
         except UserError:  # one of them is to blame: ask each alone
-            verdicts = [_alone(scorer, request) for request in requests]
-        for (place, _), verdict in zip(waiting, verdicts, strict=True):
-            answers[place] |= _answer(verdict)
-        waiting.clear()
+            questions.take([_alone(scorer, request) for request in requests])
+    return questions.frame()
 
-    for index, row in zip(pairs.index, pairs.to_dict("records"), strict=True):
-        try:
-            requests = _requests({str(name): value for name, value in row.items()}, markets)
-        except UserError as error:
-            answers.append({"row": index, "market": None} | _answer(str(error)))
-            continue
-        for request in requests:
-            answers.append({"row": index, "market": request.market_code()})
-            waiting.append((len(answers) - 1, request))
-        if len(waiting) >= batch_size:
-            ask()
-    if waiting:
-        ask()
-    return pd.DataFrame(answers, columns=list(ANSWERS))
+
+class FrameQuestions:
+    """A table of pairs as batches of requests, and what is answered as a table: `score_frame` without the asking."""
+
+    def __init__(self, pairs: pd.DataFrame, markets: Sequence[str] | None) -> None:
+        needed = ["title", "image_a", "image_b"] + (["market"] if markets is None else [])
+        missing = [name for name in needed if name not in pairs]
+        if missing:
+            raise UserError(
+                f"pairs: it lacks the column {', '.join(missing)}; it has {', '.join(map(str, pairs.columns))}"
+            )
+        self._pairs, self._markets = pairs, markets
+        self._answers: list[dict[str, Any]] = []
+        self._waiting: list[int] = []
+        self.asked = 0
+        """Rows read so far."""
+
+    def batches(self, size: int) -> Iterator[list[PairRequest]]:
+        """Lists of at least `size` requests, but for the last. `take` their verdicts before the next."""
+        requests: list[PairRequest] = []
+        for index, row in zip(self._pairs.index, self._pairs.to_dict("records"), strict=True):
+            self.asked += 1
+            try:
+                found = _requests({str(name): value for name, value in row.items()}, self._markets)
+            except UserError as error:
+                self._answers.append({"row": index, "market": None} | _answer(str(error)))
+                continue
+            for request in found:
+                self._waiting.append(len(self._answers))
+                self._answers.append({"row": index, "market": request.market_code()})
+                requests.append(request)
+            if len(requests) >= size:
+                yield requests
+                requests = []
+        if requests:
+            yield requests
+
+    def take(self, verdicts: Sequence[Verdict | str]) -> None:
+        """Of the last batch: a verdict, or why it was refused, per request."""
+        for place, verdict in zip(self._waiting, verdicts, strict=True):
+            self._answers[place] |= _answer(verdict)
+        self._waiting.clear()
+
+    def frame(self) -> pd.DataFrame:
+        """All answers, with the columns of ANSWERS."""
+        return pd.DataFrame(self._answers, columns=list(ANSWERS))
 
 
 def _requests(row: Mapping[str, Any], markets: Sequence[str] | None) -> list[PairRequest]:
