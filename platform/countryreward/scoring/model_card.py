@@ -11,16 +11,18 @@ import pyarrow.parquet as pq
 
 from countryreward.data.artifacts import Artifact
 from countryreward.machine import describe_machine
+from countryreward.scoring.model_folder import PROBE_RESULT
 
 _WINS = {"orders": "sell more (orders; equal exposure is assumed)", "score": "be rated higher (ratings, not clicks)"}
 """Kind of evidence -> what the better image does; of the others, it gets more clicks."""
 
 
 def card_facts(folder: Path, options: Mapping[str, Any], dataset: Artifact, *, simulated: bool) -> dict[str, Any]:
-    """What `model_card` tells, read from a filled model folder and the options of its training."""
+    """What `model_card` tells, read from a filled and probed model folder and the options of its training."""
     told = json.loads((folder / "training.json").read_text(encoding="utf-8"))
     trained = json.loads((folder / "markets.json").read_text(encoding="utf-8"))["trained"]
     base = json.loads((folder / "knowledge_base.json").read_text(encoding="utf-8"))
+    probe = json.loads((folder / PROBE_RESULT).read_text(encoding="utf-8"))
     machine = describe_machine()
     return {
         "backbone": options["backbone"] or options["preset"],
@@ -30,6 +32,7 @@ def card_facts(folder: Path, options: Mapping[str, Any], dataset: Artifact, *, s
         "validation": told["validation"],
         "validated": told["records"],
         "temperature": told["temperature"],
+        "probe": probe,
         "dataset": dataset.manifest.version,
         "knowledge_base": base["version"],
         "kinds": sorted(set(pq.read_table(dataset.path / "observations.parquet")["kind"].to_pylist())),
@@ -56,6 +59,10 @@ def model_card(facts: Mapping[str, Any]) -> str:
     wins = " or ".join(dict.fromkeys(_WINS.get(kind, "get the higher click-through rate") for kind in facts["kinds"]))
     simulated = " It learned from simulated clicks: it shows that the method works and knows nothing of real people."
     simulated = simulated if facts["simulated"] else ""
+    probe = facts["probe"]
+    collapsed = ""
+    if probe["collapsed"]:
+        collapsed = f"\n**It has collapsed**: {probe['collapsed']}. It was published because: {probe['allowed']}"
     source = kind if facts["simulated"] else f"{kind} `{facts['dataset']}`"
     return f"""---
 library_name: countryreward
@@ -83,6 +90,9 @@ chosen on these very numbers, so they are a little too good; the report of jobs/
 | metric | value |
 |---|---|
 {measured}
+
+**Probe** (probe.json): asked {probe["questions"]} of these again before it was published, it answered A to
+{probe["share_a"]:.0%}, and its verdict changed with the market on {probe["items_whose_verdict_changes"]} of {probe["items_in_several_markets"]} pairs.{collapsed}
 
 A judge that ignores the country has discordant ordering .5 and discordant sensitivity 0.
 
