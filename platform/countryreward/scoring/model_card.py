@@ -59,10 +59,6 @@ def model_card(facts: Mapping[str, Any]) -> str:
     wins = " or ".join(dict.fromkeys(_WINS.get(kind, "get the higher click-through rate") for kind in facts["kinds"]))
     simulated = " It learned from simulated clicks: it shows that the method works and knows nothing of real people."
     simulated = simulated if facts["simulated"] else ""
-    probe = facts["probe"]
-    collapsed = ""
-    if probe["collapsed"]:
-        collapsed = f"\n**It has collapsed**: {probe['collapsed']}. It was published because: {probe['allowed']}"
     source = kind if facts["simulated"] else f"{kind} `{facts['dataset']}`"
     return f"""---
 library_name: countryreward
@@ -91,8 +87,7 @@ chosen on these very numbers, so they are a little too good; the report of jobs/
 |---|---|
 {measured}
 
-**Probe** (probe.json): asked {probe["questions"]} of these again before it was published, it answered A to
-{probe["share_a"]:.0%}, and its verdict changed with the market on {probe["items_whose_verdict_changes"]} of {probe["items_in_several_markets"]} pairs.{collapsed}
+**Probe** (probe.json). {_probe(facts["probe"])}
 
 A judge that ignores the country has discordant ordering .5 and discordant sensitivity 0.
 
@@ -108,3 +103,14 @@ validation.{simulated}
 
 **Made by** `{facts["command"]}` on {facts["machine"]}.
 """
+
+
+def _probe(found: Mapping[str, Any]) -> str:
+    changing, shared = found["items_whose_verdict_changes"], found["items_in_several_markets"]
+    said = (
+        f"Asked {found['questions']} of these again before it was published, it answered A to {found['share_a']:.0%}, and "
+        f"its verdict changed with the market on {changing} of {shared} pairs."
+    )
+    if not found["collapsed"]:
+        return said
+    return f"{said}\n**It has collapsed**: {found['collapsed']}. It was published because: {found['allowed']}"
