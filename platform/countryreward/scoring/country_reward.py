@@ -131,7 +131,7 @@ class CountryReward:
         """Largest |logit - the logit training got| over probe.parquet, with its stored priors.
 
         About 1e-5 where training computed in float32 (training.json says), a few hundredths where it computed in bfloat16;
-        `probe.tolerance` says how much is too much. Raises `UserError` where a logit is not finite.
+        `scoring.probe.tolerance` says how much is too much. Raises `UserError` where a logit is not finite.
         """
         return run_probe(self.reward).deviation
 

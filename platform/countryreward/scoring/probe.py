@@ -178,8 +178,8 @@ def _item(product: str, image_a: str, image_b: str) -> str:
 def tolerance(folder: ModelFolder, device: torch.device | str = "cpu") -> float:
     """The largest deviation that arithmetic explains for a model loaded on `device`; a larger one is another model.
 
-    .001 where training computed in float32 and so does `device` (seen: 1e-5), .25 where one of them computes in bfloat16, as
-    every model does on CUDA (seen: a few hundredths, of logits up to 10).
+    .001 where training computed in float32 and so does `device` (seen: 1e-6), .25 where one of them computes in bfloat16, as
+    every model does on CUDA (seen, trained so and asked on a processor: .02 of logits up to 10).
     """
     told = json.loads((folder.artifact.path / "training.json").read_text(encoding="utf-8"))
     exact = told["precision"] == "fp32" and torch.device(device).type != "cuda"
