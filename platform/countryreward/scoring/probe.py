@@ -106,7 +106,7 @@ class ProbeResult:
 
         One side: more than 90 % of at least 10 questions; of fewer, all may well fall on one side. One verdict for all markets:
         at least 5 items asked in several markets; a judge that tells the markets apart on every second item gets past 5 without
-        doing so once in 32 times, past the usual 16 never.
+        doing so once in 32 times, past the usual 16 once in 65,000.
         """
         count = len(self.rows)
         side, most = max(self.answers.items(), key=lambda pair: pair[1], default=("neither", 0))
