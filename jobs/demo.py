@@ -38,6 +38,8 @@ class Config:
         default_factory=lambda: LoopConfig(epochs=0.9, validations=3, validation_items=150, log_every=100)
     )
     """The training: below four minutes on two cores."""
+    allow_collapsed: str = ""
+    """Publish the model although the probe finds that it has collapsed; write why."""
     workers: WorkersConfig = field(default_factory=WorkersConfig)
     """The training's processes."""
     draws: int = 2000
@@ -67,6 +69,7 @@ def main(config: Config) -> None:
             reward=config.reward,
             rates=config.rates,
             loop=config.loop,
+            allow_collapsed=config.allow_collapsed,
             workers=config.workers,
             truth=f"{export}/truth.parquet",
             draws=config.draws,

@@ -40,6 +40,8 @@ class Config(prior_chain.Config):
     """Where the numbers go beside log and TensorBoard: mlflow, wandb (extras of the same names)."""
     run_name: str = ""
     """Name of the training's run folder: the same name goes on where it was. Empty: made from inputs and options."""
+    allow_collapsed: str = ""
+    """Publish although the probe finds that the model has collapsed; write why."""
     workers: WorkersConfig = field(default_factory=WorkersConfig)
     """The training's processes."""
 
@@ -68,7 +70,9 @@ def main(config: Config) -> None:
             train_reward.Config(
                 **tables,
                 **picture,
-                **same(("reward", "rates", "lora", "loop", "trackers", "run_name", "workers", "ray")),
+                **same(
+                    ("reward", "rates", "lora", "loop", "trackers", "run_name", "allow_collapsed", "workers", "ray")
+                ),
                 priors=at["priors"],
                 features=at["features"],
                 out=at["model"],

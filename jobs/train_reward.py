@@ -58,6 +58,9 @@ class Config:
     """The optimisation."""
     trackers: list[str] = field(default_factory=list)
     """Where the numbers go beside log and TensorBoard: mlflow, wandb (extras of the same names)."""
+    allow_collapsed: str = ""
+    """Publish although the probe finds that the model has collapsed (one side, or one verdict for all markets); write why: the
+    reason is kept in the model card and in probe.json."""
     simulated: bool = False
     """Say in the model card that the clicks were simulated."""
     workers: WorkersConfig = field(default_factory=WorkersConfig)
@@ -91,6 +94,7 @@ def main(config: Config) -> Artifact:
     from countryreward.on_ray.reward_training import train_on_ray
     from countryreward.on_ray.session import session
     from countryreward.scoring.model_card import card_facts, model_card
+    from countryreward.scoring.probe import check_draft
     from countryreward.training.watch import watching
 
     identity = {"inputs": {name: made.manifest.version for name, made in inputs.items()}, "options": run_options}
@@ -102,9 +106,16 @@ def main(config: Config) -> Artifact:
         fill(
             draft.path, open_artifact(folder / "best", kind="weights").path, sources, embed=config.embed_knowledge_base
         )
+        probe = check_draft(draft, allowed=config.allow_collapsed, kept=folder)
         card = model_card(card_facts(draft.path, options, sources.dataset, simulated=config.simulated))
         (draft.path / "README.md").write_text(card, encoding="utf-8")
     made = open_artifact(config.out, kind="model")
+    print(
+        f"train: probe: A to {probe.share_a:.0%} of {len(probe.rows)} questions; the verdict changes with the market on "
+        f"{probe.changing} of {len(probe.shared)} pairs"
+    )
+    if collapsed := probe.collapsed():
+        print(f"train: published although the model has collapsed: {collapsed}")
     print(f"train: version {made.manifest.version}, log and TensorBoard in {folder} -> {config.out}")
     return made
 

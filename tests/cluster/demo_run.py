@@ -23,6 +23,7 @@ RANKING = ("accuracy", "balanced_accuracy", "sensitivity", "discordant_sensitivi
 BASELINES = {"prior_only", "prior_only_paper", "prior_shuffled", "constant_letter", "market_blind_oracle"}
 OF_MODEL = {"country_reward", "country_masked", "country_shuffled", "name_only_masked", "images_masked"}
 TRAINING = ["--loop.epochs=0.5", "--loop.validations=2", "--loop.validation_items=10", "--loop.log_every=5"]
+UNJUDGED = "--allow_collapsed=a test's model: half an epoch on 60 products says nothing of its answers"
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ def run_demo(folder: Path, *options: str) -> Run:
         "--ray.cpus=2",
         *SPLIT,
         *TRAINING,
+        UNJUDGED,
         *options,
     ]
     done = subprocess.run(

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from tests.cluster.demo_run import Run
-from tests.cluster.kill_run import DDP, ROOT, SHORT, Training, environment
+from tests.cluster.kill_run import DDP, ROOT, SHORT, UNJUDGED, Training, environment
 
 RAY = str(Path(sys.executable).parent / "ray")
 
@@ -112,7 +112,7 @@ def test_without_the_token_nothing_is_taken(head: Head):
 
 def test_a_submitted_training_is_stopped_and_goes_on(head: Head, demo: Run):
     training = Training(demo.folder, head.home / "runs", "submitted")
-    command = [*job_options(demo, training), *SHORT, *DDP, "--loop.epochs=0.2", "--ray.address=auto"]
+    command = [*job_options(demo, training), *SHORT, *DDP, UNJUDGED, "--loop.epochs=0.2", "--ray.address=auto"]
     head.submit("first", *command, wait=False)
     until = time.monotonic() + 240
     while training.step() < 3:

@@ -65,7 +65,7 @@ def test_the_model_folder_is_the_contracts(demo: Run):
     names = {path.name for path in demo.model.iterdir()}
     assert {
         "config.json", "model.safetensors", "tokenizer.json", "markets.json", "knowledge_base.json", "knowledge_base",
-        "calibration.json", "probe.parquet", "training.json", "README.md", "manifest.json",
+        "calibration.json", "probe.parquet", "probe.json", "training.json", "README.md", "manifest.json",
     } <= names  # fmt: skip
     assert not [name for name in names if name.endswith((".bin", ".pt", ".pkl", ".pickle"))]
     trained = json.loads((demo.model / "markets.json").read_text())["trained"]
@@ -81,6 +81,9 @@ def test_the_model_folder_is_the_contracts(demo: Run):
     card = (demo.model / "README.md").read_text()
     assert "simulated clicks" in card
     assert "discordant ordering" in card
+    assert "its verdict changed with the market on" in card
+    probe = demo.manifests["model"]["counts"]["probe"]
+    assert (probe["questions"], probe["items_in_several_markets"]) == (40, 10)
     assert demo.versions["knowledge_base"] in card
 
 

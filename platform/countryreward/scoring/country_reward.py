@@ -9,9 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import overload
 
-import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 import torch
 from PIL import Image
 
@@ -20,6 +18,7 @@ from countryreward.scoring.config import RewardScorerConfig
 from countryreward.scoring.contracts import PairRequest, Product, Ranking, Verdict
 from countryreward.scoring.frames import score_frame
 from countryreward.scoring.model_folder import ModelFolder
+from countryreward.scoring.probe import run_probe
 from countryreward.scoring.ranking import ranking
 from countryreward.scoring.reward_judge import Features, RewardJudge
 
@@ -131,23 +130,10 @@ class CountryReward:
     def probe_deviation(self) -> float:
         """Largest |logit - the logit training got| over probe.parquet, with its stored priors.
 
-        About 1e-5 where training computed in float32 (training.json says), a few hundredths where it computed in bfloat16.
+        About 1e-5 where training computed in float32 (training.json says), a few hundredths where it computed in bfloat16;
+        `scoring.probe.tolerance` says how much is too much. Raises `UserError` where a logit is not finite.
         """
-        rows = pq.read_table(self.folder.artifact.path / "probe.parquet").to_pylist()
-        pictures = {data: self.prior.picture(data) for row in rows for data in (row["image_a"], row["image_b"])}
-        examples, names = [], {data: str(number) for number, data in enumerate(pictures)}
-        for row in rows:
-            product = Product(
-                title=row["title"],
-                category=row["category"],
-                attributes=dict(row["attributes"] or ()),
-                tags=row["tags"] or [],
-            )
-            pair = (names[row["image_a"]], names[row["image_b"]])
-            examples.append(self.reward.example(product, row["market"], pair, row["log_odds"], row["letter"]))
-        features = self._encoded({names[data]: picture for data, picture in pictures.items()})
-        logits = self.reward.logits(examples, features)
-        return float(np.abs(logits - np.array([row["logit"] for row in rows])).max(initial=0.0))
+        return run_probe(self.reward).deviation
 
     def _judge(self, requests: list[PairRequest]) -> list[Verdict]:
         questions, pictures = self.prior.questions(requests)

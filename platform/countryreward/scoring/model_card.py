@@ -11,16 +11,18 @@ import pyarrow.parquet as pq
 
 from countryreward.data.artifacts import Artifact
 from countryreward.machine import describe_machine
+from countryreward.scoring.model_folder import PROBE_RESULT
 
 _WINS = {"orders": "sell more (orders; equal exposure is assumed)", "score": "be rated higher (ratings, not clicks)"}
 """Kind of evidence -> what the better image does; of the others, it gets more clicks."""
 
 
 def card_facts(folder: Path, options: Mapping[str, Any], dataset: Artifact, *, simulated: bool) -> dict[str, Any]:
-    """What `model_card` tells, read from a filled model folder and the options of its training."""
+    """What `model_card` tells, read from a filled and probed model folder and the options of its training."""
     told = json.loads((folder / "training.json").read_text(encoding="utf-8"))
     trained = json.loads((folder / "markets.json").read_text(encoding="utf-8"))["trained"]
     base = json.loads((folder / "knowledge_base.json").read_text(encoding="utf-8"))
+    probe = json.loads((folder / PROBE_RESULT).read_text(encoding="utf-8"))
     machine = describe_machine()
     return {
         "backbone": options["backbone"] or options["preset"],
@@ -30,6 +32,7 @@ def card_facts(folder: Path, options: Mapping[str, Any], dataset: Artifact, *, s
         "validation": told["validation"],
         "validated": told["records"],
         "temperature": told["temperature"],
+        "probe": probe,
         "dataset": dataset.manifest.version,
         "knowledge_base": base["version"],
         "kinds": sorted(set(pq.read_table(dataset.path / "observations.parquet")["kind"].to_pylist())),
@@ -84,6 +87,8 @@ chosen on these very numbers, so they are a little too good; the report of jobs/
 |---|---|
 {measured}
 
+**Probe** (probe.json). {_probe(facts["probe"])}
+
 A judge that ignores the country has discordant ordering .5 and discordant sensitivity 0.
 
 **Options**
@@ -98,3 +103,14 @@ validation.{simulated}
 
 **Made by** `{facts["command"]}` on {facts["machine"]}.
 """
+
+
+def _probe(found: Mapping[str, Any]) -> str:
+    changing, shared = found["items_whose_verdict_changes"], found["items_in_several_markets"]
+    said = (
+        f"Asked {found['questions']} of these again before it was published, it answered A to {found['share_a']:.0%}, and "
+        f"its verdict changed with the market on {changing} of {shared} pairs."
+    )
+    if not found["collapsed"]:
+        return said
+    return f"{said}\n**It has collapsed**: {found['collapsed']}. It was published because: {found['allowed']}"

@@ -7,6 +7,7 @@ knowledge_base.json              which knowledge base, with which encoders and s
 knowledge_base/                  the embedded knowledge base
 calibration.json                 temperature fitted on validation
 probe.parquet                    a few validation pairs with their images and the logits they got
+probe.json                       the same asked of this folder before it was published: logits, shares, whether it has collapsed
 adapter/                         with LoRA: what stock PEFT loads onto the stock backbone (the weights above are merged)
 training.json, README.md         how it was made, measured on validation; the model card
 manifest.json                    SHA-256 of every file
@@ -34,6 +35,7 @@ from countryreward.retrieval.knowledge_base import KnowledgeBase
 
 KIND = "model"
 PROBES = 16
+PROBE_RESULT = "probe.json"
 PROBE = pa.schema(
     [
         pa.field("record_id", pa.string(), nullable=False),
@@ -77,7 +79,7 @@ class Sources:
 
 
 def fill(folder: Path, weights: Path, sources: Sources, *, embed: bool) -> None:
-    """Write everything but the model card into `folder`. weights: best/ or last/ of a run folder."""
+    """Write everything but the probe's result and the model card into `folder`. weights: best/ or last/ of a run folder."""
     assert list(weights.glob("model*.safetensors")), f"{weights} holds no weights"
     for path in sorted(weights.iterdir()):
         if path.name not in ("validation.parquet", MANIFEST, MANIFEST_HASH):
