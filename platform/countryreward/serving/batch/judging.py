@@ -36,7 +36,7 @@ class PartJudging:
         self.asked, self.poll_s = asked, poll_s
         self._patient = AsyncRetrying(
             stop=stop_after_attempt(tries),
-            wait=wait_exponential_jitter(initial=first_pause_s, max=_LONGEST_PAUSE_S),
+            wait=wait_exponential_jitter(multiplier=first_pause_s, max=_LONGEST_PAUSE_S, jitter=first_pause_s),
             retry=retry_if_exception(lambda error: isinstance(error, Exception) and not isinstance(error, UserError)),
             reraise=True,
         )

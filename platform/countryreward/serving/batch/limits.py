@@ -93,8 +93,8 @@ def _unpacked(column: Any) -> int:
     """Bytes of an array when every value is written out."""
     kind = column.type
     if pa.types.is_dictionary(kind):
-        lengths = pc.binary_length(column.dictionary).take(column.indices)
-        return int(pc.sum(lengths).as_py() or 0) + column.indices.nbytes
+        lengths = pc.call_function("binary_length", [column.dictionary]).take(column.indices)
+        return int(pc.call_function("sum", [lengths]).as_py() or 0) + column.indices.nbytes
     if pa.types.is_struct(kind):
         return sum(_unpacked(inner) for inner in column.flatten())
     if pa.types.is_map(kind):
