@@ -349,11 +349,7 @@ def test_uploads_that_are_of_no_use(tmp_path: Path) -> None:
             (b",".join([b"c"] * 300), "x.csv", "more than 256 columns"),
             (b"title,image_a,image_b\n" + b"L,a,a\n" * 6, "x.csv", "more than 5 rows"),
             (b"{}\n" * 6, "x.jsonl", "more than 5 rows"),
-            (
-                (b'{"c": 1}\n' * 5, "x.jsonl", "column 'title'"),
-                "x.jsonl",
-                "column 'title'",
-            ),
+            (b'{"c": 1}\n' * 5, "x.jsonl", "column 'title'"),
             (json.dumps({f"c{i}": 1 for i in range(300)}).encode(), "x.jsonl", "more than 256 columns"),
         ]:
             job = finish(client, table, name=name)

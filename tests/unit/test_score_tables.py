@@ -307,6 +307,7 @@ def test_rows_go_to_parts_and_parts_into_one_table(tmp_path: Path, images: Path)
     assert merged["row"].tolist() == [0, 2, 4]
     assert merged["campaign"].tolist() == ["0", "2", "4"]
     assert merge([], tmp_path / "none.parquet", []) == 0
+    assert pq.read_table(tmp_path / "none.parquet").num_rows == 0
 
 
 def test_retrieval_alone_has_no_calibration_and_no_model_version(tmp_path: Path) -> None:
@@ -326,7 +327,6 @@ def test_retrieval_alone_has_no_calibration_and_no_model_version(tmp_path: Path)
     pq.write_table(pa.Table.from_pylist([answer], schema=schema), tmp_path / "0.parquet")
     assert merge([tmp_path / "0.parquet"], tmp_path / "all.parquet", [], by_model=False) == 1
     assert pq.read_table(tmp_path / "all.parquet")["model_version"].to_pylist() == [None]
-    assert pq.read_table(tmp_path / "none.parquet").num_rows == 0
 
 
 def test_the_page_explains_every_column():
