@@ -42,13 +42,15 @@ class Config:
 
 
 def main(config: Config) -> None:
-    from countryreward.on_ray.session import private_token, session
+    from countryreward.on_ray.token import private_token
     from countryreward.serving.local import demo_key, example_call, free_port, until_stopped
 
     free_port(config.host, config.port)
     state = Path(config.service.state).absolute()
     key_file = demo_key(state)
     private_token(state)
+    from countryreward.on_ray.session import session
+
     with session(config.ray):
         from ray import serve
 

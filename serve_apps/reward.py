@@ -80,6 +80,7 @@ class Reward:
 
     def __serve_build_asgi_app__(self):
         from countryreward.serving.app import create_app
+        from countryreward.serving.batch.runner import BatchJobs
         from countryreward.serving.keys import FILE, KeyStore
         from countryreward.serving.rates import Rates
 
@@ -91,6 +92,7 @@ class Reward:
             rates=Rates.of(config),
             seen=self.prometheus.request,
             metrics=self.prometheus.text,
+            jobs=BatchJobs(self.scorer, config),
         )
 
     async def judge(self, ask: "Ask") -> "list[Verdict]":

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
-from tests.cluster.demo_run import Run
-from tests.cluster.kill_run import DDP, SHORT, Training
 
 from countryreward.data.artifacts import Draft, open_artifact, seal
 from countryreward.training.run_folder import WEIGHTS
+from tests.cluster.demo_run import Run
+from tests.cluster.kill_run import DDP, SHORT, Training
 
 
 def collapse(best: Path) -> None:

@@ -36,7 +36,9 @@ from countryreward.serving.client import AsyncClient, BadAnswer, Client, NotAllo
 from countryreward.serving.client.calls import Call
 from countryreward.serving.client.retrying import Budget, Failed, Patience, seconds
 from countryreward.serving.config import ServiceConfig
+from countryreward.serving.keys import Caller, KeyStore
 from countryreward.serving.problems import Problem
+from countryreward.serving.rates import Rates
 
 KEY = "cr_live_0123456789abcdef"
 FAST = Retries(first_s=0.001, cap_s=0.01)
@@ -78,6 +80,17 @@ class Judge:
         )
 
 
+class OneKey(KeyStore):
+    """Knows KEY."""
+
+    def check(self, presented: str) -> Caller | None:
+        return (
+            Caller(key_id="1", tenant="t", scopes=("score", "batch"), rate="1000000/minute")
+            if presented == KEY
+            else None
+        )
+
+
 class Service:
     """What was asked, and how the next requests are answered; those that `script` says nothing of reach the app."""
 
@@ -85,7 +98,12 @@ class Service:
         self.seen: list[dict[str, Any]] = []
         self.script: deque[Part] = deque()
         self.jobs: dict[str, dict[str, Any]] = {}
-        app = create_app(FromScorer(Judge(), ("KR", "BR")), ServiceConfig(max_text=100))
+        app = create_app(
+            FromScorer(Judge(), ("KR", "BR")),
+            ServiceConfig(max_text=100),
+            keys=OneKey(Path("/nowhere/keys.json"), 60),
+            rates=Rates("memory://"),
+        )
         _batches(app, self.jobs)
         self.app: Any = app
         self.base, self.test = "", 0
@@ -126,7 +144,6 @@ class Service:
         if self.script:
             await self.script.popleft()(send)
             return
-        scope["state"] = {"request_id": "r-1", "caller": type("Caller", (), {"tenant": "t"})}
         await self.app(scope, again(), send)
 
     def fields(self, name: str) -> list[list[str]]:

@@ -310,6 +310,25 @@ def test_rows_go_to_parts_and_parts_into_one_table(tmp_path: Path, images: Path)
     assert pq.read_table(tmp_path / "none.parquet").num_rows == 0
 
 
+def test_retrieval_alone_has_no_calibration_and_no_model_version(tmp_path: Path) -> None:
+    schema = verdict_schema([], by_model=False)
+    assert schema.names == verdict_schema([]).names
+    answer = {
+        field.name: None if field.nullable else {"int64": 0, "double": 0.5}.get(str(field.type), "x")
+        for field in schema
+    }
+    assert [name for name, cell in answer.items() if cell is not None] == [
+        "row",
+        "market",
+        "probability",
+        "log_odds",
+        "past_ads",
+    ]
+    pq.write_table(pa.Table.from_pylist([answer], schema=schema), tmp_path / "0.parquet")
+    assert merge([tmp_path / "0.parquet"], tmp_path / "all.parquet", [], by_model=False) == 1
+    assert pq.read_table(tmp_path / "all.parquet")["model_version"].to_pylist() == [None]
+
+
 def test_the_page_explains_every_column():
     page = (Path(__file__).parents[2] / "docs" / "scoring.md").read_text(encoding="utf-8")
     columns = [name for name in COLUMNS if not name.endswith(":")] + ["attribute:NAME"]

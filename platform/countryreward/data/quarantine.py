@@ -16,6 +16,7 @@ import pandas as pd
 REASONS: dict[str, str] = {
     "missing_value": "fill the named field in",
     "wrong_type": "write the named field in the type that docs/data.md gives for it",
+    "text_too_long": "shorten the named field",
     "malformed_row": "CSV: as many cells as the header, quotes around commas; JSONL: one JSON object a line",
     "duplicate_key": "keep one row per key; docs/data.md says what the key of each table is",
     "unknown_product": "add the product to the products table, or correct product_id",

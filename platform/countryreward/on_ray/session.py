@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import os
-import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -55,18 +54,6 @@ def session(config: RayConfig) -> Iterator[None]:
         stack.callback(ray.shutdown)
         quiet_data()
         yield
-
-
-def private_token(folder: Path) -> None:
-    """Ray started from here on answers only who knows a token, kept in `folder`; an environment that says how wins."""
-    if "RAY_AUTH_MODE" in os.environ:
-        return
-    path = folder / "ray.token"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if not path.exists():
-        path.touch(mode=0o600)
-        path.write_text(secrets.token_hex(32), encoding="ascii")
-    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(path)}
 
 
 def _remove_leftovers() -> None:

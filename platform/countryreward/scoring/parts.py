@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import pyarrow as pa
@@ -12,10 +12,12 @@ import pyarrow.parquet as pq
 
 from countryreward.data.artifacts import write_atomically
 from countryreward.scoring.contracts import Product
-from countryreward.scoring.encodes import Encodes
 from countryreward.scoring.pair_table import PairTable
-from countryreward.scoring.prior_scorer import Question
-from countryreward.scoring.reward_judge import RewardJudge
+
+if TYPE_CHECKING:  # they take seconds to import, and who only reads and merges parts needs none of them
+    from countryreward.scoring.encodes import Encodes
+    from countryreward.scoring.prior_scorer import Question
+    from countryreward.scoring.reward_judge import RewardJudge
 
 ANSWERED = (
     pa.field("market", pa.string(), nullable=False),
@@ -29,6 +31,7 @@ ANSWERED = (
     pa.field("knowledge_base_version", pa.string(), nullable=False),
 )
 """What a verdict adds to its row."""
+_OF_MODELS = ("calibrated_probability", "model_version", "knowledge_base_version")
 
 
 def write_rows(table: PairTable, hashes: pd.DataFrame, keep: Iterable[str], path: Path, part_rows: int) -> int:
@@ -52,7 +55,7 @@ class PartJudge:
     """Judges parts. `rows` is what `write_rows` wrote; markets: asked for every row, None: each row's own."""
 
     def __init__(
-        self, judge: RewardJudge, encodes: Encodes, rows: Path, markets: tuple[str, ...] | None, keep: list[str]
+        self, judge: "RewardJudge", encodes: "Encodes", rows: Path, markets: tuple[str, ...] | None, keep: list[str]
     ) -> None:
         self.judge, self.encodes, self.markets, self.keep = judge, encodes, markets, keep
         self.file = pq.ParquetFile(rows)
@@ -71,22 +74,36 @@ class PartJudge:
         pq.write_table(pa.Table.from_pylist(answers, schema=verdict_schema(self.keep)), sink)
         write_atomically(part_path(folder, part), sink.getvalue().to_pybytes())
 
-    def _question(self, row: dict[str, Any], market: str) -> Question:
-        product = Product(
-            title=row["title"],
-            category=row["category"],
-            attributes=json.loads(row["attributes"]),
-            tags=row["tags"],
-            product_id=row["product_id"],
-        )
+    def _question(self, row: dict[str, Any], market: str) -> "Question":
+        from countryreward.scoring.prior_scorer import Question
+
         images = (self.encodes.seen(row["hash_a"]), self.encodes.seen(row["hash_b"]))
-        return Question(product=product, images=images, market=market)
+        return Question(product=product_of(row), images=images, market=market)
 
 
-def verdict_schema(keep: Iterable[str]) -> pa.Schema:
-    """verdicts.parquet: the row's position in the table, its ids and the kept columns, its verdict in one market."""
+def product_of(row: dict[str, Any]) -> Product:
+    """The product of a row that `write_rows` wrote."""
+    return Product(
+        title=row["title"],
+        category=row["category"],
+        attributes=json.loads(row["attributes"]),
+        tags=row["tags"],
+        product_id=row["product_id"],
+    )
+
+
+def verdict_schema(keep: Iterable[str], *, by_model: bool = True) -> pa.Schema:
+    """verdicts.parquet: the row's position in the table, its ids and the kept columns, its verdict in one market.
+
+    by_model: False where anything may answer, such as retrieval alone, which has no calibration and no model version.
+    """
     texts = [pa.field(name, pa.string()) for name in ("row_id", "product_id", *keep)]
-    return pa.schema([pa.field("row", pa.int64(), nullable=False), *texts, *ANSWERED])
+    answered = (
+        ANSWERED
+        if by_model
+        else [field.with_nullable(field.name in _OF_MODELS or field.nullable) for field in ANSWERED]
+    )
+    return pa.schema([pa.field("row", pa.int64(), nullable=False), *texts, *answered])
 
 
 def part_path(folder: Path, part: int) -> Path:
@@ -94,10 +111,17 @@ def part_path(folder: Path, part: int) -> Path:
     return folder / f"part-{part:06d}.parquet"
 
 
-def merge(parts: list[Path], path: Path, keep: Iterable[str], see: Callable[[pa.Table], None] = lambda _: None) -> int:
+def merge(
+    parts: list[Path],
+    path: Path,
+    keep: Iterable[str],
+    see: Callable[[pa.Table], None] = lambda _: None,
+    *,
+    by_model: bool = True,
+) -> int:
     """Put the parts together in their order; returns the number of verdicts. see: is shown each part."""
     verdicts = 0
-    with pq.ParquetWriter(path, verdict_schema(keep), compression="zstd") as writer:
+    with pq.ParquetWriter(path, verdict_schema(keep, by_model=by_model), compression="zstd") as writer:
         for part in parts:
             table = pq.read_table(part)
             writer.write_table(table)

@@ -1,7 +1,8 @@
 """The HTTP service as a FastAPI app: a function of whatever answers. docs/api.md describes it for callers."""
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
 from fastapi import FastAPI, File, Form, Request, Response, UploadFile
@@ -16,6 +17,8 @@ from countryreward.errors import UserError
 from countryreward.scoring.ranking import ranking
 from countryreward.serving import schemas
 from countryreward.serving.asking import Ask, AsyncScorer, RefusedImage
+from countryreward.serving.batch.routes import add_batch_routes
+from countryreward.serving.batch.runner import BatchJobs
 from countryreward.serving.config import ServiceConfig
 from countryreward.serving.forms import day_of, image_of, markets_of, product_of
 from countryreward.serving.gate import Gate
@@ -50,12 +53,24 @@ def create_app(
     rates: Rates,
     seen: Callable[[Seen], None] | None = None,
     metrics: Callable[[], bytes] | None = None,
+    jobs: BatchJobs | None = None,
 ) -> FastAPI:
     """The app. Every route but /healthz and /readyz is behind a key (`gate.py`).
 
-    seen: is told of every request. metrics: what /metrics answers, for Prometheus.
+    seen: is told of every request. metrics: what /metrics answers, for Prometheus. jobs: who does
+    batch jobs, from the app's start to its end; None: there is no /v1/batch.
     """
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        if jobs:
+            await jobs.start()
+        yield
+        if jobs:
+            await jobs.stop()
+
     app = FastAPI(
+        lifespan=lifespan,
         title="CountryReward",
         version=__version__,
         description="Which of these ad images will win in this country, and why.",
@@ -66,6 +81,8 @@ def create_app(
     )
     _health(app, asked)
     _questions(app, asked, config, rates)
+    if jobs:
+        add_batch_routes(app, jobs, config)
     if metrics:
 
         @app.get("/metrics", tags=["health"], response_class=PlainTextResponse)

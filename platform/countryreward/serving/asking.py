@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any, Protocol
 
-from countryreward.data.quarantine import REASONS
+from countryreward.data.decoding import ImageRefused
 from countryreward.errors import UserError
 from countryreward.scoring.contracts import PairRequest, Product, Scorer, Verdict
 
@@ -32,6 +32,14 @@ class Ask:
     """False: rows of a batch job, which wait while others ask."""
 
 
+class RefusedImage(UserError):
+    """One of an `Ask`'s images is not accepted. `reason` is a key of `data.quarantine.REASONS`, `field_value` what was found."""
+
+    def __init__(self, position: int, refused: ImageRefused) -> None:
+        super().__init__(f"images[{position}]: {refused.reason} ({refused.field_value}); send another image")
+        self.position, self.reason, self.field_value = position, refused.reason, refused.field_value
+
+
 class AsyncScorer(Protocol):
     """What the app is a function of. Each image of an `Ask` is hashed, decoded and encoded at most once."""
 
@@ -53,7 +61,10 @@ class AsyncScorer(Protocol):
         ...
 
     async def judge(self, ask: Ask) -> list[Verdict]:
-        """Market by market, within it pair by pair. Raises `UserError` for what the asker did wrong."""
+        """Market by market, within it pair by pair.
+
+        Raises `UserError` for what the asker did wrong, of them `RefusedImage` for an image.
+        """
         ...
 
 
@@ -87,12 +98,3 @@ class FromScorer:
         ]
         async with self._one:
             return await asyncio.to_thread(self.scorer.score, requests)
-
-
-class RefusedImage(UserError):
-    """An image of an `Ask` that cannot be used."""
-
-    def __init__(self, position: int, reason: str, field_value: str) -> None:
-        """position: in `Ask.images`. reason: a key of `data.quarantine.REASONS`. field_value: what was found."""
-        super().__init__(f"images[{position}]: {reason}; {REASONS[reason]}")
-        self.position, self.reason, self.field_value = position, reason, field_value

@@ -4,8 +4,10 @@ import logging
 
 import torch
 
+from countryreward.errors import UserError
 from countryreward.scoring.config import RewardScorerConfig
 from countryreward.scoring.model_folder import ModelFolder
+from countryreward.scoring.probe import run_probe, tolerance
 from countryreward.scoring.reward_judge import RewardJudge
 from countryreward.serving.config import ServiceConfig
 from countryreward.serving.follow import Published
@@ -27,6 +29,15 @@ def load_reward(published: Published, config: ServiceConfig, device: str, watchi
     )
     folder = ModelFolder.open(published.model, published.knowledge_base)
     reward = RewardJudge(folder, device=device, config=limits)
+    probe = run_probe(reward)
+    if probe.deviation > (allowed := tolerance(folder, device)):
+        raise UserError(
+            f"model: its probe answers differ by {probe.deviation:.3g} from those of its training, at most {allowed:g}"
+            " is rounding; publish it again with this version of the library"
+        )
+    told = folder.artifact.manifest.counts.get("probe", {})
+    if (collapsed := probe.collapsed()) and not told.get("allowed"):
+        raise UserError(f"model: {collapsed}; publish it with --allow_collapsed if that is meant")
     for code in folder.base.markets:  # an old version's folder may be gone when a market is first asked for
         market = folder.base.market(code)
         assert market is not None, code

@@ -184,7 +184,7 @@ class LoadedModel:
         done = await asyncio.gather(*map(asyncio.shield, waiting), return_exceptions=True)
         for position, one in enumerate(done):
             if isinstance(one, ImageRefused):
-                raise RefusedImage(position, one.reason, one.field_value)
+                raise RefusedImage(position, one) from None
             if isinstance(one, BaseException):
                 raise one
         return [one for one in done if isinstance(one, KeptImage)]

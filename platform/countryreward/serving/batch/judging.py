@@ -1,0 +1,112 @@
+"""One part of a batch job: every row asked, the refused ones told apart, the outcome on disk."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
+
+from countryreward.data.decoding import ImageRefused
+from countryreward.data.quarantine import Refusal
+from countryreward.errors import UserError
+from countryreward.scoring.contracts import Verdict
+from countryreward.scoring.pair_table import SIDES
+from countryreward.scoring.parts import product_of
+from countryreward.serving.asking import Ask, AsyncScorer, RefusedImage
+from countryreward.serving.batch.job import StoredJob
+from countryreward.serving.batch.parts import Part, read_part, write_part
+from countryreward.serving.batch.reading import JobTable, refusal_of
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Row = dict[str, Any]
+_AT_ONCE = 8  # rows asked at a time, so that they share forward passes
+_LONGEST_PAUSE_S = 60.0
+
+
+class NoAnswer(Exception):
+    """The scorer failed again and again."""
+
+
+class PartJudging:
+    """Judges parts. A row is asked `tries` times while the scorer fails, the pauses doubling from first_pause_s on."""
+
+    def __init__(self, asked: AsyncScorer, *, tries: int, first_pause_s: float, poll_s: float) -> None:
+        self.asked, self.poll_s = asked, poll_s
+        self._patient = AsyncRetrying(
+            stop=stop_after_attempt(tries),
+            wait=wait_exponential_jitter(multiplier=first_pause_s, max=_LONGEST_PAUSE_S, jitter=first_pause_s),
+            retry=retry_if_exception(lambda error: isinstance(error, Exception) and not isinstance(error, UserError)),
+            reraise=True,
+        )
+
+    async def judge(self, job: StoredJob, table: JobTable, parts: Path, number: int) -> Part:
+        """Judge and write one part. Raises `NoAnswer`."""
+        rows = await to_the_end(table.part, number)
+        turn = asyncio.Semaphore(_AT_ONCE)
+
+        async def one(row: Row) -> Sequence[Verdict] | Refusal:
+            async with turn:
+                return await self._judge_row(job, table, row)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(one(row)) for row in rows]
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from None
+        outcomes = [(row, task.result()) for row, task in zip(rows, tasks, strict=True)]
+        judged = [(row, outcome) for row, outcome in outcomes if not isinstance(outcome, Refusal)]
+        refused = [outcome for _, outcome in outcomes if isinstance(outcome, Refusal)]
+        await to_the_end(write_part, parts, number, judged, refused)
+        part = await to_the_end(read_part, parts, number)
+        assert part is not None, "the part was just written"
+        assert part.judged + part.reasons.total() == len(rows), "a row of the part was lost"
+        return part
+
+    async def _judge_row(self, job: StoredJob, table: JobTable, row: Row) -> Sequence[Verdict] | Refusal:
+        images = []
+        for side in SIDES:
+            try:
+                images.append(await asyncio.to_thread(table.image, row[f"hash_{side[-1]}"]))
+            except ImageRefused as error:
+                return refusal_of(row, error.reason, side, error.field_value)
+        markets = table.markets or (row["market"],)
+        ask = Ask(
+            product=product_of(row),
+            images=tuple(images),
+            markets=markets,
+            tenant=job.tenant,
+            evidence=0,
+            urgent=False,
+        )
+        try:
+            return await self._asked(ask)
+        except RefusedImage as error:
+            return refusal_of(row, error.reason, SIDES[error.position], error.field_value)
+        except UserError as error:
+            return refusal_of(row, "refused_prompt", "row", str(error))
+
+    async def _asked(self, ask: Ask) -> list[Verdict]:
+        """Asked again, with pauses, while the scorer is not ready or fails."""
+        while not self.asked.ready():
+            await asyncio.sleep(self.poll_s)
+        try:
+            verdicts = await self._patient.copy()(self.asked.judge, ask)
+        except UserError:
+            raise
+        except Exception as error:
+            raise NoAnswer from error
+        assert [verdict.market for verdict in verdicts] == list(ask.markets), "one verdict per market, in order"
+        return verdicts
+
+
+async def to_the_end(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """In a thread, as `asyncio.to_thread`; but cancelled, it waits for the thread, which still works in the job's folder."""
+    thread = asyncio.ensure_future(asyncio.to_thread(function, *args, **kwargs))
+    try:
+        return await asyncio.shield(thread)
+    except asyncio.CancelledError:
+        await asyncio.wait({thread})
+        thread.exception()  # seen: nobody is there to be told
+        raise
