@@ -1,6 +1,7 @@
 """Two-stage search, guards and priors on small knowledge bases, against a plain numpy search written out here."""
 
 import datetime as dt
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -269,3 +270,14 @@ def test_the_retrieval_hash_names_options_in_force():
     same = RetrievalConfig(prior=PriorConfig(reading="paper"))
     spelled = RetrievalConfig(prior=PriorConfig(weights="n-i", evidence="ctr", ties="letters", vote="indicator"))
     assert retrieval_hash(same) == retrieval_hash(spelled) != retrieval_hash(RetrievalConfig())
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux tells what a process has mapped")
+def test_vectors_and_indexes_are_mapped_so_that_processes_share_them(make_world):
+    base, source = make_world(seed=9)
+    query = query_of(source, "q1", ["q1-c1", "q1-c2"])
+    found = TwoStageSearch(base, SearchConfig(text_k=9)).candidates(query)
+    assert found.product_rows.tolist() == plain_search(base, query, 9, 1)[0]
+    mapped = Path("/proc/self/maps").read_text()
+    for name in ("texts.npy", "images.npy", "indexes/KR.faiss"):
+        assert str(base.artifact.path.resolve() / name) in mapped

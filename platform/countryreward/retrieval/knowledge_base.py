@@ -107,8 +107,16 @@ def _lift(kind: str, group: pd.DataFrame, product: NDArray[np.int64]) -> NDArray
     return of_kind[kind](group["value"].to_numpy(float), product)
 
 
+def _mapped(path: Path) -> faiss.Index:
+    """A FAISS index whose vectors stay in the file's pages; parts of an index that FAISS cannot map are read as usual."""
+    return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+
+
 class KnowledgeBase:
-    """An opened knowledge base. Arrays are memory-mapped; markets are loaded when first asked for."""
+    """An opened knowledge base; markets are loaded when first asked for.
+
+    Vectors and indexes are memory-mapped: processes of one machine that open the same base share their pages.
+    """
 
     def __init__(self, artifact: Artifact) -> None:
         self.artifact = artifact
@@ -172,7 +180,7 @@ class KnowledgeBase:
                 first_row=int(rows[0]),
                 evidence=evidence.assign(entry=evidence["entry_row"] - int(rows[0])),
                 text_of_product=self.products["text_row"].to_numpy(np.int64),
-                index=faiss.read_index(str(self.artifact.path / "indexes" / f"{code}.faiss")),
+                index=_mapped(self.artifact.path / "indexes" / f"{code}.faiss"),
                 texts=self.texts,
             )
         return self._markets[code]
