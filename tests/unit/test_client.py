@@ -86,7 +86,7 @@ class OneKey(KeyStore):
     def check(self, presented: str) -> Caller | None:
         return (
             Caller(key_id="1", tenant="t", scopes=("score", "batch"), rate="1000000/minute")
-            if presented == KEY
+            if presented in (KEY, "from-the-environment")
             else None
         )
 
@@ -410,7 +410,7 @@ class TestQuestions:
         assert refused[2] == refused[3]
         assert refused[2].startswith("image_a: it was refused")
         assert refused[6].startswith(f"image_a: {tmp_path}/gone.png cannot be read")
-        assert refused[7].startswith("title: longer than 100 characters; shorten it (invalid_input, request r-1")
+        assert refused[7].startswith("title: longer than 100 characters; shorten it (invalid_input, request ")
         assert (
             len(service.seen) == 4
         )  # a refused row is asked once, with all its markets; one that cannot be read never

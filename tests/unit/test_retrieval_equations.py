@@ -104,3 +104,20 @@ def test_appendix_f_by_hand():
     assert eq.choose_k(mean, threshold=0.6) == 3
     assert eq.choose_k(mean[:4], threshold=0.8) == 3  # K is part of the answer: drops 0, 1/3, 5/6
     assert eq.choose_k(np.ones(4)) == 4  # flat: nothing says where to stop
+
+
+def test_top_sorts_only_what_can_be_among_the_best_and_finds_the_same():
+    rng = np.random.default_rng(3)
+    for size in (0, 1, 5, 40, 200):
+        scores, ids = rng.integers(0, 12, size) / 8, rng.permutation(size)  # many ties, also at the last place
+        for k in (1, 5, 39, 500):
+            np.testing.assert_array_equal(eq.top(scores, ids, k), np.lexsort((ids, -scores))[:k])
+
+
+def test_scores_of_several_queries_are_those_of_each():
+    rng = np.random.default_rng(4)
+    vectors, queries = rng.normal(size=(77, 516)).astype(np.float32), rng.normal(size=(3, 516)).astype(np.float32)
+    plain = np.stack([(vectors.astype(np.float64) * query.astype(np.float64)).sum(axis=1) for query in queries])
+    np.testing.assert_array_equal(eq.canonical_scores(vectors, queries), plain)
+    np.testing.assert_array_equal(eq.canonical_scores(vectors, queries[1]), plain[1])
+    assert eq.canonical_scores(vectors[:0], queries).shape == (3, 0)

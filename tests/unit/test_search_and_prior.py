@@ -1,6 +1,8 @@
 """Two-stage search, guards and priors on small knowledge bases, against a plain numpy search written out here."""
 
 import datetime as dt
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +10,8 @@ import pytest
 from countryreward.retrieval.config import PriorConfig, RetrievalConfig, SearchConfig
 from countryreward.retrieval.prior import PriorRetriever, retrieval_hash
 from countryreward.retrieval.search import Query, TwoStageSearch
+from countryreward.scoring.contracts import Product
+from countryreward.scoring.questions import Question, SeenImage, searches
 
 
 def query_of(source, product: str, creatives: list[str], market: str = "KR", **options) -> Query:
@@ -96,6 +100,48 @@ def test_a_smaller_k_is_a_filter_on_the_same_search(make_world):
         for image in (0, 1):
             expected = alone.entry[narrow.neighbours(alone, image, (0, 1))]
             assert found.entry[wide.neighbours(found, image, (0, 1), text_k=k, image_k=m)].tolist() == expected.tolist()
+
+
+def test_queries_of_the_same_images_share_scores_and_find_what_each_finds_alone(make_world):
+    base, source = make_world(seed=10)
+    search = TwoStageSearch(base, SearchConfig(text_k=20, near_duplicate_bits=30))
+    first = query_of(source, "q1", ["q1-c0", "q1-c1", "q1-c2"])
+    asked = [
+        replace(first, **change)
+        for change in ({}, {"market": "BR"}, {"market": "FR"}, {"as_of": dt.date(2026, 2, 1)}, {"product_id": "p003"})
+    ]
+    for query, found in zip(asked, search.candidates_of(asked), strict=True):
+        alone = search.candidates(query)
+        for name in ("product_rows", "text_similarity", "entry", "text_rank", "similarity", "leaks"):
+            np.testing.assert_array_equal(getattr(found, name), getattr(alone, name))
+
+
+def question(title: str, a: str, b: str, market: str, as_of: dt.date | None = None) -> Question:
+    image = {
+        name: SeenImage(content_hash=name, perceptual_hash=ord(name), vector=np.full(2, ord(name))) for name in a + b
+    }
+    return Question(product=Product(title=title), images=(image[a], image[b]), market=market, as_of=as_of)
+
+
+def test_questions_about_one_product_share_searches():
+    day = dt.date(2026, 2, 1)
+    asked = [
+        *(question("lamp", a, b, market) for market in ("KR", "BR") for a, b in ("xy", "xz", "yz")),
+        question("lamp", "x", "y", "KR", day),
+        question("desk", "y", "x", "KR"),
+    ]
+    lamp, desk = np.array([1.0, 0.0], dtype=np.float32), np.array([0.0, 1.0], dtype=np.float32)
+    ranked, dated, other = searches(asked, {"lamp": lamp, "desk": desk})
+    assert [(one.query.market, one.pairs) for one in ranked] == [
+        ("KR", [(0, 0, 1), (1, 0, 2), (2, 1, 2)]),
+        ("BR", [(3, 0, 1), (4, 0, 2), (5, 1, 2)]),
+    ]
+    assert ranked[0].query.content_hashes == ("x", "y", "z")
+    assert ranked[0].query.images is ranked[1].query.images
+    assert [(one.query.as_of, one.query.content_hashes, one.pairs) for one in dated] == [(day, ("x", "y"), [(6, 0, 1)])]
+    assert [(one.query.text is desk, one.query.content_hashes, one.pairs) for one in other] == [
+        (True, ("y", "x"), [(7, 0, 1)])
+    ]
 
 
 @pytest.mark.parametrize("reading", ["paper", "repaired"])
@@ -269,3 +315,14 @@ def test_the_retrieval_hash_names_options_in_force():
     same = RetrievalConfig(prior=PriorConfig(reading="paper"))
     spelled = RetrievalConfig(prior=PriorConfig(weights="n-i", evidence="ctr", ties="letters", vote="indicator"))
     assert retrieval_hash(same) == retrieval_hash(spelled) != retrieval_hash(RetrievalConfig())
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux tells what a process has mapped")
+def test_vectors_and_indexes_are_mapped_so_that_processes_share_them(make_world):
+    base, source = make_world(seed=9)
+    query = query_of(source, "q1", ["q1-c1", "q1-c2"])
+    found = TwoStageSearch(base, SearchConfig(text_k=9)).candidates(query)
+    assert found.product_rows.tolist() == plain_search(base, query, 9, 1)[0]
+    mapped = Path("/proc/self/maps").read_text()
+    for name in ("texts.npy", "images.npy", "indexes/KR.faiss"):
+        assert str(base.artifact.path.resolve() / name) in mapped

@@ -10,17 +10,33 @@ Floats = NDArray[np.float64]
 
 
 def canonical_scores(vectors: NDArray[np.float32], query: NDArray[np.float32]) -> Floats:
-    """Inner products q . T of Eq. 1, [K, D] x [D] -> [K] float64.
+    """Inner products q . T of Eq. 1, [K, D] x [D] -> [K] float64; several queries [Q, D] -> [Q, K].
 
     Each row is summed by itself in float64 (no BLAS), so the score of an entry does not depend on which other entries are
     scored beside it, and equal vectors have exactly equal scores.
     """
-    return np.multiply(vectors, query, dtype=np.float64).sum(axis=1)
+    queries = np.atleast_2d(query).astype(np.float64)
+    scores = np.empty((len(queries), len(vectors)))
+    block = np.empty((min(_BLOCK, len(vectors)), vectors.shape[1]))
+    for start in range(0, len(vectors), _BLOCK):
+        wide = vectors[start : start + _BLOCK].astype(np.float64)
+        products = block[: len(wide)]
+        for row, one in zip(scores, queries, strict=True):
+            np.multiply(wide, one, out=products).sum(axis=1, out=row[start : start + _BLOCK])
+    return scores if query.ndim == 2 else scores[0]
+
+
+_BLOCK = 32
+"""Rows scored at a time: few enough to stay in the processor's cache, and no large array is made and thrown away."""
 
 
 def top(scores: Floats, ids: NDArray[np.int64], k: int) -> NDArray[np.int64]:
     """Top-k of Eq. 1: positions of the k best, score descending, id ascending. [K], [K] -> [min(k, K)]."""
-    return np.lexsort((ids, -scores))[:k]
+    if len(scores) <= k:
+        return np.lexsort((ids, -scores))
+    kth = np.partition(scores, len(scores) - k)[len(scores) - k]
+    best = np.flatnonzero(scores >= kth)  # only these are sorted: k, or more where several share the last place
+    return best[np.lexsort((ids[best], -scores[best]))[:k]]
 
 
 def position_weights(n: int, kind: str) -> Floats:

@@ -38,6 +38,7 @@ class EntryEvidence:
     """Evidence of the entries of one market, as of one day. Arrays over the market's entries, [E]."""
 
     alive: NDArray[np.bool_]  # some evidence ended before the day
+    living: NDArray[np.bool_]  # [P] products with an entry that is alive
     value: NDArray[np.float64]  # raw: CTR, rate, orders or score; NaN where not alive
     lift: NDArray[np.float64]  # within-product lift; NaN where not alive
     impressions: NDArray[np.float64]  # NaN without counts
@@ -55,7 +56,6 @@ class MarketBase:
         evidence: pd.DataFrame,
         text_of_product: NDArray[np.int64],
         index: faiss.Index,
-        texts: NDArray[np.float32],
     ) -> None:
         self.market = market
         self.first_row = first_row
@@ -63,14 +63,15 @@ class MarketBase:
         self.product_row = entries["product_row"].to_numpy(np.int64)  # [E], ascending
         self.image_row = entries["image_row"].to_numpy(np.int64)  # [E]
         self.product_rows = np.unique(self.product_row)  # [P]
-        self.first_entry = np.searchsorted(self.product_row, self.product_rows)  # entries of product p: [first, last)
-        self.last_entry = np.searchsorted(self.product_row, self.product_rows, side="right")
+        self.first_entry = np.searchsorted(self.product_row, self.product_rows)  # [P]
+        self.entries = np.searchsorted(self.product_row, self.product_rows, side="right") - self.first_entry  # [P]
         product_text = text_of_product[self.product_rows]
         order = np.lexsort((self.product_rows, product_text))
         self.text_rows, first = np.unique(product_text[order], return_index=True)  # [U], position in the FAISS index
-        self.products_of_text = np.split(order, first[1:])  # positions in product_rows, ascending
+        self.product_order = order  # [P] positions in product_rows, those of one text side by side and ascending
+        self.first_product = first  # [U] of each text, in product_order
+        self.products = np.diff(first, append=len(order))  # [U] how many
         self.index = index
-        self.texts = texts
         assert index.ntotal == len(self.text_rows), f"{market}: index and entries disagree"
         self._evidence = evidence
 
@@ -92,7 +93,9 @@ class MarketBase:
                 impressions[at] = group["impressions"].to_numpy(float)
                 product = np.unique(self.product_row[at], return_inverse=True)[1]
                 lift[at] = _lift(str(kind), group, product)
-        return EntryEvidence(alive=~np.isnan(value), value=value, lift=lift, impressions=impressions)
+        alive = ~np.isnan(value)
+        living = np.logical_or.reduceat(alive, self.first_entry)
+        return EntryEvidence(alive=alive, living=living, value=value, lift=lift, impressions=impressions)
 
 
 def _lift(kind: str, group: pd.DataFrame, product: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -107,16 +110,25 @@ def _lift(kind: str, group: pd.DataFrame, product: NDArray[np.int64]) -> NDArray
     return of_kind[kind](group["value"].to_numpy(float), product)
 
 
+def _mapped(path: Path) -> faiss.Index:
+    """A FAISS index whose vectors stay in the file's pages; parts of an index that FAISS cannot map are read as usual."""
+    return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+
+
 class KnowledgeBase:
-    """An opened knowledge base. Arrays are memory-mapped; markets are loaded when first asked for."""
+    """An opened knowledge base; markets are loaded when first asked for.
+
+    Vectors and indexes are memory-mapped: processes of one machine that open the same base share their pages.
+    """
 
     def __init__(self, artifact: Artifact) -> None:
         self.artifact = artifact
         folder = artifact.path
         self.products = pq.read_table(folder / "products.parquet").to_pandas()
         self.images = pq.read_table(folder / "images.parquet", columns=["content_hash", "perceptual_hash"]).to_pandas()
-        self.texts: NDArray[np.float32] = np.load(folder / "texts.npy", mmap_mode="r")
-        self.image_vectors: NDArray[np.float32] = np.load(folder / "images.npy", mmap_mode="r")
+        # Plain arrays over the mapped pages: np.memmap is slow to index.
+        self.texts: NDArray[np.float32] = np.asarray(np.load(folder / "texts.npy", mmap_mode="r"))
+        self.image_vectors: NDArray[np.float32] = np.asarray(np.load(folder / "images.npy", mmap_mode="r"))
         self.perceptual = np.array([int(text, 16) for text in self.images["perceptual_hash"]], dtype=np.uint64)
         self._entries = pq.read_table(folder / "entries.parquet").to_pandas()
         self._product_ids, self._titles = (self.products[name].astype(str).tolist() for name in ("product_id", "title"))
@@ -172,8 +184,7 @@ class KnowledgeBase:
                 first_row=int(rows[0]),
                 evidence=evidence.assign(entry=evidence["entry_row"] - int(rows[0])),
                 text_of_product=self.products["text_row"].to_numpy(np.int64),
-                index=faiss.read_index(str(self.artifact.path / "indexes" / f"{code}.faiss")),
-                texts=self.texts,
+                index=_mapped(self.artifact.path / "indexes" / f"{code}.faiss"),
             )
         return self._markets[code]
 

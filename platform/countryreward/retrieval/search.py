@@ -4,9 +4,10 @@ Exact means: the ids are those of a plain search over all entries, score descend
 scores are computed again one by one (`canonical_scores`), and more are fetched until nothing outside can belong inside.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,19 +47,6 @@ class Candidates:
     similarity: NDArray[np.float64]  # [I, C] image similarity
     leaks: NDArray[np.bool_]  # [I, C] must not speak in a pair with image i: same bytes, near-duplicate, too similar
 
-    @classmethod
-    def none(cls, images: int) -> "Candidates":
-        """Nothing found for a query of so many images."""
-        rows, scores = np.zeros(0, dtype=np.int64), np.zeros(0)
-        return cls(
-            product_rows=rows,
-            text_similarity=scores,
-            entry=rows,
-            text_rank=rows,
-            similarity=np.zeros((images, 0)),
-            leaks=np.zeros((images, 0), dtype=bool),
-        )
-
 
 class TwoStageSearch:
     """Searches one knowledge base."""
@@ -69,26 +57,36 @@ class TwoStageSearch:
 
     def candidates(self, query: Query) -> Candidates:
         """Both stages of Eq. 1 up to top-m; empty when the base knows nothing of the market."""
+        return next(self.candidates_of([query]))
+
+    def candidates_of(self, queries: Sequence[Query]) -> Iterator[Candidates]:
+        """Of several queries with the very same images, such as one pair in ten markets: each past image is scored once."""
+        images = queries[0].images
+        assert all(query.images is images for query in queries)
+        found = [self._entries(query) for query in queries]
+        scores = _shared_scores(self.base.image_vectors, images, [stage.image_row for stage in found])
+        for query, stage, similarity in zip(queries, found, scores, strict=True):
+            yield Candidates(
+                product_rows=stage.product_rows,
+                text_similarity=stage.text_similarity,
+                entry=stage.entry,
+                text_rank=stage.text_rank,
+                similarity=similarity,
+                leaks=self._leaks(query, stage.image_row, similarity),
+            )
+
+    def _entries(self, query: Query) -> "_TextStage":
+        """The text stage, and every entry of its products that was known by then."""
         market = self.base.market(query.market)
         if market is None:
-            return Candidates.none(len(query.images))
-        alive = market.evidence(query.as_of).alive
-        products, text_similarity = self._text_stage(market, query, alive)
-        ranges = [np.arange(int(market.first_entry[p]), int(market.last_entry[p])) for p in products]
-        entry = np.concatenate(ranges) if ranges else np.zeros(0, dtype=np.int64)
-        text_rank = np.repeat(np.arange(len(products)), [len(rows) for rows in ranges])
-        entry, text_rank = entry[alive[entry]], text_rank[alive[entry]]
-        rows = market.image_row[entry]
-        vectors = self.base.image_vectors[rows]
-        similarity = np.stack([canonical_scores(vectors, image) for image in query.images])
-        return Candidates(
-            product_rows=market.product_rows[products],
-            text_similarity=text_similarity,
-            entry=entry,
-            text_rank=text_rank,
-            similarity=similarity,
-            leaks=self._leaks(query, rows, similarity),
-        )
+            none = np.zeros(0, dtype=np.int64)
+            return _TextStage(none, np.zeros(0), none, none, none)
+        known = market.evidence(query.as_of)
+        products, text_similarity = self._text_stage(market, query, known.living)
+        entry, text_rank = _ranges(market.first_entry[products], market.entries[products])
+        alive = known.alive[entry]
+        entry, text_rank = entry[alive], text_rank[alive]
+        return _TextStage(market.product_rows[products], text_similarity, entry, text_rank, market.image_row[entry])
 
     def neighbours(
         self,
@@ -112,20 +110,18 @@ class TwoStageSearch:
         return positions[best]
 
     def _text_stage(
-        self, market: MarketBase, query: Query, alive: NDArray[np.bool_]
+        self, market: MarketBase, query: Query, living: NDArray[np.bool_]
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Top-k products: positions in the market's product_rows, and their text similarity, best first."""
         k, total = self.config.text_k, len(market.text_rows)
-        living = np.logical_or.reduceat(alive, market.first_entry)  # [P] has an entry that was known by then
         own = self.base.product_row(query.product_id)
         fetch = min(total, k + 16)
         while True:
             found, unseen_at_most = self._fetch(market, query.text, fetch)
-            scores = canonical_scores(market.texts[market.text_rows[found]], query.text)
+            scores = canonical_scores(self.base.texts[market.text_rows[found]], query.text)
             certain = scores > unseen_at_most
-            products = [market.products_of_text[text] for text in found[certain]]
-            score = np.repeat(scores[certain], [len(rows) for rows in products])
-            position = np.concatenate(products) if products else np.zeros(0, dtype=np.int64)
+            place, of_text = _ranges(market.first_product[found[certain]], market.products[found[certain]])
+            position, score = market.product_order[place], scores[certain][of_text]
             usable = living[position] & (market.product_rows[position] != own)
             if self.config.text_max_similarity is not None:
                 usable &= score <= self.config.text_max_similarity
@@ -152,3 +148,33 @@ class TwoStageSearch:
         if self.config.image_max_similarity is not None:
             leaks |= similarity > self.config.image_max_similarity
         return leaks
+
+
+class _TextStage(NamedTuple):
+    """What `Candidates` says before images are scored; arrays as there."""
+
+    product_rows: NDArray[np.int64]
+    text_similarity: NDArray[np.float64]
+    entry: NDArray[np.int64]
+    text_rank: NDArray[np.int64]
+    image_row: NDArray[np.int64]  # [C]
+
+
+def _shared_scores(
+    vectors: NDArray[np.float32], queries: NDArray[np.float32], wanted: Sequence[NDArray[np.int64]]
+) -> Iterator[NDArray[np.float64]]:
+    """Scores of several lists of rows, each row scored once: [C] each -> [Q, C] each."""
+    if len(wanted) == 1:
+        yield canonical_scores(vectors[wanted[0]], queries)
+        return
+    rows, place = np.unique(np.concatenate(wanted), return_inverse=True)
+    scores = canonical_scores(vectors[rows], queries)
+    for of_one in np.split(place, np.cumsum([len(one) for one in wanted])[:-1]):
+        yield scores[:, of_one]
+
+
+def _ranges(first: NDArray[np.int64], lengths: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Ranges [first, first + length) one after another, and of each element the range it is in."""
+    of_range = np.repeat(np.arange(len(first)), lengths)
+    start = np.cumsum(lengths) - lengths
+    return np.arange(len(of_range)) + (first - start)[of_range], of_range

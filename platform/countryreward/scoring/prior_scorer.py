@@ -3,11 +3,9 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from countryreward.data.decoding import ImageFacts, ImageRefused, decode, read_image
@@ -16,31 +14,11 @@ from countryreward.retrieval.encoders import load_image_encoder, load_text_encod
 from countryreward.retrieval.knowledge_base import EntryEvidence, KnowledgeBase, MarketBase
 from countryreward.retrieval.prior import Prior, PriorRetriever
 from countryreward.retrieval.search import Query
-from countryreward.retrieval.text import product_text
 from countryreward.scoring.config import PriorScorerConfig
 from countryreward.scoring.contracts import Evidence, PairRequest, PastAd, Product, Verdict
+from countryreward.scoring.questions import Question, SeenImage, searches
 
 NO_EVIDENCE = "no evidence: no past ad of this market may speak"
-
-
-@dataclass(frozen=True, kw_only=True)
-class SeenImage:
-    """What retrieval keeps of an image."""
-
-    content_hash: str
-    perceptual_hash: int
-    vector: NDArray[np.float32]  # [D_image]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Question:
-    """A request whose images have been decoded and encoded."""
-
-    product: Product
-    images: tuple[SeenImage, SeenImage]
-    market: str
-    """ISO 3166 alpha-2."""
-    as_of: date | None = None
 
 
 @dataclass(frozen=True)
@@ -109,24 +87,18 @@ class PriorScorer:
         return questions, {facts.content_hash: picture for facts, picture in read}
 
     def look_up(self, questions: Sequence[Question]) -> list[LookedUp]:
-        """The query of every question and its prior; each text is encoded once per call."""
+        """The query that answers every question, and its prior; each text is encoded once per call."""
         if not questions:
             return []
-        texts = list(dict.fromkeys(_text(question.product) for question in questions))
+        texts = list(dict.fromkeys(question.text() for question in questions))
         text_of = dict(zip(texts, self.text_encoder.encode(texts), strict=True))
-        found = []
-        for question in questions:
-            query = Query(
-                market=question.market,
-                text=text_of[_text(question.product)],
-                images=np.stack([image.vector for image in question.images]),
-                content_hashes=[image.content_hash for image in question.images],
-                perceptual_hashes=np.array([image.perceptual_hash for image in question.images], dtype=np.uint64),
-                product_id=question.product.product_id,
-                as_of=question.as_of,
-            )
-            found.append(LookedUp(query, self.retriever.priors(query, [(0, 1)])[0]))
-        return found
+        found: list[LookedUp | None] = [None] * len(questions)
+        for together in searches(questions, text_of):
+            candidates = self.retriever.search.candidates_of([search.query for search in together])
+            for search, of_one in zip(together, candidates, strict=True):
+                for at, a, b in search.pairs:
+                    found[at] = LookedUp(search.query, self.retriever.prior(search.query, of_one, a, b))
+        return [one for one in found if one is not None]
 
     def picture(self, image: bytes) -> Image.Image:
         """A decoded image, within the configured limits."""
@@ -185,7 +157,3 @@ class PriorScorer:
             impressions=None if np.isnan(impressions) else int(impressions),
             image_row=int(market.image_row[entry]),
         )
-
-
-def _text(product: Product) -> str:
-    return product_text(product.title, product.category, product.attributes, product.tags)

@@ -20,7 +20,8 @@ from countryreward.serving.asking import Ask, AsyncScorer, RefusedImage
 from countryreward.serving.batch.routes import add_batch_routes
 from countryreward.serving.batch.runner import BatchJobs
 from countryreward.serving.config import ServiceConfig
-from countryreward.serving.forms import day_of, image_of, markets_of, product_of
+from countryreward.serving.fetch import ImageFetcher
+from countryreward.serving.forms import day_of, file_or_url, image_of, markets_of, product_of
 from countryreward.serving.gate import Gate
 from countryreward.serving.journal import Seen
 from countryreward.serving.keys import KeyStore
@@ -38,7 +39,8 @@ Markets = Annotated[
 ]
 AsOf = Annotated[str | None, Form(description="YYYY-MM-DD: only evidence that ended before may speak.")]
 Shown = Annotated[int, Form(ge=0, description="Past ads shown per verdict: so many positions, heaviest first.")]
-Picture = Annotated[UploadFile, File(description="PNG, JPEG or WEBP file.")]
+Picture = Annotated[UploadFile | None, File(description="PNG, JPEG or WEBP file; or send its address.")]
+Address = Annotated[str | None, Form(description="https:// address of the image, where the service fetches any.")]
 Pictures = Annotated[list[UploadFile], File(description="PNG, JPEG or WEBP files; repeat the field.")]
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": schemas.ErrorAnswer} for status in (401, 403, 404, 413, 422, 429, 500, 503)
@@ -112,6 +114,7 @@ def _health(app: FastAPI, asked: AsyncScorer) -> None:
 def _questions(app: FastAPI, asked: AsyncScorer, config: ServiceConfig, rates: Rates) -> None:
     pair_bytes = 2 * config.max_image_bytes + 2**20
     many_bytes = config.max_images * config.max_image_bytes + 2**20
+    fetcher = ImageFetcher(config.image_hosts, max_bytes=config.max_image_bytes)
 
     async def judge(request: Request, ask: Ask, names: Sequence[str]) -> list[Any]:
         count = len(ask.pairs) * len(ask.markets)
@@ -132,9 +135,11 @@ def _questions(app: FastAPI, asked: AsyncScorer, config: ServiceConfig, rates: R
     @app.post("/v1/score", tags=["questions"], response_model=schemas.ScoreAnswer, max_body_size=pair_bytes)
     async def score(
         request: Request,
-        image_a: Picture,
-        image_b: Picture,
         title: Title,
+        image_a: Picture = None,
+        image_b: Picture = None,
+        image_a_url: Address = None,
+        image_b_url: Address = None,
         category: Category = None,
         attributes: Attributes = None,
         tags: Tags = [],  # noqa: B006 - FastAPI copies it
@@ -143,12 +148,15 @@ def _questions(app: FastAPI, asked: AsyncScorer, config: ServiceConfig, rates: R
         as_of: AsOf = None,
         evidence: Shown = 5,
     ) -> Response:
-        """Which of two ad images will win, market by market."""
+        """Which of two ad images will win, market by market. Of each image either the file or its address."""
         ask = Ask(
             product=product_of(config, title, category, attributes, tags, product_id),
-            images=(await image_of(image_a, "image_a", config), await image_of(image_b, "image_b", config)),
             markets=markets_of(markets, asked.markets),
             as_of=day_of(as_of),
+            images=(  # after all that can be refused without fetching anything
+                await file_or_url(image_a, image_a_url, "image_a", config, fetcher),
+                await file_or_url(image_b, image_b_url, "image_b", config, fetcher),
+            ),
             tenant=request.state.caller.tenant,
             evidence=min(evidence, config.max_evidence),
         )

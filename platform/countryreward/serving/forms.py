@@ -9,6 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 from countryreward import markets
 from countryreward.scoring.contracts import Product
 from countryreward.serving.config import ServiceConfig
+from countryreward.serving.fetch import ImageFetcher
 from countryreward.serving.problems import Problem
 
 _ATTRIBUTES = TypeAdapter(dict[str, str])
@@ -74,3 +75,14 @@ async def image_of(upload: UploadFile, field: str, config: ServiceConfig) -> byt
     if len(data) > config.max_image_bytes:
         raise Problem("too_large", f"{field}: larger than {config.max_image_bytes} bytes; shrink the file")
     return data
+
+
+async def file_or_url(
+    upload: UploadFile | None, url: str | None, field: str, config: ServiceConfig, fetcher: ImageFetcher
+) -> bytes:
+    """The bytes of an image that is sent or named, one of the two. Raises `Problem`."""
+    if (upload is None) == (not url):
+        raise Problem("invalid_input", f"{field}: send either the file as {field} or its address as {field}_url")
+    if upload is not None:
+        return await image_of(upload, field, config)
+    return await fetcher.fetch(url or "", field=f"{field}_url")
