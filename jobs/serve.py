@@ -6,6 +6,7 @@
 On a cluster `serve deploy` takes serve_apps/reward.yaml instead (docs/operations.md).
 """
 
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,7 @@ def main(config: Config) -> None:
 
         from serve_apps.reward import RewardArgs, build
 
+        logging.getLogger("ray.serve").setLevel(logging.WARNING)
         service = config.service
         service.state = str(state)
         args = RewardArgs(
@@ -79,6 +81,7 @@ def main(config: Config) -> None:
         print(f"serve: {url} answers; the key is in {key_file}; ask:\n\n{example_call(url, key_file, config.model)}\n")
         print("serve: Ctrl-C ends it")
         until_stopped()
+        print("serve: stopping")
         serve.shutdown()
 
 

@@ -2,10 +2,12 @@
 
 import logging
 
+import pyarrow.parquet as pq
 import torch
 
 from countryreward.errors import UserError
 from countryreward.scoring.config import RewardScorerConfig
+from countryreward.scoring.contracts import PairRequest, Product
 from countryreward.scoring.model_folder import ModelFolder
 from countryreward.scoring.probe import run_probe, tolerance
 from countryreward.scoring.reward_judge import RewardJudge
@@ -42,4 +44,17 @@ def load_reward(published: Published, config: ServiceConfig, device: str, watchi
         market = folder.base.market(code)
         assert market is not None, code
         market.evidence(None)
+    _warm_up(reward)
     return LoadedModel(reward, config, watching)
+
+
+def _warm_up(reward: RewardJudge) -> None:
+    """One question of the probe, retrieval and words included: the first caller must not wait for what is loaded late."""
+    row = pq.ParquetFile(reward.folder.artifact.path / "probe.parquet").read_row_group(0).slice(0, 1).to_pylist()[0]
+    pair = PairRequest(
+        product=Product(title=row["title"]), image_a=row["image_a"], image_b=row["image_b"], market=row["market"]
+    )
+    questions, pictures = reward.prior.questions([pair])
+    features = dict(zip(pictures, reward.encode(list(pictures.values())), strict=True))
+    for judged in reward.judge(questions, lambda names: torch.stack([features[name] for name in names])):
+        reward.verdict(judged)

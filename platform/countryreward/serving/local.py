@@ -2,7 +2,7 @@
 
 import signal
 import socket
-import threading
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -55,7 +55,8 @@ def example_call(url: str, key_file: Path, model: str) -> str:
 
 def until_stopped() -> None:
     """Wait for Ctrl-C or SIGTERM."""
-    stop = threading.Event()
+    came: list[int] = []  # an Event could not be set by a handler that interrupts its own wait
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    stop.wait()
+        signal.signal(number, lambda number, _: came.append(number))
+    while not came:
+        time.sleep(0.2)

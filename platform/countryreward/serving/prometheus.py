@@ -1,13 +1,13 @@
 """Metrics of all replicas of a node in one answer, by prometheus_client's multiprocess mode.
 
 Every replica writes its counts into files of a folder they share; whichever is asked for /metrics adds them up. The folder must
-be named in PROMETHEUS_MULTIPROC_DIR before prometheus_client is first imported; without it a replica tells of itself alone.
+be named by `share_counts` before anything is counted; without it a replica tells of itself alone.
 """
 
 import os
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest, values
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from countryreward.serving.journal import Seen
@@ -75,6 +75,7 @@ class Prometheus(Watching):
 
 
 def share_counts(folder: Path) -> None:
-    """Make the folder, private, and name it to prometheus_client; before its first import in this process."""
+    """Make the folder, private, and let every count from here on live in it."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.environ[FOLDER] = str(folder)
+    values.ValueClass = values.get_value_class()  # decided on import, and Ray has imported it already
