@@ -37,6 +37,9 @@ class ImageRefused(ValueError):
         self.reason = reason
         self.field_value = field_value
 
+    def __reduce__(self) -> tuple[type["ImageRefused"], tuple[str, str]]:
+        return ImageRefused, (self.reason, self.field_value)
+
 
 @dataclass(frozen=True, kw_only=True)
 class ImageFacts:
