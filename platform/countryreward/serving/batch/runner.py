@@ -2,7 +2,6 @@
 
 import asyncio
 import functools
-import logging
 import threading
 import time
 from collections import Counter
@@ -17,8 +16,8 @@ from countryreward.serving.batch.parts import put_together, read_part
 from countryreward.serving.batch.reading import JobTable, read_job
 from countryreward.serving.batch.store import Claim, Clock, JobStore, utc_now
 from countryreward.serving.config import ServiceConfig
+from countryreward.serving.journal import fault
 
-log = logging.getLogger(__name__)
 _SAVE_S = 1.0  # job.json is written at most so often
 _SWEEP_S = 60.0
 
@@ -66,8 +65,8 @@ class BatchJobs:
                     await to_the_end(self.store.sweep)
                 if self.asked.ready() and (claim := await to_the_end(self.store.claim)):
                     worked = await self._run(claim)
-            except Exception:  # such as a full disk: the next round may fare better, and the replica goes on answering
-                log.exception("batch jobs: one round failed")
+            except Exception as error:  # such as a full disk: the next round may fare better
+                fault("a round of batch jobs", error)
             if not worked:
                 await asyncio.sleep(self.config.poll_s)
 
@@ -94,8 +93,8 @@ class BatchJobs:
             if claim.job.finished is None:
                 self.store.save(claim.folder, claim.job)
             raise
-        except Exception:
-            log.exception("batch job %s: it will be started again", claim.job.id)
+        except Exception as error:
+            fault(f"batch job {claim.job.id}, which will be started again", error)
             return False
         finally:
             claim.lease.release()
@@ -118,8 +117,8 @@ class BatchJobs:
         except UserError as error:
             await to_the_end(self.store.end, folder, job, "failed", str(error))
             return
-        except NoAnswer:
-            log.exception("batch job %s: failed", job.id)
+        except NoAnswer as error:
+            fault(f"batch job {job.id}, which failed", error)
             told = f"the model did not answer in {self._tries} tries; send the table again later"
             await to_the_end(self.store.end, folder, job, "failed", told)
             return
