@@ -11,6 +11,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from countryreward.serving.batch.job import FINISHED
 from countryreward.serving.journal import Seen
 from countryreward.serving.watching import Watching
 
@@ -38,6 +39,12 @@ class Prometheus(Watching):
         self._verdicts = Counter("countryreward_verdicts", "Verdicts given", registry=registry)
         self._taken = Counter("countryreward_new_models", "Newer models and bases seen", ["taken"], registry=registry)
         self._ended = Counter("countryreward_batch_jobs", "Batch jobs that ended", ["state"], registry=registry)
+        for taken in ("yes", "no"):  # from 0 on: Prometheus sees no rise where a series begins with 1
+            self._taken.labels(taken)
+        for state in FINISHED:
+            self._ended.labels(state)
+        starts = Counter("countryreward_replica_starts", "Replicas that began to load a model", registry=registry)
+        starts.inc()
         self._errors = Counter("countryreward_errors_logged", "Lines of the log at level ERROR", registry=registry)
         self._open = Gauge(  # every replica sees all jobs, so the newest look is as good as any
             "countryreward_batch_open", "Batch jobs that wait or run", registry=registry, multiprocess_mode="mostrecent"
