@@ -119,8 +119,20 @@ def test_limits_of_callers_are_the_defaults() -> None:
 
 def test_every_metric_has_its_line() -> None:
     prometheus = Prometheus()
-    seen = {name: None for name in ("tenant", "key_id")} | {"method": "GET", "route": "/readyz", "request_id": "1" * 8}
-    prometheus.request(Seen(**seen, status=200, seconds=0.1, verdicts=0, bytes_in=0, bytes_out=0))
+    prometheus.request(
+        Seen(
+            request_id="0123456789abcdef",
+            tenant=None,
+            key_id=None,
+            method="GET",
+            route="/readyz",
+            status=200,
+            seconds=0.1,
+            verdicts=0,
+            bytes_in=0,
+            bytes_out=0,
+        )
+    )
     prometheus.cache(hit=True)
     text = prometheus.text().decode()
     counted = {}
