@@ -77,6 +77,8 @@ def main(config: Config) -> None:
         print(f"serve: loading {config.model} into {config.replicas} replicas")
         serve.start(http_options={"host": config.host, "port": config.port, "request_timeout_s": 120})
         serve.run(build(args, options=options), name="reward", route_prefix="/")
+        if key_file.is_relative_to(Path.cwd()):
+            key_file = key_file.relative_to(Path.cwd())  # shorter to read and to copy
         url = f"http://{config.host}:{config.port}"
         print(f"serve: {url} answers; the key is in {key_file}; ask:\n\n{example_call(url, key_file, config.model)}\n")
         print("serve: Ctrl-C ends it")

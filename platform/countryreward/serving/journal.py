@@ -93,7 +93,10 @@ class _Lines(logging.Formatter):
         if text.startswith('{"event"'):
             return text
         now = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-        return json.dumps({"event": "message", "time": now, "level": record.levelname, "text": text})
+        line: dict[str, Any] = {"event": "message", "time": now, "level": record.levelname, "text": text}
+        if record.exc_info and record.exc_info[1]:
+            line["error"] = _place(record.exc_info[1])
+        return json.dumps(line)
 
 
 def _place(error: BaseException) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """Batch jobs in the background of a replica: one at a time, judged row by row while no caller waits for something else."""
 
 import asyncio
+import contextlib
 import functools
 import threading
 import time
@@ -17,6 +18,7 @@ from countryreward.serving.batch.reading import JobTable, read_job
 from countryreward.serving.batch.store import Claim, Clock, JobStore, utc_now
 from countryreward.serving.config import ServiceConfig
 from countryreward.serving.journal import fault
+from countryreward.serving.watching import Watching
 
 _SAVE_S = 1.0  # job.json is written at most so often
 _SWEEP_S = 60.0
@@ -33,12 +35,13 @@ class BatchJobs:
         asked: AsyncScorer,
         config: ServiceConfig,
         *,
+        watching: Watching | None = None,
         now: Clock = utc_now,
         tries: int = 8,
         first_pause_s: float = 1.0,
     ) -> None:
         """tries: how often a row is asked while the scorer fails before its job fails, the pauses doubling from first_pause_s."""
-        self.asked, self.config, self.store = asked, config, JobStore(config, now)
+        self.asked, self.config, self.store = asked, config, JobStore(config, now, watching)
         self._tries = tries
         self._parts = PartJudging(asked, tries=tries, first_pause_s=first_pause_s, poll_s=config.poll_s)
         self._task: asyncio.Task[None] | None = None
@@ -63,6 +66,7 @@ class BatchJobs:
                 if time.monotonic() - swept >= _SWEEP_S:
                     swept = time.monotonic()
                     await to_the_end(self.store.sweep)
+                await self._tell_backlog()
                 if self.asked.ready() and (claim := await to_the_end(self.store.claim)):
                     worked = await self._run(claim)
             except Exception as error:  # such as a full disk: the next round may fare better
@@ -70,12 +74,17 @@ class BatchJobs:
             if not worked:
                 await asyncio.sleep(self.config.poll_s)
 
+    async def _tell_backlog(self) -> None:
+        with contextlib.suppress(OSError, ValueError):  # no job ends for the sake of a metric
+            await to_the_end(self.store.tell_backlog)
+
     async def _run(self, claim: Claim) -> bool:
         """Work on a job until it ends or is cancelled. False: it failed for a reason of ours and is to be started again."""
         halted = threading.Event()
         work = asyncio.create_task(self._work(claim, halted))
         try:
             while not (await asyncio.wait({work}, timeout=self.config.poll_s))[0]:
+                await self._tell_backlog()
                 if cancelled(claim.folder) and not halted.is_set():
                     halted.set()
                     work.cancel()
