@@ -171,6 +171,12 @@ def _kinds(key: bytes, picture: bytes) -> list[tuple[str, Build]]:
         ])  # fmt: skip
         return asked([("title", "Lamp"), (name, value + mark)], rng.choice(ROUTES))
 
+    def many(rng: random.Random, fields: list[tuple[str, str]]) -> bytes:
+        return asked([("title", "Lamp"), *fields], rng.choice(ROUTES))
+
+    def names(rng: random.Random, mark: str) -> bytes:
+        return asked([("title", "Lamp"), (mark + '"; x="', mark)], rng.choice(ROUTES), mark + '.png"; name="title')
+
     def bad_json(rng: random.Random, mark: str) -> bytes:
         value = rng.choice([
             '{"%s": NaN}', '{"%s": Infinity}', '{"%s": 1e400}', '{"%s": "\\ud800"}', '{"\\ud800%s": "x"}', '{"%s": null}',
@@ -353,10 +359,10 @@ def _kinds(key: bytes, picture: bytes) -> list[tuple[str, Build]]:
         ("wrong JSON in attributes", bad_json),
         ("wrong bytes in a field", raw_field),
         ("bodies of JSON", json_body),
-        ("a megabyte of tags", lambda rng, mark: asked([("title", "Lamp"), *[("tags", mark + "x" * 9_900)] * 100], rng.choice(ROUTES))),
-        ("ten thousand parts", lambda rng, mark: asked([("title", "Lamp"), *[(f"f{i}", mark) for i in range(10_000)]], rng.choice(ROUTES))),
+        ("a megabyte of tags", lambda rng, mark: many(rng, [("tags", mark + "x" * 9_900)] * 100)),
+        ("ten thousand parts", lambda rng, mark: many(rng, [(f"f{i}", mark) for i in range(10_000)])),
         ("ten thousand files", lambda rng, mark: post("/v1/rank", form([("title", mark)], [("images", b"")] * 10_000))),
-        ("names of fields and files", lambda rng, mark: asked([("title", "Lamp"), (mark + '"; x="', mark)], rng.choice(ROUTES), mark + '.png"; name="title')),
+        ("names of fields and files", names),
         ("wrong boundaries", boundary),
         ("broken forms", broken_form),
         ("flipped bytes of a form", flipped),
