@@ -27,7 +27,7 @@ def call_by_schema(
     headers = {"Authorization": f"Bearer {key}"}
     with urllib.request.urlopen(urllib.request.Request(f"{url}/openapi.json", headers=headers)) as answer:
         schema = schemathesis.openapi.from_dict(json.load(answer))
-    operations = [operation.ok() for operation in schema.get_all_operations()]
+    operations = [operation.ok() for operation in schema.get_all_operations()]  # pyright: ignore[reportAttributeAccessIssue]
     told: Counter = Counter()
     faults: list[str] = []
     with requests.Session() as session:
@@ -49,7 +49,7 @@ def _ask(operation, mode, number, left, url, headers, session, pictures, told, f
         max_examples=left,
         deadline=None,
         database=None,
-        suppress_health_check=list(HealthCheck),
+        suppress_health_check=list(HealthCheck),  # pyright: ignore[reportArgumentType]
         phases=[Phase.generate],
     )
     @given(case=operation.as_strategy(generation_mode=mode))
