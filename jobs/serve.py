@@ -7,6 +7,7 @@ On a cluster `serve deploy` takes serve_apps/reward.yaml instead (docs/operation
 """
 
 import logging
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,12 +45,14 @@ class Config:
 
 def main(config: Config) -> None:
     from countryreward.on_ray.token import private_token
+    from countryreward.serving.front import IMPORT_PATH
     from countryreward.serving.local import demo_key, example_call, free_port, until_stopped
 
     free_port(config.host, config.port)
     state = Path(config.service.state).absolute()
     key_file = demo_key(state)
     private_token(state)
+    os.environ["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"] = IMPORT_PATH  # of Ray's processes, started below
     from countryreward.on_ray.session import session
 
     with session(config.ray):
