@@ -105,6 +105,8 @@ class FollowedModel:
             fresh = await asyncio.to_thread(self.load, published)
         except Exception as error:
             reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__} while it was loaded"
+            for path in filter(None, (published.model, published.knowledge_base)):
+                reason = reason.replace(str(path), path.name)  # callers may read it
             self.refused = [*self.refused[-9:], {"version": published.name, "reason": reason[:500]}]
             log.error("refused %s: %s", published.name, reason)
             self.watching.taken(accepted=False)
