@@ -56,8 +56,8 @@ class AsyncScorer(Protocol):
         """Whether it can answer now."""
         ...
 
-    def busy(self) -> float | None:
-        """Seconds after which to ask again, when a new call would wait too long; None: there is room."""
+    def busy(self, tenant: str = "") -> float | None:
+        """Seconds after which to ask again, when a new call of this tenant would wait too long; None: there is room."""
         ...
 
     async def judge(self, ask: Ask) -> list[Verdict]:
@@ -83,7 +83,7 @@ class FromScorer:
         """See `AsyncScorer`."""
         return True
 
-    def busy(self) -> float | None:
+    def busy(self, tenant: str = "") -> float | None:
         """See `AsyncScorer`."""
         return None
 
