@@ -168,7 +168,9 @@ class Service:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def deploy(self, model: Path, *, emulated: bool = True, config: dict[str, Any] | None = None, **options: Any) -> None:
+    def deploy(
+        self, model: Path, *, emulated: bool = True, config: dict[str, Any] | None = None, **options: Any
+    ) -> None:
         """Deploy, or deploy anew, and wait until it answers. config: of the service. options: of the deployment."""
         from ray import serve
 
