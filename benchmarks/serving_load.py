@@ -33,8 +33,8 @@ class Load:
     connections: int = 64
     rate: float = 0.0
     """Calls per second, open loop; 0: closed loop."""
-    calls: int = 0
-    """End after so many calls, all sent at once; 0: after `seconds`."""
+    split: bool = False
+    """Ask every market of a call in a call of its own, all at once; they count as one call."""
     start: int = 0
     """First number of a fresh image."""
 
@@ -45,14 +45,13 @@ class Measured:
 
     calls: int = 0
     verdicts: int = 0
-    seconds: float = 0.0
+    all_calls: int = 0
+    """With those outside the counted time."""
     failed: int = 0
-    """Answers other than 200, and connections that broke; also those outside the counted time."""
+    """Answers other than 200, and connections that broke, at any time."""
     first_failure: str = ""
     latencies: list[float] = field(default_factory=list)
     """Seconds, of the counted calls."""
-    processor_s: float = 0.0
-    """This process's own processor time."""
 
 
 async def send(load: Load) -> Measured:
@@ -61,26 +60,30 @@ async def send(load: Load) -> Measured:
     calls = questions(pairs, load.markets, load.per_call, fresh=load.fresh, start=load.start)
     measured = Measured()
     headers = {"Authorization": f"Bearer {load.key}", "Content-Type": CONTENT_TYPE}
-    settle = 0.0 if load.calls else load.settle
-    connector = aiohttp.TCPConnector(limit=load.connections if not load.rate else 0)
+    connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(connector=connector, headers=headers) as session:
-        begun = time.perf_counter() + settle
+        begun = time.perf_counter() + load.settle
         end = begun + load.seconds
 
-        async def one(due: float | None = None) -> None:
-            pair, images, markets = next(calls)
-            body = pair.body(images, markets)
-            left = time.perf_counter() if due is None else due
+        async def post(body: bytes, expected: int) -> None:
             try:
                 async with session.post(load.url, data=body) as response:
                     answer, status = await response.read(), response.status
             except (aiohttp.ClientError, OSError) as error:
                 answer, status = repr(error).encode(), 0
-            now = time.perf_counter()
-            if status != 200 or shown(answer) != load.per_call:
+            if status != 200 or shown(answer) != expected:
                 measured.failed += 1
                 measured.first_failure = measured.first_failure or f"{status} {answer[:300]!r}"
-            elif load.calls or (left >= begun if load.rate else begun <= now <= end):
+
+        async def one(due: float | None = None) -> None:
+            pair, images, markets = next(calls)
+            groups = [[market] for market in markets] if load.split else [markets]
+            bodies = [(pair.body(images, group), len(group)) for group in groups]
+            left = time.perf_counter() if due is None else due
+            await asyncio.gather(*(post(*body) for body in bodies))
+            now = time.perf_counter()
+            measured.all_calls += 1
+            if left >= begun if load.rate else begun <= now <= end:
                 measured.calls += 1
                 measured.verdicts += load.per_call
                 measured.latencies.append(now - left)
@@ -89,22 +92,15 @@ async def send(load: Load) -> Measured:
             while time.perf_counter() < end:
                 await one()
 
-        started = time.process_time()
-        if load.calls:
-            await asyncio.gather(*(one() for _ in range(load.calls)))
-            measured.seconds = time.perf_counter() - begun
-        elif load.rate:
+        if load.rate:
             due, tasks = time.perf_counter(), []
             while due < end:
                 await asyncio.sleep(due - time.perf_counter())
                 tasks.append(asyncio.create_task(one(due)))
                 due += 1 / load.rate
             await asyncio.gather(*tasks)
-            measured.seconds = load.seconds
         else:
             await asyncio.gather(*(again() for _ in range(load.connections)))
-            measured.seconds = load.seconds
-        measured.processor_s = time.process_time() - started
     return measured
 
 

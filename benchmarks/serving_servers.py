@@ -37,7 +37,6 @@ def main() -> None:
 def ours(options: argparse.Namespace) -> None:
     sys.path.insert(0, str(Path(__file__).parents[1] / "jobs"))
     import serve
-
     from countryreward.on_ray.config import RayConfig
     from countryreward.serving.config import ServiceConfig
 
@@ -139,6 +138,7 @@ def _no_opinion(market: str) -> Any:
 
 
 def asked(form: Any, images: tuple[bytes, bytes]) -> list[Any]:
+    """A form as one PairRequest for each market."""
     from countryreward.scoring.contracts import PairRequest, Product
 
     product = Product(title=form["title"], category=form["category"])
