@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,48 +50,42 @@ def ours(options: argparse.Namespace) -> None:
         service=ServiceConfig(state=options.state, max_wait_s=60.0),
         ray=RayConfig(cpus=options.threads),
     )
-    serve.main(config, emulated(options.emulated_ms / 1e3) if options.emulated_ms else None)
-
-
-def emulated(seconds: float) -> Any:
-    """What loads a model of ours that sleeps: the service around it is the real one."""
-
-    def load(published: Any, config: Any, device: str, watching: Any) -> Any:
-        from countryreward.serving.batching import TokenBatcher
-
-        class Emulated:
-            markets = tuple(MARKETS)
-
-            def __init__(self) -> None:
-                self.batcher = TokenBatcher(self.run, BATCH)
-                self.batcher.seen = watching.forward_pass
-
-            def run(self, items: list[Any]) -> list[float]:
-                time.sleep(seconds)
-                return [0.0] * len(items)
-
-            def about(self) -> dict[str, Any]:
-                return {"model": None, "knowledge_base": None}
-
-            def ready(self) -> bool:
-                return True
-
-            def busy(self) -> float | None:
-                return None
-
-            async def judge(self, ask: Any) -> list[Any]:
-                await self.batcher.ask([(market, 1) for market in ask.markets for _ in ask.pairs], tenant=ask.tenant)
-                return [_no_opinion(market) for market in ask.markets for _ in ask.pairs]
-
-            async def close(self) -> None:
-                await self.batcher.close()
-
-        return Emulated()
-
-    return load
+    serve.main(config, partial(Emulated, seconds=options.emulated_ms / 1e3) if options.emulated_ms else None)
 
 
 MARKETS = ("AU", "BR", "CL", "ES", "FR", "JP", "KR", "MX", "SA", "US")
+
+
+class Emulated:
+    """A LoadedModel of ours that sleeps: the service around it is the real one, its batching too."""
+
+    def __init__(self, published: Any, config: Any, device: str, watching: Any, seconds: float) -> None:
+        from countryreward.serving.batching import TokenBatcher
+
+        self.markets, self.seconds = MARKETS, seconds
+        self.batcher = TokenBatcher(self.run, BATCH)
+        self.batcher.seen = watching.forward_pass
+
+    def run(self, items: list[Any]) -> list[float]:
+        time.sleep(self.seconds)
+        return [0.0] * len(items)
+
+    def about(self) -> dict[str, Any]:
+        return {"model": None, "knowledge_base": None}
+
+    def ready(self) -> bool:
+        return True
+
+    def busy(self) -> float | None:
+        return None
+
+    async def judge(self, ask: Any) -> list[Any]:
+        verdicts = [_no_opinion(market) for market in ask.markets for _ in ask.pairs]
+        await self.batcher.ask([(verdict, 1) for verdict in verdicts], tenant=ask.tenant)
+        return verdicts
+
+    async def close(self) -> None:
+        await self.batcher.close()
 
 
 class Model:
