@@ -6,10 +6,14 @@ RUN := $(VENV)/.run
 DEV := $(VENV)/.dev
 UNIT := tests/unit
 
-.PHONY: demo test check torture lint clean
+.PHONY: demo serve test check torture lint clean
 
 demo: $(RUN)  ## simulate, import, label, build the knowledge base, report
 	$(BIN)/python jobs/demo.py
+
+serve: $(RUN)  ## start the reward service on the demo model; makes the demo first when there is none
+	@test -e runs/demo/model || { echo "serve: there is no runs/demo/model yet; making the demo first"; $(MAKE) --no-print-directory demo; }
+	$(BIN)/python jobs/serve.py
 
 test: $(DEV)  ## everything that CI runs
 	$(MAKE) --no-print-directory lint
@@ -20,7 +24,7 @@ check: $(DEV)  ## lint and unit tests, without Ray, <= 90 s
 	$(MAKE) --no-print-directory lint
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow" $(UNIT)
 
-torture: $(DEV)  ## killed workers and drivers, flipped bytes: about half an hour, prints what it measures
+torture: $(DEV)  ## killed workers, drivers and replicas, floods and hostile input, flipped bytes: about TODO-MINUTES, prints what it measures
 	$(BIN)/python -m pytest -q -s tests/torture
 
 lint: $(DEV)

@@ -66,6 +66,7 @@ class Reward:
 
         to_files(Path(config.state) / "logs")
         self.prometheus = Prometheus()
+        self.prometheus.count_errors()
         if load is None:
             from countryreward.serving.loading import load_reward as load
         self.scorer = await asyncio.to_thread(
@@ -92,7 +93,7 @@ class Reward:
             rates=Rates.of(config),
             seen=self.prometheus.request,
             metrics=self.prometheus.text,
-            jobs=BatchJobs(self.scorer, config),
+            jobs=BatchJobs(self.scorer, config, watching=self.prometheus),
         )
 
     async def judge(self, ask: "Ask") -> "list[Verdict]":

@@ -9,6 +9,8 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "CountryReward": "countryreward.scoring.country_reward",
+    "Client": "countryreward.serving.client",
+    "AsyncClient": "countryreward.serving.client",
     "PriorScorer": "countryreward.scoring.prior_scorer",
     "PairRequest": "countryreward.scoring.contracts",
     "Product": "countryreward.scoring.contracts",

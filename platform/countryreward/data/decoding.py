@@ -8,25 +8,30 @@ import hashlib
 import io
 import re
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import imagehash
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 _FORMATS = ("PNG", "JPEG", "WEBP")
 # First bytes of formats we can name but do not take; anything else is not an image at all.
 _OTHER_FORMATS = (b"GIF8", b"BM", b"II*\0", b"MM\0*", b"8BPS", b"<svg", b"<?xml", b"%PDF", b"\0\0\1\0", b"\0\0\0\x0cjP")
 _ORIENTATION_TAG = 0x0112
-_ORIENTATIONS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
+# Orientation -> for a picture's pixels, the view of them that lies as the file does. EXIF 5 to 8 swap width and height.
+_AS_STORED: dict[int, Callable[[NDArray], NDArray]] = {
+    2: lambda pixels: pixels[:, ::-1],
+    3: lambda pixels: pixels[::-1, ::-1],
+    4: lambda pixels: pixels[::-1],
+    5: lambda pixels: pixels.swapaxes(0, 1),
+    6: lambda pixels: np.rot90(pixels),
+    7: lambda pixels: np.rot90(pixels, 2).swapaxes(0, 1),
+    8: lambda pixels: np.rot90(pixels, -1),
 }
+_ROWS = 64  # turned to RGB at a time: whole copies of a large picture would take 4 bytes a pixel each
+_MAX_SCANS = 100  # of a JPEG; encoders write about ten, and each costs a walk through the whole picture
 
 
 class ImageRefused(ValueError):
@@ -36,6 +41,9 @@ class ImageRefused(ValueError):
         super().__init__(f"{reason}: {field_value}")
         self.reason = reason
         self.field_value = field_value
+
+    def __reduce__(self) -> tuple[type["ImageRefused"], tuple[str, str]]:
+        return ImageRefused, (self.reason, self.field_value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +98,8 @@ def _open(data: bytes, max_bytes: int, max_pixels: int) -> tuple[Image.Image, st
     if len(data) > max_bytes:
         raise ImageRefused("image_too_large", f"{len(data)} bytes")
     kind = _format_of(data)
+    if kind == "JPEG" and (scans := data.count(b"\xff\xda")) > _MAX_SCANS:
+        raise ImageRefused("undecodable_image", f"{scans} scans, at most {_MAX_SCANS}")
     _check_pixels(_declared_size(data, kind), max_pixels)
     try:
         image = Image.open(io.BytesIO(data), formats=_FORMATS)
@@ -146,20 +156,32 @@ def _check_pixels(size: tuple[int, int] | None, max_pixels: int) -> None:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
+    """Ends `image`: its pixels are given back before the new ones are made into an image."""
     try:
         image.load()
-        turn = _ORIENTATIONS.get(_orientation(image))
-        if image.mode.startswith("I") or image.mode == "F":  # 16-bit grey: Pillow's own conversion clips at 255
-            image = Image.fromarray((np.asarray(image).astype(np.float64) / 257).clip(0, 255).round().astype(np.uint8))
-        if image.has_transparency_data:
-            layer = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
-        rgb = image.convert("RGB")
-        return rgb.transpose(turn) if turn is not None else rgb
+        as_stored = _AS_STORED.get(turn := _orientation(image), lambda pixels: pixels)
+        width, height = image.size
+        pixels = np.empty((width, height, 3) if turn in (5, 6, 7, 8) else (height, width, 3), dtype=np.uint8)
+        view = as_stored(pixels)
+        for top in range(0, height, _ROWS):
+            band = image.crop((0, top, width, min(top + _ROWS, height)))
+            view[top : top + _ROWS] = np.asarray(_flat(band))
+        image.close()
+        return Image.fromarray(pixels)
     except MemoryError:  # as above: a good image must not be quarantined for it
         raise
     except Exception as error:  # a decoder may raise anything on hostile bytes
         raise _undecodable(error) from None
+
+
+def _flat(band: Image.Image) -> Image.Image:
+    """RGB without transparency."""
+    if band.mode.startswith("I") or band.mode == "F":  # 16-bit grey: Pillow's own conversion clips at 255
+        band = Image.fromarray((np.asarray(band).astype(np.float64) / 257).clip(0, 255).round().astype(np.uint8))
+    if band.has_transparency_data:
+        layer = band.convert("RGBA")
+        band = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+    return band.convert("RGB")
 
 
 def _orientation(image: Image.Image) -> int:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from transformers.utils import logging
 
 from countryreward import markets as countries
 from countryreward.errors import UserError
@@ -173,6 +174,7 @@ class RewardJudge:
 
 def load_model(folder: Path, device: torch.device | str) -> CountryRewardModel:
     """The model of a folder in the precision and with the attention of `device`, still in main memory."""
+    logging.disable_progress_bar()  # of loading, which takes a moment
     dtype = torch.bfloat16 if torch.device(device).type == "cuda" else torch.float32
     attention = attention_implementation(device, dtype)
     return CountryRewardModel.from_pretrained(folder, dtype=dtype, attn_implementation=attention).eval()

@@ -39,6 +39,9 @@ class RefusedImage(UserError):
         super().__init__(f"images[{position}]: {refused.reason} ({refused.field_value}); send another image")
         self.position, self.reason, self.field_value = position, refused.reason, refused.field_value
 
+    def __reduce__(self) -> tuple[type["RefusedImage"], tuple[int, ImageRefused]]:
+        return RefusedImage, (self.position, ImageRefused(self.reason, self.field_value))
+
 
 class AsyncScorer(Protocol):
     """What the app is a function of. Each image of an `Ask` is hashed, decoded and encoded at most once."""

@@ -1,9 +1,11 @@
 """One request and its answer as the gate sees them go by: counted, held to the memory for bodies, the answer with its headers."""
 
 import contextlib
+import re
+import secrets
 from dataclasses import dataclass
 
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
@@ -12,6 +14,13 @@ from countryreward.serving.problems import Problem, of_status
 
 SPOOLED = 2**20
 """Bytes of an upload that stay in memory where the rest goes to disk."""
+_REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{8,64}")
+
+
+def request_id_of(headers: Headers) -> str:
+    """The caller's own where it is one, otherwise a new one."""
+    sent = headers.getlist("x-request-id")
+    return sent[0] if len(sent) == 1 and _REQUEST_ID.fullmatch(sent[0]) else secrets.token_hex(8)
 
 
 @dataclass
@@ -73,7 +82,9 @@ class Exchange:
         if message["type"] == "http.response.start":
             headers = MutableHeaders(raw=list(message.get("headers", ())))
             if message["status"] >= 400 and headers.get("content-type") != "application/json":
-                await self.answer(of_status(message["status"]))
+                problem, wait = of_status(message["status"]), headers.get("retry-after", "")
+                problem.retry_after = float(wait) if wait.isdecimal() else 1.0 if problem.status == 503 else None
+                await self.answer(problem)
                 self._replaced = True
                 return
             self.status = message["status"]

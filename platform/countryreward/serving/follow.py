@@ -6,6 +6,7 @@ every hash checked, its probe is run, and only then it answers; a broken or coll
 
 import asyncio
 import logging
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from countryreward.serving.config import ServiceConfig
 from countryreward.serving.reward import LoadedModel
 from countryreward.serving.watching import Watching
 
+_PATH = re.compile(r"(?<!\S)/\S*/([^/\s]+/[^/\s]+)")
 log = logging.getLogger("countryreward.service")
 
 
@@ -105,7 +107,8 @@ class FollowedModel:
             fresh = await asyncio.to_thread(self.load, published)
         except Exception as error:
             reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__} while it was loaded"
-            self.refused = [*self.refused[-9:], {"version": published.name, "reason": reason[:500]}]
+            told = _PATH.sub(r"\1", reason)[:500]  # callers of /v1/models need not know where things lie
+            self.refused = [*self.refused[-9:], {"version": published.name, "reason": told}]
             log.error("refused %s: %s", published.name, reason)
             self.watching.taken(accepted=False)
             return False

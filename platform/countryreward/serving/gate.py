@@ -1,7 +1,6 @@
 """The gate before every route: request id, key, scope, room, rate. Whatever it refuses, it refuses before the body is read."""
 
 import re
-import secrets
 import time
 from collections.abc import Callable
 
@@ -14,7 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from countryreward.serving import journal
 from countryreward.serving.asking import AsyncScorer
 from countryreward.serving.config import ServiceConfig
-from countryreward.serving.exchange import BodyMemory, Exchange
+from countryreward.serving.exchange import BodyMemory, Exchange, request_id_of
 from countryreward.serving.journal import Seen
 from countryreward.serving.keys import Caller, KeyStore
 from countryreward.serving.problems import Problem
@@ -35,7 +34,6 @@ NEEDS: dict[str, tuple[str, ...]] = {
 _ASKING = ("/v1/score", "/v1/rank")
 _SPOOLED = "/v1/batch"
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT")
-_REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{8,64}")
 
 
 class Gate:
@@ -67,7 +65,7 @@ class Gate:
         started = time.perf_counter()
         route, headers = _route(scope), Headers(scope=scope)
         path = getattr(route, "path", "unknown")
-        request_id = _request_id(headers)
+        request_id = request_id_of(headers)
         state = scope["state"] = {**scope.get("state", {}), "request_id": request_id, "caller": None}
         exchange = Exchange(
             scope, receive, send, request_id=request_id, memory=self._memory, spooled=_under(path, _SPOOLED)
@@ -164,8 +162,3 @@ def _permit(caller: Caller, path: str) -> None:
 
 def _under(path: str, start: str) -> bool:
     return path == start or path.startswith(f"{start}/")
-
-
-def _request_id(headers: Headers) -> str:
-    sent = headers.getlist("x-request-id")
-    return sent[0] if len(sent) == 1 and _REQUEST_ID.fullmatch(sent[0]) else secrets.token_hex(8)

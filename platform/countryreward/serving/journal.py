@@ -63,6 +63,12 @@ def write(seen: Seen) -> None:
     _LOG.log(logging.INFO if seen.error is None else logging.ERROR, "%s", json.dumps(line))
 
 
+def fault(what: str, error: BaseException) -> None:
+    """Log that something of ours failed: what was being done, and the way to the fault."""
+    line = {"event": "fault", "time": datetime.now(UTC).isoformat(timespec="milliseconds"), "what": what}
+    _LOG.error("%s", json.dumps({**line, "error": _place(error)}))
+
+
 def to_files(folder: Path) -> None:
     """Log of this process into a file of its own, at most 5 of 10 MiB; those that nobody wrote to for a week are deleted."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -87,7 +93,10 @@ class _Lines(logging.Formatter):
         if text.startswith('{"event"'):
             return text
         now = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-        return json.dumps({"event": "message", "time": now, "level": record.levelname, "text": text})
+        line: dict[str, Any] = {"event": "message", "time": now, "level": record.levelname, "text": text}
+        if record.exc_info and record.exc_info[1]:
+            line["error"] = _place(record.exc_info[1])
+        return json.dumps(line)
 
 
 def _place(error: BaseException) -> list[dict[str, Any]]:

@@ -4,12 +4,14 @@ Every replica writes its counts into files of a folder they share; whichever is 
 be named by `share_counts` before anything is counted; without it a replica tells of itself alone.
 """
 
+import logging
 import os
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest, values
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from countryreward.serving.batch.job import FINISHED
 from countryreward.serving.journal import Seen
 from countryreward.serving.watching import Watching
 
@@ -36,6 +38,23 @@ class Prometheus(Watching):
         self._cache = Counter("countryreward_image_lookups", "Images looked for", ["found"], registry=registry)
         self._verdicts = Counter("countryreward_verdicts", "Verdicts given", registry=registry)
         self._taken = Counter("countryreward_new_models", "Newer models and bases seen", ["taken"], registry=registry)
+        self._ended = Counter("countryreward_batch_jobs", "Batch jobs that ended", ["state"], registry=registry)
+        for taken in ("yes", "no"):  # from 0 on: Prometheus sees no rise where a series begins with 1
+            self._taken.labels(taken)
+        for state in FINISHED:
+            self._ended.labels(state)
+        starts = Counter("countryreward_replica_starts", "Replicas that began to load a model", registry=registry)
+        starts.inc()
+        self._errors = Counter("countryreward_errors_logged", "Lines of the log at level ERROR", registry=registry)
+        self._open = Gauge(  # every replica sees all jobs, so the newest look is as good as any
+            "countryreward_batch_open", "Batch jobs that wait or run", registry=registry, multiprocess_mode="mostrecent"
+        )
+        self._oldest = Gauge(
+            "countryreward_batch_oldest_seconds",
+            "Since the oldest of them was sent",
+            registry=registry,
+            multiprocess_mode="mostrecent",
+        )
 
     def request(self, seen: Seen) -> None:
         """See `Watching`."""
@@ -64,6 +83,21 @@ class Prometheus(Watching):
     def taken(self, *, accepted: bool) -> None:
         """See `Watching`."""
         self._taken.labels("yes" if accepted else "no").inc()
+
+    def ended(self, state: str) -> None:
+        """See `Watching`."""
+        self._ended.labels(state).inc()
+
+    def backlog(self, jobs: int, oldest_s: float) -> None:
+        """See `Watching`."""
+        self._open.set(jobs)
+        self._oldest.set(oldest_s)
+
+    def count_errors(self) -> None:
+        """Count from now on what this process logs as an error, whoever logs it: keys, rates, models, batch jobs, requests."""
+        handler = logging.Handler(logging.ERROR)
+        handler.emit = lambda record: self._errors.inc()
+        logging.getLogger("countryreward.service").addHandler(handler)
 
     def text(self) -> bytes:
         """What Prometheus reads."""

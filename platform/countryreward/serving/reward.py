@@ -19,8 +19,9 @@ from typing import Any
 
 import torch
 from numpy.typing import NDArray
+from PIL.Image import Image
 
-from countryreward.data.decoding import ImageRefused, declared_pixels, read_image
+from countryreward.data.decoding import ImageFacts, ImageRefused, declared_pixels, read_image
 from countryreward.models.prompts import Example
 from countryreward.scoring.contracts import Verdict
 from countryreward.scoring.prior_scorer import Question, SeenImage
@@ -35,7 +36,7 @@ _HASH_IN_THREAD = 2**20  # bytes: hashing more would hold up other requests
 _IMAGES_PER_PASS = 32
 _CHUNK = 40  # questions looked up or put into words at a time
 _REMEMBERED = 400  # requests over which the time of preparing one is averaged
-_BIG_PIXELS = 4_000_000  # decoded one at a time: a decoded picture may take 10 bytes a pixel for a moment
+_BIG_PIXELS = 4_000_000  # decoded one at a time: a picture takes 8 bytes a pixel for a moment, as WEBP 20
 
 
 @dataclass(eq=False)
@@ -197,7 +198,9 @@ class LoadedModel:
     def _read(self, data: bytes) -> KeptImage:
         limits = {"max_bytes": self.config.max_image_bytes, "max_pixels": self.config.max_pixels}
         with self._one_big if declared_pixels(data, **limits) > _BIG_PIXELS else nullcontext():
-            facts, picture = read_image(data, **limits)
+            return self._seen(*read_image(data, **limits))
+
+    def _seen(self, facts: ImageFacts, picture: Image) -> KeptImage:
         vector: NDArray = self.reward.prior.image_encoder.encode([picture])[0]
         seen = SeenImage(content_hash=facts.content_hash, perceptual_hash=int(facts.perceptual_hash, 16), vector=vector)
         return KeptImage(seen, self.reward.patches(picture))

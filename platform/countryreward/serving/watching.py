@@ -23,3 +23,9 @@ class Watching:
 
     def taken(self, *, accepted: bool) -> None:
         """A newer model or knowledge base was taken in, or refused."""
+
+    def ended(self, state: str) -> None:
+        """A batch job ended: done, failed or cancelled."""
+
+    def backlog(self, jobs: int, oldest_s: float) -> None:
+        """So many batch jobs wait or run now; the oldest was sent so long ago, in seconds."""

@@ -1,8 +1,8 @@
 """Batch jobs in the background of a replica: one at a time, judged row by row while no caller waits for something else."""
 
 import asyncio
+import contextlib
 import functools
-import logging
 import threading
 import time
 from collections import Counter
@@ -17,8 +17,9 @@ from countryreward.serving.batch.parts import put_together, read_part
 from countryreward.serving.batch.reading import JobTable, read_job
 from countryreward.serving.batch.store import Claim, Clock, JobStore, utc_now
 from countryreward.serving.config import ServiceConfig
+from countryreward.serving.journal import fault
+from countryreward.serving.watching import Watching
 
-log = logging.getLogger(__name__)
 _SAVE_S = 1.0  # job.json is written at most so often
 _SWEEP_S = 60.0
 
@@ -34,12 +35,13 @@ class BatchJobs:
         asked: AsyncScorer,
         config: ServiceConfig,
         *,
+        watching: Watching | None = None,
         now: Clock = utc_now,
         tries: int = 8,
         first_pause_s: float = 1.0,
     ) -> None:
         """tries: how often a row is asked while the scorer fails before its job fails, the pauses doubling from first_pause_s."""
-        self.asked, self.config, self.store = asked, config, JobStore(config, now)
+        self.asked, self.config, self.store = asked, config, JobStore(config, now, watching)
         self._tries = tries
         self._parts = PartJudging(asked, tries=tries, first_pause_s=first_pause_s, poll_s=config.poll_s)
         self._task: asyncio.Task[None] | None = None
@@ -64,12 +66,17 @@ class BatchJobs:
                 if time.monotonic() - swept >= _SWEEP_S:
                     swept = time.monotonic()
                     await to_the_end(self.store.sweep)
+                await self._tell_backlog()
                 if self.asked.ready() and (claim := await to_the_end(self.store.claim)):
                     worked = await self._run(claim)
-            except Exception:  # such as a full disk: the next round may fare better, and the replica goes on answering
-                log.exception("batch jobs: one round failed")
+            except Exception as error:  # such as a full disk: the next round may fare better
+                fault("a round of batch jobs", error)
             if not worked:
                 await asyncio.sleep(self.config.poll_s)
+
+    async def _tell_backlog(self) -> None:
+        with contextlib.suppress(OSError, ValueError):  # no job ends for the sake of a metric
+            await to_the_end(self.store.tell_backlog)
 
     async def _run(self, claim: Claim) -> bool:
         """Work on a job until it ends or is cancelled. False: it failed for a reason of ours and is to be started again."""
@@ -77,6 +84,7 @@ class BatchJobs:
         work = asyncio.create_task(self._work(claim, halted))
         try:
             while not (await asyncio.wait({work}, timeout=self.config.poll_s))[0]:
+                await self._tell_backlog()
                 if cancelled(claim.folder) and not halted.is_set():
                     halted.set()
                     work.cancel()
@@ -94,8 +102,8 @@ class BatchJobs:
             if claim.job.finished is None:
                 self.store.save(claim.folder, claim.job)
             raise
-        except Exception:
-            log.exception("batch job %s: it will be started again", claim.job.id)
+        except Exception as error:
+            fault(f"batch job {claim.job.id}, which will be started again", error)
             return False
         finally:
             claim.lease.release()
@@ -118,8 +126,8 @@ class BatchJobs:
         except UserError as error:
             await to_the_end(self.store.end, folder, job, "failed", str(error))
             return
-        except NoAnswer:
-            log.exception("batch job %s: failed", job.id)
+        except NoAnswer as error:
+            fault(f"batch job {job.id}, which failed", error)
             told = f"the model did not answer in {self._tries} tries; send the table again later"
             await to_the_end(self.store.end, folder, job, "failed", told)
             return

@@ -26,6 +26,7 @@ from countryreward.serving.batch.job import StoredJob, cancelled, drop, leftover
 from countryreward.serving.batch.lease import Lease
 from countryreward.serving.config import ServiceConfig
 from countryreward.serving.problems import Problem
+from countryreward.serving.watching import Watching
 
 MAX_STARTS = 5
 """A job that was started so often without finishing a part fails: it may be what kills its replicas."""
@@ -49,8 +50,8 @@ def utc_now() -> datetime:
 class JobStore:
     """Finds, claims, ends and removes jobs. `create.py` brings them in."""
 
-    def __init__(self, config: ServiceConfig, now: Clock = utc_now) -> None:
-        self.config, self.now = config, now
+    def __init__(self, config: ServiceConfig, now: Clock = utc_now, watching: Watching | None = None) -> None:
+        self.config, self.now, self.watching = config, now, watching or Watching()
         self.root = Path(config.state).absolute() / "jobs"
         self.retention = timedelta(hours=config.retention_hours)
 
@@ -81,6 +82,11 @@ class JobStore:
         """Newest first."""
         found = [job for folder in self.place(tenant).glob("b-*") if (job := load(folder))]
         return sorted(found, key=lambda job: (job.created, job.id), reverse=True)
+
+    def tell_backlog(self) -> None:
+        """Tell `watching` how many jobs wait or run, and since when."""
+        sent = [job.created for folder in self._folders() if (job := load(folder)) and unfinished(job)]
+        self.watching.backlog(len(sent), max(0.0, (self.now() - min(sent)).total_seconds()) if sent else 0.0)
 
     def save(self, folder: Path, job: StoredJob) -> None:
         """For the holder of the lease."""
@@ -116,6 +122,7 @@ class JobStore:
         job.deleted_after = job.finished + self.retention
         self.save(folder, job)
         drop(folder, job)
+        self.watching.ended(state)
 
     def delete(self, tenant: str, job_id: str) -> None:
         """Cancel a job that waits or runs, remove a finished one. A running one stops within `poll_s`."""

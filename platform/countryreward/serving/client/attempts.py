@@ -71,7 +71,7 @@ class Attempt:
     def reply(self, response: httpx2.Response) -> Reply:
         """The whole answer. Raises `Failed`, `Refused`, `NotAllowed` or `BadAnswer` for what is not 2xx."""
         content, status = b"".join(self._chunks), response.status_code
-        request_id = response.headers.get("x-request-id", "")[:100]
+        request_id = response.headers.get("x-request-id", "").partition(",")[0][:100]
         if status not in RETRIED:
             self.patience.answered()
         if response.is_success:

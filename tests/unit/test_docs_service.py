@@ -1,0 +1,180 @@
+"""docs/api.md, operations.md and security.md say what the code does: codes, routes, options, metrics, alarms, files."""
+
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import yaml
+from fastapi.routing import APIRoute
+
+from countryreward.serving import gate, keys
+from countryreward.serving.app import create_app
+from countryreward.serving.asking import FromScorer
+from countryreward.serving.batch.runner import BatchJobs
+from countryreward.serving.client import AsyncClient, Client
+from countryreward.serving.config import ServiceConfig
+from countryreward.serving.journal import Seen
+from countryreward.serving.keys import KeyStore
+from countryreward.serving.problems import CODES
+from countryreward.serving.prometheus import Prometheus
+from countryreward.serving.rates import Rates
+from countryreward.serving.schemas import BatchJob
+
+ROOT = Path(__file__).parents[2]
+PAGES = {name: (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in ("api", "operations", "security")}
+FORM_FIELDS = 14  # of /v1/score, /v1/rank and /v1/batch together
+
+
+def section(page: str, title: str) -> str:
+    """From a heading to the next one of any level."""
+    return re.split(r"^#+ ", PAGES[page].partition(f"# {title}\n")[2], flags=re.MULTILINE)[0]
+
+
+@pytest.fixture
+def app(tmp_path: Path):
+    """The app with every route."""
+    config = ServiceConfig(state=str(tmp_path))
+    asked = FromScorer(None, ["KR"])  # pyright: ignore[reportArgumentType] - nothing is asked
+    return create_app(
+        asked,
+        config,
+        keys=KeyStore(tmp_path / keys.FILE, 1),
+        rates=Rates("memory://"),
+        metrics=lambda: b"",
+        jobs=BatchJobs(asked, config),
+    )
+
+
+def test_every_error_has_its_line() -> None:
+    told = re.findall(r"^\| `(\w+)` \| (\d+) \| (.*) \|$", section("api", "Errors"), re.MULTILINE)
+    assert {code: (int(status), text) for code, status, text in told} == CODES
+
+
+def test_every_route_has_a_line_and_a_curl(app) -> None:
+    routes = {(method, route.path) for route in app.routes if isinstance(route, APIRoute) for method in route.methods}
+    assert len(routes) == 13
+    for method, path in routes:
+        assert f"`{method} {path}`" in PAGES["api"] or f"`{method} {path}`," in PAGES["api"], (method, path)
+        asked = re.escape(path.replace("{job_id}", "$JOB"))
+        assert re.search(rf'curl (.|\\\n)*?\$URL{asked}(["?; \n]|$)', PAGES["api"]), path
+    assert "`GET /openapi.json`" in PAGES["api"]  # no APIRoute
+
+
+def test_scopes_of_routes_are_as_told() -> None:
+    told = dict(
+        re.findall(r"^\| `GET (/[\w./]+)` \| (.*?) \|", section("api", "Markets, models, health"), re.MULTILINE)
+    )
+    for path, scopes in told.items():
+        needed = () if path in gate.EXEMPT else gate.NEEDS[path]
+        assert scopes == (" or ".join(f"`{scope}`" for scope in needed) or "none"), path
+    for title, path in (("Score", "/v1/score"), ("Rank", "/v1/rank")):
+        assert f"`POST {path}`, scope `{gate.NEEDS[path][0]}`" in section("api", title)
+
+
+def test_every_form_field_is_explained(app) -> None:
+    table = section("api", "Fields and limits")
+    schemas = app.openapi()["components"]["schemas"]
+    names = {name for key, one in schemas.items() if key.startswith("Body_") for name in one["properties"]}
+    assert len(names) == FORM_FIELDS
+    for name in names:
+        assert f"`{name}`" in table, name
+    for name in BatchJob.model_fields:
+        assert f"`{name}`" in PAGES["api"] or f'"{name}"' in PAGES["api"], name
+
+
+def test_every_option_has_its_line_with_its_default() -> None:
+    told = dict(re.findall(r"^\| `(\w+)` \| (.*?) \| .+ \|$", section("operations", "Options"), re.MULTILINE))
+    assert list(told) == [one.name for one in fields(ServiceConfig)]
+    config = ServiceConfig()
+    for name, text in told.items():
+        value = getattr(config, name)
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            assert text == (
+                "empty" if value == "" else f"`{value}`" if isinstance(value, str) else str(value).lower()
+            ), name
+        else:
+            factor, _, unit = text.replace(",", "").partition(" x ")
+            assert float(factor) * (2**20 if unit == "2^20" else 1) == value, name
+
+
+def test_limits_of_callers_are_the_defaults() -> None:
+    config, table = ServiceConfig(), section("api", "Fields and limits")
+    for name, text in (
+        ("max_image_bytes", "20 MiB"),
+        ("max_pixels", "25,000,000"),
+        ("max_images", "20"),
+        ("max_verdicts", "2,000"),
+        ("max_text", "4,000 each"),
+        ("max_evidence", "40"),
+        ("max_table_bytes", "512 MiB"),
+        ("max_table_rows", "1,000,000"),
+        ("max_jobs", "4"),
+        ("max_body_memory", "256 MiB"),
+    ):
+        assert re.search(rf"^\|[^|]*\| {re.escape(text)} \| `{name}` \|", table, re.MULTILINE), name
+        number = float(text.replace(",", "").split()[0]) * (2**20 if text.endswith("MiB") else 1)
+        assert number == getattr(config, name), name
+
+
+def test_every_metric_has_its_line() -> None:
+    prometheus = Prometheus()
+    prometheus.request(
+        Seen(
+            request_id="0123456789abcdef",
+            tenant=None,
+            key_id=None,
+            method="GET",
+            route="/readyz",
+            status=200,
+            seconds=0.1,
+            verdicts=0,
+            bytes_in=0,
+            bytes_out=0,
+        )
+    )
+    prometheus.cache(hit=True)
+    text = prometheus.text().decode()
+    counted = {}
+    for name, labels in re.findall(r"^(countryreward_\w+?)(?:\{(.*?)\})? \S+$", text, re.MULTILINE):
+        if not name.endswith("_created"):
+            plain = re.sub(r"_(bucket|sum|count)$", "", name)
+            counted.setdefault(plain, set()).update(set(re.findall(r'(\w+)="', labels)) - {"le"})
+    table = section("operations", "Metrics")
+    told = dict(re.findall(r"^\| `(countryreward_\w+)` \| (.*?) ?\| .+ \|$", table, re.MULTILINE))
+    assert {name: set(re.findall(r"`(\w+)`", labels)) for name, labels in told.items()} == counted
+
+
+def test_every_alarm_has_its_line() -> None:
+    alarms = yaml.safe_load((ROOT / "cluster" / "monitoring" / "alarms.yml").read_text(encoding="utf-8"))
+    rules = [rule for group in alarms["groups"] for rule in group["rules"]]
+    told = re.findall(r"^\| `(\w+)` \| (\w+) \| .+ \|$", section("operations", "Alarms"), re.MULTILINE)
+    assert told == [(rule["alert"], rule["labels"]["severity"]) for rule in rules]
+
+
+def test_every_field_of_the_log_is_explained() -> None:
+    table = section("operations", "Logs")
+    for name in ("event", "time", "ms", *(one.name for one in fields(Seen) if one.name != "seconds")):
+        assert re.search(rf"^\|[^|]*`{name}`[^|]*\|", table, re.MULTILINE), name
+
+
+def test_methods_of_the_client_are_told() -> None:
+    told = section("api", "Python client")
+    public = {name for name in vars(Client) if not name.startswith("_")} - {"close"}
+    for name in public:
+        assert re.search(rf"\b{name}\(", told), name
+        assert hasattr(AsyncClient, name)
+
+
+def test_links_and_files_exist() -> None:
+    for page, text in PAGES.items():
+        for target, anchor in re.findall(r"\]\(((?:\.\./)?[\w.]*)#?([\w-]*)\)", text):
+            other = ROOT / "docs" / (target or f"{page}.md")
+            assert other.is_file(), target
+            headings = re.findall(r"^#+ (.*)$", other.read_text(encoding="utf-8"), re.MULTILINE)
+            slugs = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+            assert not anchor or anchor in slugs, (page, target, anchor)
+        for name in re.findall(r"`((?:tests|serve_apps|jobs|cluster|docs|benchmarks)/[\w./]+\.\w+)`", text):
+            assert (ROOT / name).is_file(), (page, name)
+        for name in re.findall(r"`((?:serving|data|models|scoring|training|on_ray|retrieval)/[\w./]+\.py)`", text):
+            assert (ROOT / "platform" / "countryreward" / name).is_file(), (page, name)
