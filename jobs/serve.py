@@ -10,11 +10,14 @@ import logging
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from countryreward.command import run
 from countryreward.on_ray.config import RayConfig
 from countryreward.serving.config import ServiceConfig
+
+if TYPE_CHECKING:
+    from serve_apps.reward import Load
 
 
 @dataclass(kw_only=True)
@@ -43,7 +46,8 @@ class Config:
     """Where Ray runs."""
 
 
-def main(config: Config) -> None:
+def main(config: Config, load: "Load | None" = None) -> None:
+    """load: how a model is loaded, for benchmarks that emulate one."""
     from countryreward.on_ray.token import private_token
     from countryreward.serving.front import IMPORT_PATH
     from countryreward.serving.local import demo_key, example_call, free_port, until_stopped
@@ -79,7 +83,7 @@ def main(config: Config) -> None:
         }
         print(f"serve: loading {config.model} into {config.replicas} replicas")
         serve.start(http_options={"host": config.host, "port": config.port, "request_timeout_s": 120})
-        serve.run(build(args, options=options), name="reward", route_prefix="/")
+        serve.run(build(args, load, options), name="reward", route_prefix="/")
         if key_file.is_relative_to(Path.cwd()):
             key_file = key_file.relative_to(Path.cwd())  # shorter to read and to copy
         url = f"http://{config.host}:{config.port}"

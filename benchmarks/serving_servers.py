@@ -1,0 +1,170 @@
+"""The servers that benchmarks/serving.py compares, each started as a process: ours, LitServe, FastAPI without batching.
+
+All answer /v1/score with the same form, the same model and the same five positions of evidence. Emulated, the model is a sleep
+of so many milliseconds for a batch of at most 64.
+"""
+
+import argparse
+import asyncio
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+BATCH = 64
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("kind", choices=("ours", "litserve", "unbatched"))
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--workers", type=int, default=1, help="replicas of ours, workers of LitServe")
+    parser.add_argument("--threads", type=int, default=2, help="processor threads of all together")
+    parser.add_argument("--state", default="", help="ours: state folder")
+    parser.add_argument("--fast-queue", action="store_true", help="LitServe: ZeroMQ between its processes")
+    parser.add_argument("--emulated-ms", type=float, default=0.0)
+    options = parser.parse_args()
+    if options.kind == "litserve":
+        from serving_litserve import serve
+    else:
+        serve = ours if options.kind == "ours" else unbatched
+    serve(options)
+
+
+def ours(options: argparse.Namespace) -> None:
+    sys.path.insert(0, str(Path(__file__).parents[1] / "jobs"))
+    import serve
+    from countryreward.on_ray.config import RayConfig
+    from countryreward.serving.config import ServiceConfig
+
+    config = serve.Config(
+        model=options.model,
+        port=options.port,
+        replicas=options.workers,
+        max_replicas=options.workers,
+        cpus_per_replica=options.threads / options.workers,
+        service=ServiceConfig(state=options.state, max_wait_s=60.0),
+        ray=RayConfig(cpus=options.threads),
+    )
+    serve.main(config, partial(Emulated, seconds=options.emulated_ms / 1e3) if options.emulated_ms else None)
+
+
+MARKETS = ("AU", "BR", "CL", "ES", "FR", "JP", "KR", "MX", "SA", "US")
+
+
+class Emulated:
+    """A LoadedModel of ours that sleeps: the service around it is the real one, its batching too."""
+
+    def __init__(self, published: Any, config: Any, device: str, watching: Any, seconds: float) -> None:
+        from countryreward.serving.batching import TokenBatcher
+
+        self.markets, self.seconds = MARKETS, seconds
+        self.batcher = TokenBatcher(self.run, BATCH)
+        self.batcher.seen = watching.forward_pass
+
+    def run(self, items: list[Any]) -> list[float]:
+        time.sleep(self.seconds)
+        return [0.0] * len(items)
+
+    def about(self) -> dict[str, Any]:
+        return {"model": None, "knowledge_base": None}
+
+    def ready(self) -> bool:
+        return True
+
+    def busy(self) -> float | None:
+        return None
+
+    async def judge(self, ask: Any) -> list[Any]:
+        verdicts = [_no_opinion(market) for market in ask.markets for _ in ask.pairs]
+        await self.batcher.ask([(verdict, 1) for verdict in verdicts], tenant=ask.tenant)
+        return verdicts
+
+    async def close(self) -> None:
+        await self.batcher.close()
+
+
+class Model:
+    """What both baselines ask: PairRequests in, verdicts out, one batch after the other."""
+
+    def __init__(self, options: argparse.Namespace, threads: int) -> None:
+        self.seconds = options.emulated_ms / 1e3
+        if self.seconds:
+            return
+        import torch
+
+        from countryreward.scoring.country_reward import CountryReward
+
+        torch.set_num_threads(threads)
+        self.judge = CountryReward.from_pretrained(options.model)
+
+    def score(self, requests: Sequence[Any]) -> list[Any]:
+        if self.seconds:
+            time.sleep(self.seconds)
+            return [_no_opinion(request.market) for request in requests]
+        return judged(self.judge, requests)
+
+
+def judged(judge: Any, requests: Sequence[Any]) -> list[Any]:
+    """CountryReward.score, with as much evidence as the service shows by default."""
+    questions, pictures = judge.prior.questions(requests)
+    answers = judge.reward.judge(questions, judge._encoded(pictures))
+    return [judge.reward.verdict(answer, evidence=5) for answer in answers]
+
+
+def _no_opinion(market: str) -> Any:
+    from countryreward.scoring.contracts import Verdict
+
+    return Verdict(
+        market=market,
+        probability=0.5,
+        calibrated_probability=0.5,
+        choice=None,
+        log_odds=0.0,
+        evidence=(),
+        past_ads=0,
+        model_version=None,
+        knowledge_base_version=None,
+    )
+
+
+def asked(form: Any, images: tuple[bytes, bytes]) -> list[Any]:
+    """A form as one PairRequest for each market."""
+    from countryreward.scoring.contracts import PairRequest, Product
+
+    product = Product(title=form["title"], category=form["category"])
+    return [
+        PairRequest(product=product, image_a=images[0], image_b=images[1], market=market)
+        for market in form.getlist("markets")
+    ]
+
+
+def unbatched(options: argparse.Namespace) -> None:
+    import uvicorn
+    from fastapi import FastAPI, Request
+
+    model, app = Model(options, options.threads), FastAPI()
+    one = ThreadPoolExecutor(1)  # a lock around many threads would give each its own pool of OpenMP threads
+
+    def answer(requests: list[Any]) -> list[dict[str, Any]]:
+        return [verdict.as_dict() for verdict in model.score(requests)]
+
+    @app.get("/health")
+    def health() -> str:
+        return "ok"
+
+    @app.post("/v1/score")
+    async def score(request: Request) -> dict[str, Any]:
+        form = await request.form()
+        images = (await form["image_a"].read(), await form["image_b"].read())  # type: ignore
+        return {"verdicts": await asyncio.get_running_loop().run_in_executor(one, answer, asked(form, images))}
+
+    uvicorn.run(app, host="127.0.0.1", port=options.port, log_level="warning", access_log=False)
+
+
+if __name__ == "__main__":
+    main()
