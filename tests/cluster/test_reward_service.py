@@ -1,4 +1,4 @@
-"""The service on Ray while replicas die, versions change and too much is asked. Long forms: tests/torture/test_service_under_fire.py.
+"""The service on Ray while replicas die, versions change and too much is asked; long forms in tests/torture.
 
 One Ray with Serve for all; the tests go on from each other's deployment, in the order of this file.
 """
