@@ -1,6 +1,6 @@
-"""The service on Ray while replicas die, versions change and too much is asked.
+"""The service on Ray while replicas die, versions change and too much is asked. One Ray with Serve for all of it.
 
-Long forms: tests/torture/test_service_under_fire.py. One Ray with Serve for all; the tests go on from each other's deployment, in the order of this file.
+The tests go on from each other's deployment, in the order of this file. Long forms: tests/torture/test_service_under_fire.py.
 """
 
 import shutil
@@ -145,9 +145,9 @@ def real(running: Service, demo: Run) -> Iterator[Real]:
     export = demo.folder / "export"
     names = pd.read_csv(export / "creatives.csv").groupby("product_id")["image_uri"].agg(list)
     products = []
-    for row in pd.read_csv(export / "products.csv").head(6).itertuples():
-        images = [(export / "images" / name).read_bytes() for name in names[row.product_id][:4]]
-        products.append((Product(title=str(row.title), category=str(row.category)), images))
+    for row in pd.read_csv(export / "products.csv").head(6).to_dict("records"):
+        images = [(export / "images" / name).read_bytes() for name in names[row["product_id"]][:4]]
+        products.append((Product(title=row["title"], category=row["category"]), images))
     with Client(running.url, running.key) as client:
         yield Real(client, CountryReward.from_pretrained(demo.model), products)
 

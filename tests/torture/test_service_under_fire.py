@@ -56,11 +56,9 @@ def pairs_of(demo: Run) -> Pairs:
     """Forty products, each with its first two images."""
     export = demo.folder / "export"
     names = pd.read_csv(export / "creatives.csv").groupby("product_id")["image_uri"].agg(list)
-    products = pd.read_csv(export / "products.csv").head(40)
-    return tuple(
-        (str(row.title), *(str(export / "images" / name) for name in names[row.product_id][:2]))
-        for row in products.itertuples()
-    )  # pyright: ignore[reportReturnType]
+    products = pd.read_csv(export / "products.csv").head(40).to_dict("records")
+    images = [[str(export / "images" / name) for name in names[row["product_id"]]] for row in products]
+    return tuple((row["title"], a, b) for row, (a, b, *_) in zip(products, images, strict=True))
 
 
 def under_kills(running: Service, load: Load) -> tuple[Outcome, list[int]]:
@@ -141,7 +139,8 @@ def old_and_new(outcome: Outcome, old: str, new: str) -> str:
     assert set(versions) == {old, new}
     assert (versions[0], versions[-1]) == (old, new)
     mixed = len(versions) - versions.index(new) - versions[::-1].index(old)
-    return f"{versions.count(old)} verdicts of {old}, {versions.count(new)} of {new}; both at a time for {max(0, mixed) / RATE:.1f} s"
+    both_s = max(0, mixed) / RATE
+    return f"{versions.count(old)} verdicts of {old}, {versions.count(new)} of {new}; both at a time for {both_s:.1f} s"
 
 
 def test_ten_times_too_much_is_refused_at_once_and_forgotten(running: Service, pair: Pairs):
@@ -162,7 +161,8 @@ def test_ten_times_too_much_is_refused_at_once_and_forgotten(running: Service, p
         f"at ten times it {over}; {over.kinds()['ok'] / 15:.1f} served a second; the generator ended after {drained:.0f} s"
     )
     print(
-        f"served p99 {over.ms(0.99) / normal.ms(0.99):.2f} of normal (asked: <= 2); refused within {np.median(refused_ms):.0f} ms (median), "
+        f"served p99 {over.ms(0.99) / normal.ms(0.99):.2f} of normal (asked: <= 2); "
+        f"refused within {np.median(refused_ms):.0f} ms (median), "
         f"{np.quantile(refused_ms, 0.99):.0f} ms (p99), {refused_ms.max():.0f} ms (longest), "
         f"{np.mean(refused_ms <= 100):.2%} within 100 ms"
     )
