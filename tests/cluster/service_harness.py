@@ -177,7 +177,7 @@ class Service:
         if "num_replicas" in options:
             options["autoscaling_config"] = None
         service = ServiceConfig(state=str(self.state), **{"poll_s": 0.3, **(config or {})})
-        args = RewardArgs(model=str(model), device="cpu", service=service)
+        args = RewardArgs(model=str(model), knowledge_base="", device="cpu", service=service)
         serve.run(build(args, load_emulated if emulated else None, options), name=APP, route_prefix="/")
 
     def remove(self) -> None:

@@ -1,6 +1,6 @@
-"""The service on Ray while replicas die, versions change and too much is asked; long forms in tests/torture.
+"""The service on Ray while replicas die, versions change and too much is asked. One Ray with Serve for all of it.
 
-One Ray with Serve for all; the tests go on from each other's deployment, in the order of this file.
+The tests go on from each other's deployment, in the order of this file. Long forms: tests/torture/test_service_under_fire.py.
 """
 
 import shutil
@@ -26,6 +26,8 @@ from tests.cluster.service_harness import (
     small_pair,
     wait_until,
 )
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Serve's own
 
 PER_PASS = 2
 """Pairs of a full pass of the emulated model."""
@@ -103,7 +105,7 @@ def test_a_deployment_rolls_and_scales_while_all_is_answered(running: Service, l
         "downscale_delay_s": 1, "metrics_interval_s": 0.5, "look_back_period_s": 1,
     }  # fmt: skip
     load = running.load(pair, rate=10, seconds=15)
-    running.deploy(link, num_replicas=None, autoscaling_config=scaling, config={"batch_tokens": PER_PASS * TOKENS})
+    running.deploy(link, autoscaling_config=scaling, config={"batch_tokens": PER_PASS * TOKENS})
     assert load.wait().failed == []
     wait_until(lambda: running.running() == 1)
     load = running.load(pair, closed=16, seconds=60)
@@ -143,9 +145,9 @@ def real(running: Service, demo: Run) -> Iterator[Real]:
     export = demo.folder / "export"
     names = pd.read_csv(export / "creatives.csv").groupby("product_id")["image_uri"].agg(list)
     products = []
-    for row in pd.read_csv(export / "products.csv").head(6).itertuples():
-        images = [(export / "images" / name).read_bytes() for name in names[row.product_id][:4]]
-        products.append((Product(title=str(row.title), category=str(row.category)), images))
+    for row in pd.read_csv(export / "products.csv").head(6).to_dict("records"):
+        images = [(export / "images" / name).read_bytes() for name in names[row["product_id"]][:4]]
+        products.append((Product(title=row["title"], category=row["category"]), images))
     with Client(running.url, running.key) as client:
         yield Real(client, CountryReward.from_pretrained(demo.model), products)
 
