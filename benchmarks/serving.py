@@ -194,7 +194,7 @@ class Bench:
             from countryreward.scoring.country_reward import CountryReward
 
             torch.set_num_threads(self.config.threads)
-            self.judge = CountryReward.from_pretrained(f"{self.config.run}/model")
+            self.judge = CountryReward.from_pretrained(f"{self.config.run}/model").reward
         self.started += 10**6
         pairs = load_pairs(Path(self.config.run) / "export", 200 if fresh else 50)
         calls = questions(pairs, self.markets, per_call, fresh=fresh, start=self.started)
