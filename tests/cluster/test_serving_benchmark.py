@@ -1,4 +1,4 @@
-"""benchmarks/serving.py at its shortest: every server starts, every answer is a 200, every ratio is printed. No time is asserted."""
+"""benchmarks/serving.py at its shortest: all servers start and answer 200, all ratios are printed. No time is asserted."""
 
 import json
 import os

@@ -208,7 +208,7 @@ def on_serve(folder: Path, shape: Shape, config: ServiceConfig, port: int, gpus:
 
         from serve_apps.reward import RewardArgs, build
 
-        args = RewardArgs(model=str(folder), device="cuda" if gpus else "cpu", service=config)
+        args = RewardArgs(model=str(folder), knowledge_base="", device="cuda" if gpus else "cpu", service=config)
         options = {
             "ray_actor_options": {"num_cpus": 1, "num_gpus": gpus},
             "num_replicas": 1,
