@@ -166,7 +166,7 @@ def http_rate(url: str, key: str, export: Path, seconds: float, connections: int
     done = subprocess.run(program, input=json.dumps(load), stdout=subprocess.PIPE, text=True, check=True)
     measured = json.loads(done.stdout)
     assert measured["failed"] == 0, measured["first_failure"]
-    return measured["verdicts"] / seconds
+    return measured["verdicts"] / measured["seconds"]
 
 
 def make_key(state: Path) -> str:
