@@ -18,12 +18,14 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # idle threads must not spin on the cores that others need
 
+from serving_processes import Servers, idle_share
 from serving_questions import load_pairs, questions, service_key
 from serving_servers import BATCH, judged
 
@@ -62,93 +64,16 @@ def main(config: Config) -> None:
     started = time.perf_counter()
     report: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(config, Path(folder))
-        with Servers(config, Path(folder)) as servers:
+        model, place = f"{config.run}/model", Path(folder)
+        bench = Bench(config, place)
+        with Servers(model, config.threads, config.port, place) as servers:
             report |= bench.real_model(servers)
-        with Servers(config, Path(folder), emulated_ms=config.emulated_ms) as servers:
+        with Servers(model, config.threads, config.port + 10, place, config.emulated_ms) as servers:
             report |= bench.emulated_model(servers)
     report["minutes"] = round((time.perf_counter() - started) / 60, 1)
     report["threads"], report["replicas"] = config.threads, config.replicas
     report["shared"] = "servers, load generator and in-process model all run on these cores"
     print(json.dumps(report | {"machine": describe_machine()}, indent=1))
-
-
-class Servers:
-    """Processes of serving_servers.py, ended with everything they started."""
-
-    def __init__(self, config: Config, folder: Path, emulated_ms: float = 0.0) -> None:
-        self.config, self.folder, self.emulated_ms = config, folder, emulated_ms
-        self.urls: dict[str, str] = {}
-        self.processes: list[subprocess.Popen[bytes]] = []
-
-    def __enter__(self) -> "Servers":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for process in self.processes:
-            end(process)
-
-    def start(self, name: str, workers: int = 1) -> str:
-        """Start one and wait until it answers; its URL. name: ours, litserve or unbatched."""
-        state = self.folder / "state"
-        service_key(state)
-        port = self.config.port + len(self.processes) + (10 if self.emulated_ms else 0)
-        command = [sys.executable, str(Path(__file__).with_name("serving_servers.py")), name]
-        command += [f"--model={self.config.run}/model", f"--port={port}", f"--workers={workers}", f"--state={state}"]
-        command += [f"--threads={self.config.threads}", f"--emulated-ms={self.emulated_ms}"]
-        log = self.folder / f"{port}.log"
-        with log.open("wb") as output:
-            process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
-        self.processes.append(process)
-        url = f"http://127.0.0.1:{port}"
-        wait_for(lambda: answers(name, url, log), process, log)
-        return url
-
-    def stop(self) -> None:
-        """End the last one."""
-        end(self.processes[-1])
-
-
-def end(process: subprocess.Popen[bytes]) -> None:
-    """Ask it and, where that takes too long, kill it and its children."""
-    import signal
-
-    import psutil
-
-    if process.poll() is not None:
-        return
-    family = psutil.Process(process.pid).children(recursive=True)
-    process.send_signal(signal.SIGTERM)
-    try:
-        process.wait(40)
-    except subprocess.TimeoutExpired:
-        process.kill()
-    psutil.wait_procs(family, timeout=5)
-    for child in family:  # LitServe leaves its workers
-        if child.is_running():
-            child.kill()
-
-
-def answers(name: str, url: str, log: Path) -> bool:
-    """Whether all its workers do. Ours says so once every replica is ready; LitServe's /health knows of all workers."""
-    import urllib.error
-    import urllib.request
-
-    if name == "ours":
-        return "Ctrl-C ends it" in log.read_text(errors="replace")
-    try:
-        with urllib.request.urlopen(f"{url}/health", timeout=5) as response:
-            return response.status == 200
-    except (urllib.error.URLError, OSError):
-        return False
-
-
-def wait_for(done: Callable[[], bool], process: subprocess.Popen[bytes], log: Path) -> None:
-    until = time.monotonic() + 180
-    while not done():
-        if process.poll() is not None or time.monotonic() > until:
-            raise SystemExit(f"a server did not start:\n{log.read_text(errors='replace')[-3_000:]}")
-        time.sleep(0.2)
 
 
 class Bench:
@@ -180,9 +105,12 @@ class Bench:
         measured = json.loads(done.stdout)
         if measured["failed"]:
             raise SystemExit(f"{url}: {measured['failed']} calls failed: {measured['first_failure']}")
-        if not measured["calls"]:
-            raise SystemExit(f"{url}: no call was answered in {(spec | load)['seconds']} s; take more --seconds")
-        return measured | {"rate": measured["verdicts"] / (spec | load)["seconds"]}
+        return measured | {"rate": measured["verdicts"] / measured["seconds"]}
+
+    def saturated(self, url: str, per_call: int = 1, fresh: bool = True) -> float:
+        """Pairs per second with as many pairs under way, or twice as many where a call holds several."""
+        connections = self.config.connections if per_call == 1 else max(2, 2 * self.config.connections // per_call)
+        return self.ask(url, per_call=per_call, fresh=fresh, connections=connections)["rate"]
 
     def in_process(self, per_call: int, fresh: bool) -> float:
         """Pairs per second of lists of 64 PairRequests (whole calls), decoding, encoding and retrieval included."""
@@ -194,7 +122,7 @@ class Bench:
             from countryreward.scoring.country_reward import CountryReward
 
             torch.set_num_threads(self.config.threads)
-            self.judge = CountryReward.from_pretrained(f"{self.config.run}/model")
+            self.judge = CountryReward.from_pretrained(f"{self.config.run}/model").reward
         self.started += 10**6
         pairs = load_pairs(Path(self.config.run) / "export", 200 if fresh else 50)
         calls = questions(pairs, self.markets, per_call, fresh=fresh, start=self.started)
@@ -222,12 +150,15 @@ class Bench:
         one: list[float] = []
         for name, per_call, fresh in (
             ("one market", 1, True),
-            ("ten markets", 10, True),
+            ("all markets", len(self.markets), True),
             ("repeating images", 1, False),
         ):
-            a = lambda per_call=per_call, fresh=fresh: self.ask(ours, per_call=per_call, fresh=fresh)["rate"]  # noqa: E731
-            b = lambda per_call=per_call, fresh=fresh: self.in_process(per_call, fresh)  # noqa: E731
-            rates = self.side_by_side(f"HTTP / in process, {name}", report, a, b)
+            rates = self.side_by_side(
+                f"HTTP / in process, {name}",
+                report,
+                partial(self.saturated, ours, per_call, fresh),
+                partial(self.in_process, per_call, fresh),
+            )
             one = one or rates
         report |= self.latency(ours, statistics.median(one))
         report |= self.together(ours, 1) | self.together(ours, 6)
@@ -253,7 +184,7 @@ class Bench:
             url = servers.start(name, workers)
             self.ask(url, fresh=False)  # warm up
             title = f"ours / {name}{f' ({workers} workers)' if name == 'litserve' else ''}{note}"
-            self.side_by_side(title, report, lambda: self.ask(ours)["rate"], lambda url=url: self.ask(url)["rate"])
+            self.side_by_side(title, report, partial(self.saturated, ours), partial(self.saturated, url))
             servers.stop()
             if name == "litserve":
                 ratios.append(report[title]["ratio_median"])
@@ -302,11 +233,7 @@ class Bench:
                 before = self.encoded(url)
                 measured = self.ask(url, per_call=len(self.markets), split=split, connections=askers)
                 encoded.append((self.encoded(url) - before) / measured["all_calls"])
-                took.append(
-                    askers / measured["rate"] * len(self.markets)
-                    if askers > 1
-                    else statistics.median(measured["latencies"])
-                )
+                took.append(statistics.median(measured["latencies"]))
             times.append((took[0], took[1]))
             encodes.append((encoded[0], encoded[1]))
         ratios = [split / whole for whole, split in times]
@@ -333,19 +260,6 @@ class Bench:
         with urllib.request.urlopen(request) as response:
             lines = response.read().decode().splitlines()
         return sum(float(line.split()[-1]) for line in lines if line.startswith("countryreward_images_encoded_total"))
-
-
-def idle_share(process: subprocess.Popen[bytes]) -> float:
-    """Cores that a server and all it started use while nobody asks."""
-    import psutil
-
-    def spent() -> float:
-        parent = psutil.Process(process.pid)
-        return sum(sum(one.cpu_times()[:2]) for one in (parent, *parent.children(recursive=True)))
-
-    before = spent()
-    time.sleep(3)
-    return round((spent() - before) / 3, 3)
 
 
 if __name__ == "__main__":

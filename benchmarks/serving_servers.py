@@ -100,7 +100,7 @@ class Model:
         from countryreward.scoring.country_reward import CountryReward
 
         torch.set_num_threads(threads)
-        self.judge = CountryReward.from_pretrained(options.model)
+        self.judge = CountryReward.from_pretrained(options.model).reward
 
     def score(self, requests: Sequence[Any]) -> list[Any]:
         if self.seconds:
@@ -109,11 +109,14 @@ class Model:
         return judged(self.judge, requests)
 
 
-def judged(judge: Any, requests: Sequence[Any]) -> list[Any]:
-    """CountryReward.score, with as much evidence as the service shows by default."""
-    questions, pictures = judge.prior.questions(requests)
-    answers = judge.reward.judge(questions, judge._encoded(pictures))
-    return [judge.reward.verdict(answer, evidence=5) for answer in answers]
+def judged(reward: Any, requests: Sequence[Any]) -> list[Any]:
+    """As CountryReward.score, with as much evidence as the service shows by default. reward: a RewardJudge."""
+    import torch
+
+    questions, pictures = reward.prior.questions(requests)
+    features = dict(zip(pictures, reward.encode(list(pictures.values())), strict=True))
+    answers = reward.judge(questions, lambda names: torch.stack([features[name] for name in names]))
+    return [reward.verdict(answer, evidence=5) for answer in answers]
 
 
 def _no_opinion(market: str) -> Any:
