@@ -46,6 +46,7 @@ class RewardArgs(BaseModel):
     backpressure_config=BackpressureConfig(
         status_code=503, retry_after_s=1
     ),  # its body is Serve's plain text, not ours
+    max_constructor_retry_count=3,  # of a version that never started; each start costs ten seconds of a processor
     max_surge_percent=50,  # a new version's replica answers before an old one ends: one that cannot start changes nothing
     ray_actor_options={"num_cpus": 1},
     autoscaling_config=AutoscalingConfig(min_replicas=2, max_replicas=4, target_ongoing_requests=16),
