@@ -6,7 +6,6 @@ import io
 import json
 import shutil
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,11 @@ from countryreward.serving.watching import Watching
 from tests.cluster.demo_run import MARKETS, Run
 
 MUG = Product(title="Blue coffee mug 350 ml", category="Tableware", attributes={"colour": "blue"}, tags=["gift"])
-load = partial(load_reward, config=ServiceConfig(), device="cpu", watching=Watching())
+
+
+def load(published: Published) -> LoadedModel:
+    state = published.model.parent / "state"
+    return load_reward(published, config=ServiceConfig(state=str(state)), device="cpu", watching=Watching())
 
 
 @pytest.fixture(scope="module")

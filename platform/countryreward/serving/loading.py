@@ -1,10 +1,12 @@
 """From what is published to a model that answers: opened, checked, warmed up."""
 
 import logging
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import torch
 
+from countryreward import __version__
 from countryreward.errors import UserError
 from countryreward.scoring.config import RewardScorerConfig
 from countryreward.scoring.contracts import PairRequest, Product
@@ -31,21 +33,30 @@ def load_reward(published: Published, config: ServiceConfig, device: str, watchi
     )
     folder = ModelFolder.open(published.model, published.knowledge_base)
     reward = RewardJudge(folder, device=device, config=limits)
-    probe = run_probe(reward)
-    if probe.deviation > (allowed := tolerance(folder, device)):
-        raise UserError(
-            f"model: its probe answers differ by {probe.deviation:.3g} from those of its training, at most {allowed:g}"
-            " is rounding; publish it again with this version of the library"
-        )
-    told = folder.artifact.manifest.counts.get("probe", {})
-    if (collapsed := probe.collapsed()) and not told.get("allowed"):
-        raise UserError(f"model: {collapsed}; publish it with --allow_collapsed if that is meant")
+    passed = Path(config.state) / "accepted" / f"{folder.artifact.manifest.version}-{__version__}-{device}"
+    if not passed.exists():  # a replica that takes a dead one's place need not ask the probe again
+        _probe(reward, device)
+        passed.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        passed.touch()
     for code in folder.base.markets:  # an old version's folder may be gone when a market is first asked for
         market = folder.base.market(code)
         assert market is not None, code
         market.evidence(None)
     _warm_up(reward)
     return LoadedModel(reward, config, watching)
+
+
+def _probe(reward: RewardJudge, device: str) -> None:
+    """Raises `UserError` for a model that answers otherwise than when it was trained, or is collapsed without a reason given."""
+    probe = run_probe(reward)
+    if probe.deviation > (allowed := tolerance(reward.folder, device)):
+        raise UserError(
+            f"model: its probe answers differ by {probe.deviation:.3g} from those of its training, at most {allowed:g}"
+            " is rounding; publish it again with this version of the library"
+        )
+    told = reward.folder.artifact.manifest.counts.get("probe", {})
+    if (collapsed := probe.collapsed()) and not told.get("allowed"):
+        raise UserError(f"model: {collapsed}; publish it with --allow_collapsed if that is meant")
 
 
 def _warm_up(reward: RewardJudge) -> None:
