@@ -93,6 +93,14 @@ def declared_pixels(data: bytes, *, max_bytes: int, max_pixels: int) -> int:
     return width * height
 
 
+def pixels_of(image: Image.Image) -> NDArray[np.uint8]:
+    """[height, width, 3] of an RGB image, copied once; np.asarray would hold three copies of it for a moment."""
+    pixels = np.empty((image.height, image.width, 3), dtype=np.uint8)
+    for top in range(0, image.height, _ROWS):
+        pixels[top : top + _ROWS] = np.asarray(image.crop((0, top, image.width, min(top + _ROWS, image.height))))
+    return pixels
+
+
 def _open(data: bytes, max_bytes: int, max_pixels: int) -> tuple[Image.Image, str]:
     """Header checks only; the returned image has not been decoded."""
     if len(data) > max_bytes:

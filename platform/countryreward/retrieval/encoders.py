@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from countryreward.data.artifacts import sha256_file
+from countryreward.data.decoding import pixels_of
 from countryreward.errors import UserError
 
 Vectors = NDArray[np.float32]
@@ -83,7 +84,7 @@ class LayoutHog:
         """See `ImageEncoder.encode`. Both parts are scaled to equal norm."""
         rows = np.zeros((len(images), self.dimension), dtype=np.float64)
         for row, image in zip(rows, images, strict=True):
-            pixels = cv2.resize(np.asarray(image, dtype=np.uint8), (self.side, self.side), interpolation=cv2.INTER_AREA)
+            pixels = cv2.resize(pixels_of(image), (self.side, self.side), interpolation=cv2.INTER_AREA)
             lab = cv2.cvtColor(pixels.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
             # Lightness is centred like the two colour axes.
             layout = cv2.resize(

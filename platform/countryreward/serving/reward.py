@@ -6,6 +6,7 @@ Legend: P patches of an image, W the tower's width.
 """
 
 import asyncio
+import ctypes
 import functools
 import hashlib
 import math
@@ -13,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -199,8 +200,13 @@ class LoadedModel:
 
     def _read(self, data: bytes) -> KeptImage:
         limits = {"max_bytes": self.config.max_image_bytes, "max_pixels": self.config.max_pixels}
-        with self._one_big if declared_pixels(data, **limits) > _BIG_PIXELS else nullcontext():
+        if declared_pixels(data, **limits) <= _BIG_PIXELS:
             return self._seen(*read_image(data, **limits))
+        with self._one_big:
+            try:
+                return self._seen(*read_image(data, **limits))
+            finally:
+                _give_back()
 
     def _seen(self, facts: ImageFacts, picture: Image) -> KeptImage:
         vector: NDArray = self.reward.prior.image_encoder.encode([picture])[0]
@@ -221,6 +227,12 @@ class LoadedModel:
         features = {name: image.features for name, image in images if image.features is not None}
         examples = [pair.example for pair in pairs]
         return self.reward.one_pass(examples, lambda names: torch.stack([features[name] for name in names])).tolist()
+
+
+def _give_back() -> None:
+    """To the system, what glibc keeps of a large picture for the next one; other C libraries keep little."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _hashes(images: Sequence[bytes]) -> list[str]:
