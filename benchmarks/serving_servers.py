@@ -50,7 +50,8 @@ def ours(options: argparse.Namespace) -> None:
         service=ServiceConfig(state=options.state, max_wait_s=60.0),
         ray=RayConfig(cpus=options.threads),
     )
-    serve.main(config, partial(Emulated, seconds=options.emulated_ms / 1e3) if options.emulated_ms else None)
+    load: Any = partial(Emulated, seconds=options.emulated_ms / 1e3) if options.emulated_ms else None
+    serve.main(config, load)
 
 
 MARKETS = ("AU", "BR", "CL", "ES", "FR", "JP", "KR", "MX", "SA", "US")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
-from ray.serve.config import AutoscalingConfig
+from ray.serve.config import AutoscalingConfig, BackpressureConfig
 
 from countryreward.serving.config import ServiceConfig
 
@@ -41,8 +41,13 @@ class RewardArgs(BaseModel):
 
 @serve.deployment(
     name="reward",
-    max_ongoing_requests=64,
-    max_queued_requests=256,
+    max_ongoing_requests=256,  # more than `service.max_wait_passes` lets wait: the app refuses by what a call costs, and fast
+    max_queued_requests=256,  # in the proxy, while no replica is there to ask
+    backpressure_config=BackpressureConfig(
+        status_code=503, retry_after_s=1
+    ),  # its body is Serve's plain text, not ours
+    max_constructor_retry_count=3,  # of a version that never started; each start costs ten seconds of a processor
+    max_surge_percent=50,  # a new version's replica answers before an old one ends: one that cannot start changes nothing
     ray_actor_options={"num_cpus": 1},
     autoscaling_config=AutoscalingConfig(min_replicas=2, max_replicas=4, target_ongoing_requests=16),
     health_check_period_s=2,

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -173,7 +174,7 @@ def republish(demo: Run, place: Path, change: Callable[[Path], object] = lambda 
     return place
 
 
-def ignored(top: Path, folder: str, names: list[str]) -> set[str]:
+def ignored(top: Path, folder: Any, names: list[str]) -> set[str]:
     return {name for name in names if name.startswith("manifest.")} if Path(folder) == top else set()
 
 

@@ -81,7 +81,7 @@ def serving(model: Path, folder: Path, *options: str) -> Iterator[Served]:
             time.sleep(0.2)
         yield Served(port, folder / "state", process)
     finally:
-        with all_gone(process):
+        with all_gone(process) if process.poll() is None else contextlib.nullcontext():
             process.send_signal(signal.SIGINT)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(60)

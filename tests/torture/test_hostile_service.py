@@ -1,40 +1,24 @@
-"""A real service under hostile requests, images and titles: the long forms of tests/unit/test_hostile.py.
+"""A real service under hostile requests and images: the long forms of tests/unit/test_hostile.py.
 
 make torture        # prints what it measures
 COUNTRYREWARD_DEMO=runs/demo python -m pytest -s tests/torture/test_hostile_service.py    # with a demo that is there
 """
 
 import json
-import os
 import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
-from countryreward import CountryReward, Product
-from countryreward.models.prompts import PairFields
 from countryreward.serving.gate import EXEMPT
 from tests.torture.served import Served, memory, serving
 from tests.unit.asgi import MULTIPART, form
 from tests.unit.hostile_http import Hostile, hostile_requests, marked_out, send, send_all, slow_callers
 from tests.unit.hostile_images import LARGE_WEBP, SIDE, hostile_images, noisy, plain
-from tests.unit.hostile_titles import hostile_titles
 from tests.unit.schema_calls import call_by_schema
-
-HARMLESS = """new season with free delivery in a gift box made by hand from good wood and soft cotton for every day at home or out
-in the garden with two years of care and a small card that says thank you to all who like quiet colours and clean lines"""
-MARKETS = ("BR", "FR", "KR", "US")
-
-
-@pytest.fixture(scope="module")
-def run(request: pytest.FixtureRequest) -> Path:
-    """Folder of a demo run."""
-    there = os.environ.get("COUNTRYREWARD_DEMO")
-    return Path(there).absolute() if there else request.getfixturevalue("demo").folder
 
 
 @pytest.fixture(scope="module")
@@ -155,75 +139,3 @@ def test_every_route_refuses_who_may_not(served: Served):
     print(f"\n{len(ROUTES)} routes x no key, wrong key, revoked key, other tenant: {refused} of {asked} refused")
     assert refused == asked
     assert ask("GET", f"/v1/batch/{job}", right)[0] == 200
-
-
-def test_two_hundred_hostile_titles(run: Path):
-    judge = CountryReward.from_pretrained(run / "model")
-    products = pd.read_csv(run / "export" / "products.csv").tail(40).to_dict("records")
-    creatives = pd.read_csv(run / "export" / "creatives.csv").groupby("product_id")["image_uri"].apply(list)
-    images = {
-        one["title"]: [(run / "export" / "images" / uri).read_bytes() for uri in creatives[one["product_id"]][:2]]
-        for one in products
-    }
-    markets = [market for market in MARKETS if market in judge.folder.trained_markets]
-    tokenizer = judge.processor.tokenizer
-    control = set(tokenizer.get_added_vocab().values())
-
-    def tokens_of(title: str) -> list[int]:
-        pair = PairFields(title=title, market="KR", images=("a", "b"), grids=((1, 4, 4), (1, 4, 4)))
-        return [int(one) for one in judge.builder.example(pair).ids if one in control]
-
-    def harmless(text: str, number: int) -> str:
-        """Ordinary words of as many tokens."""
-        words, length = (
-            HARMLESS[number % len(HARMLESS) :] + HARMLESS * 90,
-            len(judge.builder.users(" " + text, "title")),
-        )
-        for count in range(1, len(words)):
-            if len(judge.builder.users(" " + " ".join(words[:count]), "title")) >= length:
-                return " ".join(words[:count])
-        raise AssertionError(text)
-
-    ordinary = HARMLESS.split()
-    clean, told, planted = {}, Counter(), 0
-    for number, (kind, title, added, hostile) in enumerate(hostile_titles(list(images), 200)):
-        a, b = images[title]
-        if title not in clean:
-            clean[title] = judge.score(Product(title=title), a, b, markets=markets)
-        if kind not in ("other markets", "too long"):
-            planted += tokens_of(hostile) != tokens_of(title)
-        first = hostile.startswith(added) and not hostile.startswith(title)
-        words = harmless(added, number) if kind != "too long" else "new season"
-        other = f"{words} {title}" if first else f"{title} {words}"
-        for name, verdicts in (
-            ("hostile", judge.score(Product(title=hostile), a, b, markets=markets)),
-            ("harmless", judge.score(Product(title=other), a, b, markets=markets)),
-        ):
-            for before, after in zip(clean[title], verdicts, strict=True):
-                sure = "sure" if abs((before.calibrated_probability or 0.5) - 0.5) >= 0.1 else "unsure"
-                if kind in ("other markets", "too long") and name == "hostile":
-                    told[kind, "no answer" if after.choice is None else "answered"] += 1
-                elif before.choice and after.choice and kind not in ("other markets", "too long"):
-                    told[name, sure, "asked"] += 1
-                    told[name, sure, "flipped"] += before.choice != after.choice
-                    told[name, kind, "asked"] += 1
-                    told[name, kind, "flipped"] += before.choice != after.choice
-                elif kind not in ("other markets", "too long"):
-                    told[name, "no answer"] += 1
-
-    def share(name: str, *parts: str) -> str:
-        asked = sum(told[name, part, "asked"] for part in parts)
-        flipped = sum(told[name, part, "flipped"] for part in parts)
-        return f"{flipped} of {asked} ({flipped / max(asked, 1):.1%})"
-
-    kinds = sorted({key[1] for key in told if len(key) == 3} - {"sure", "unsure"})
-    print(f"\n200 hostile titles x {len(markets)} markets: titles that bring a control token {planted}")
-    for name in ("hostile", "harmless"):
-        print(
-            f"  {name} text added: verdicts flipped {share(name, 'sure', 'unsure')}; of those at least 0.1 from .5 "
-            f"{share(name, 'sure')}; no answer {told[name, 'no answer']}; by kind "
-            + ", ".join(f"{kind} {share(name, kind)}" for kind in kinds)
-        )
-    print("  " + ", ".join(f"{' '.join(key)} {count}" for key, count in told.items() if len(key) == 2))
-    assert planted == 0
-    assert told["other markets", "answered"] == 0

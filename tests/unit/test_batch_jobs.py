@@ -58,7 +58,7 @@ class Literal:
     def ready(self) -> bool:
         return True
 
-    def busy(self) -> float | None:
+    def busy(self, tenant: str = "") -> float | None:
         return None
 
     async def judge(self, ask: Ask) -> list[Verdict]:

@@ -369,7 +369,7 @@ class Echo:
     def ready(self) -> bool:
         return True
 
-    def busy(self) -> float | None:
+    def busy(self, tenant: str = "") -> float | None:
         return None
 
     async def judge(self, ask: Ask) -> list[Verdict]:

@@ -299,7 +299,7 @@ def test_too_many_verdicts_for_what_is_left_are_refused(service):
 
 @pytest.mark.parametrize("path", ["/v1/score", "/v1/rank"])
 def test_a_busy_model_is_said_before_the_body_is_read(service, path):
-    service.asked.busy = lambda: 2.2
+    service.asked.busy = lambda tenant: 2.2
     refused = service.call("POST", path, service.key(), [MULTIPART], VALID[path])
     assert (refused.code(), refused.status, refused.header("retry-after"), refused.reads) == ("busy", 503, "3", 0)
     assert service.call("GET", "/v1/markets", service.key()).status == 200

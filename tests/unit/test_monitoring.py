@@ -1,19 +1,23 @@
 """What the service counts, and that dashboard and alarms ask for nothing else."""
 
+import asyncio
 import json
 import logging
 import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
 
+from countryreward.errors import UserError
 from countryreward.serving.batch.job import StoredJob
 from countryreward.serving.batch.store import JobStore
 from countryreward.serving.config import ServiceConfig
-from countryreward.serving.journal import Seen
+from countryreward.serving.follow import FollowedModel, Published
+from countryreward.serving.journal import Seen, to_files
 from countryreward.serving.prometheus import Prometheus
 
 FOLDER = Path(__file__).parents[2] / "cluster" / "monitoring"
@@ -128,6 +132,50 @@ def test_logged_errors_are_counted() -> None:
     finally:
         log.removeHandler(log.handlers[-1])
     assert "countryreward_errors_logged_total 1.0" in prometheus.text().decode()
+
+
+def test_lines_of_the_log_say_when_and_how_bad(tmp_path: Path) -> None:
+    log = logging.getLogger("countryreward.service")
+    before = (log.level, log.propagate)
+    to_files(tmp_path)
+    try:
+        log.error(json.dumps({"event": "keys", "message": "gone"}))
+        log.info("took in %s", "v2")
+        try:
+            raise ValueError("a title")
+        except ValueError:
+            log.exception("one round failed")
+    finally:
+        log.handlers[-1].close()
+        log.removeHandler(log.handlers[-1])
+        log.setLevel(before[0])
+        log.propagate = before[1]
+    (path,) = tmp_path.glob("service-*.jsonl")
+    keys, taken, failed = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    assert all(datetime.fromisoformat(line.pop("time")).tzinfo for line in (keys, taken, failed))
+    assert keys == {"event": "keys", "level": "ERROR", "message": "gone"}
+    assert taken == {"event": "message", "level": "INFO", "text": "took in v2"}
+    assert failed["error"][0]["type"] == "ValueError"
+    assert "a title" not in json.dumps(failed)
+
+
+def test_why_a_model_was_refused_names_no_path(tmp_path: Path) -> None:
+    for name in ("v1", "v2"):
+        (tmp_path / name).mkdir()
+    link = tmp_path / "model"
+    link.symlink_to("v1")
+
+    def load(published: Published) -> Any:
+        if published.model.name == "v2":
+            raise UserError(f"model: file {published.model}/model.safetensors does not match its SHA-256")
+        return SimpleNamespace(about=dict)
+
+    followed = FollowedModel(str(link), "", load, ServiceConfig())
+    link.unlink()
+    link.symlink_to("v2")
+    assert asyncio.run(followed.look()) is False
+    reason = "model: file v2/model.safetensors does not match its SHA-256"
+    assert followed.about()["refused"] == [{"version": "v2", "reason": reason}]
 
 
 def test_open_and_ended_batch_jobs_are_counted(tmp_path: Path) -> None:

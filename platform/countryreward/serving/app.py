@@ -123,6 +123,8 @@ def _questions(app: FastAPI, asked: AsyncScorer, config: ServiceConfig, rates: R
                 "too_large",
                 f"markets: {count} verdicts in one call, at most {config.max_verdicts}; send fewer at a time",
             )
+        if (wait := asked.busy(ask.tenant)) is not None:  # the gate let in more than one while bodies were on their way
+            raise Problem("busy", retry_after=wait)
         if count > 1:
             await run_in_threadpool(rates.charge, request.state.caller, count - 1)  # the gate counted one
         try:

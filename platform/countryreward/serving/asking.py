@@ -59,8 +59,8 @@ class AsyncScorer(Protocol):
         """Whether it can answer now."""
         ...
 
-    def busy(self) -> float | None:
-        """Seconds after which to ask again, when a new call would wait too long; None: there is room."""
+    def busy(self, tenant: str = "") -> float | None:
+        """Seconds after which to ask again, when a new call of this tenant would wait too long; None: there is room."""
         ...
 
     async def judge(self, ask: Ask) -> list[Verdict]:
@@ -86,7 +86,7 @@ class FromScorer:
         """See `AsyncScorer`."""
         return True
 
-    def busy(self) -> float | None:
+    def busy(self, tenant: str = "") -> float | None:
         """See `AsyncScorer`."""
         return None
 

@@ -6,7 +6,7 @@ though never quite: every tenth pass starts with them.
 
 import asyncio
 import time
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -29,20 +29,20 @@ class _Line(Generic[ItemT]):
     """Work of several tenants, taken in turns."""
 
     tenants: OrderedDict[str, deque[_Work[ItemT]]] = field(default_factory=OrderedDict)
-    tokens: int = 0
+    tokens: Counter[str] = field(default_factory=Counter)
 
     def put(self, tenant: str, work: _Work[ItemT]) -> None:
         self.tenants.setdefault(tenant, deque()).append(work)
-        self.tokens += work.tokens
+        self.tokens[tenant] += work.tokens
 
     def first(self) -> _Work[ItemT] | None:
         """The next one; work whose asker has gone is dropped on the way."""
         while self.tenants:
             tenant, waiting = next(iter(self.tenants.items()))
             if not waiting:
-                del self.tenants[tenant]
+                del self.tenants[tenant], self.tokens[tenant]
             elif waiting[0].answer.done():
-                self.tokens -= waiting.popleft().tokens
+                self.tokens[tenant] -= waiting.popleft().tokens
             else:
                 return waiting[0]
         return None
@@ -50,8 +50,14 @@ class _Line(Generic[ItemT]):
     def take(self) -> None:
         """Take away what `first` gave; its tenant goes to the end."""
         tenant, waiting = next(iter(self.tenants.items()))
-        self.tokens -= waiting.popleft().tokens
+        self.tokens[tenant] -= waiting.popleft().tokens
         self.tenants.move_to_end(tenant)
+
+    def ahead(self, tenant: str) -> int:
+        """Tokens that go before new work of a tenant: all of its own and, as turns are taken, of every other one as many."""
+        waiting = sum(map(len, self.tenants.values()))
+        turn = self.tokens[tenant] + (self.tokens.total() // waiting if waiting else 0)
+        return sum(min(tokens, turn) for tokens in self.tokens.values())
 
 
 class TokenBatcher(Generic[ItemT]):
@@ -90,9 +96,13 @@ class TokenBatcher(Generic[ItemT]):
             for work in works:
                 work.answer.cancel()
 
-    def wait_s(self) -> float:
-        """How long new work would wait, from the speed of the last passes, in seconds."""
-        return (self._urgent.tokens + self._running) * self._seconds_per_token
+    def wait_s(self, tenant: str = "") -> float:
+        """How long new work of a tenant would wait, from the speed of the last passes, in seconds."""
+        return (self._urgent.ahead(tenant) + self._running) * self._seconds_per_token
+
+    def pass_s(self) -> float:
+        """How long a full pass takes, from the same speed; 0 before the first."""
+        return self.budget * self._seconds_per_token
 
     async def close(self) -> None:
         """End when the line is empty."""

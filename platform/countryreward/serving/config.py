@@ -35,8 +35,10 @@ class ServiceConfig:
     """Bytes of request bodies that a replica holds at a time; beyond it answers 503."""
     batch_tokens: int = 16_384
     """Tokens of one forward pass, padding included; a single larger pair still passes alone."""
+    max_wait_passes: float = 2.0
+    """A call that would wait for more full passes of the model is answered 503 with Retry-After at once."""
     max_wait_s: float = 5.0
-    """A call that would wait longer for the model is answered 503 with Retry-After at once."""
+    """The same in seconds, for models whose passes are long."""
     decoders: int = 2
     """Threads that decode images and look up past ads."""
     cache_mib: int = 256
@@ -58,7 +60,7 @@ class ServiceConfig:
         for name in ("max_image_bytes", "max_pixels", "max_images", "max_verdicts", "max_text", "max_jobs", "decoders"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}: {getattr(self, name)} must be at least 1")
-        for name in ("max_wait_s", "poll_s", "retention_hours", "cache_s"):
+        for name in ("max_wait_passes", "max_wait_s", "poll_s", "retention_hours", "cache_s"):
             if not getattr(self, name) > 0:
                 raise UserError(f"{name}: {getattr(self, name)} must be above 0")
         if not 0 <= self.abstain_below < 0.5:

@@ -80,9 +80,9 @@ class FollowedModel:
         """See `AsyncScorer`."""
         return self.current.ready()
 
-    def busy(self) -> float | None:
+    def busy(self, tenant: str = "") -> float | None:
         """See `AsyncScorer`."""
-        return self.current.busy()
+        return self.current.busy(tenant)
 
     async def judge(self, ask: Ask) -> list[Verdict]:
         """See `AsyncScorer`. One request is answered by one version throughout."""

@@ -76,7 +76,7 @@ class Gate:
                 state["caller"] = caller = self._caller(headers)
                 if route is not None:
                     _permit(caller, path)
-                self._room(scope, route, path, headers, exchange)
+                self._room(scope, route, path, headers, exchange, caller)
                 await run_in_threadpool(self.rates.charge, caller, 1)
             await self.app(scope, exchange.receive, exchange.send)
         except Problem as problem:
@@ -123,9 +123,11 @@ class Gate:
             raise Problem("invalid_key")
         return caller
 
-    def _room(self, scope: Scope, route: BaseRoute | None, path: str, headers: Headers, exchange: Exchange) -> None:
+    def _room(
+        self, scope: Scope, route: BaseRoute | None, path: str, headers: Headers, exchange: Exchange, caller: Caller
+    ) -> None:
         """Raises `Problem` when the question cannot be taken now, or its body never."""
-        if path in _ASKING and scope["method"] == "POST" and (wait := self.asked.busy()) is not None:
+        if path in _ASKING and scope["method"] == "POST" and (wait := self.asked.busy(caller.tenant)) is not None:
             raise Problem("busy", retry_after=wait)
         sizes = set(headers.getlist("content-length"))
         if not sizes:

@@ -90,10 +90,11 @@ class _Lines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         text = record.getMessage()
-        if text.startswith('{"event"'):
+        if text.startswith('{"event": "request"'):
             return text
         now = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-        line: dict[str, Any] = {"event": "message", "time": now, "level": record.levelname, "text": text}
+        line: dict[str, Any] = {"event": "message", "time": now, "level": record.levelname}
+        line |= json.loads(text) if text.startswith('{"event"') else {"text": text}
         if record.exc_info and record.exc_info[1]:
             line["error"] = _place(record.exc_info[1])
         return json.dumps(line)

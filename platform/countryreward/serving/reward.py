@@ -8,6 +8,7 @@ Legend: P patches of an image, W the tower's width.
 import asyncio
 import functools
 import hashlib
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -86,11 +87,12 @@ class LoadedModel:
         """See `AsyncScorer`."""
         return True
 
-    def busy(self) -> float | None:
+    def busy(self, tenant: str = "") -> float | None:
         """See `AsyncScorer`."""
-        each = self._pool_s / max(self._prepared, 1)
-        wait = max(self.batcher.wait_s(), self._preparing * each / self.config.decoders)
-        return wait if wait > self.config.max_wait_s else None
+        each = self._pool_s / max(self._prepared, 1) / self.config.decoders
+        wait = self.batcher.wait_s(tenant) + self._preparing * each
+        room = min(self.config.max_wait_passes * self.batcher.pass_s() or math.inf, self.config.max_wait_s)
+        return wait - room if wait > room else None
 
     async def judge(self, ask: Ask) -> list[Verdict]:
         """See `AsyncScorer`. Raises `RefusedImage`."""
