@@ -40,7 +40,7 @@ class Config:
     """A run folder with export and model."""
     rounds: int = 3
     """Rounds of each comparison."""
-    seconds: float = 5.0
+    seconds: float = 3.0
     """Length of one measurement; a little more before it does not count."""
     threads: int = 2
     """Processor threads of the model, in all."""
@@ -96,7 +96,7 @@ class Bench:
             "export": f"{self.config.run}/export",
             "markets": self.markets,
             "seconds": self.config.seconds,
-            "settle": min(2.0, self.config.seconds / 2),
+            "settle": min(1.0, self.config.seconds / 2),
             "connections": self.config.connections,
             "start": self.started,
         }
@@ -176,11 +176,8 @@ class Bench:
     def baselines(self, servers: Servers, ours: str, report: dict[str, Any], note: str) -> None:
         """Ours over each. LitServe with 1 and with 2 workers: the smaller ratio is the answer."""
         ratios: list[float] = []
-        for name, workers in (
-            ("litserve", 1),
-            *((("litserve", 2),) if not self.config.quick else ()),
-            ("unbatched", 1),
-        ):
+        twice = not note and not self.config.quick  # two workers that sleep are two models
+        for name, workers in (("litserve", 1), *([("litserve", 2)] if twice else []), ("unbatched", 1)):
             url = servers.start(name, workers)
             self.ask(url, fresh=False)  # warm up
             title = f"ours / {name}{f' ({workers} workers)' if name == 'litserve' else ''}{note}"
@@ -208,7 +205,7 @@ class Bench:
     def latency(self, url: str, saturation: float) -> dict[str, Any]:
         """p99 at half of the saturation's rate over the time of a call that is alone."""
         alone = statistics.median(self.ask(url, connections=1)["latencies"])
-        half = sorted(self.ask(url, rate=saturation / 2, seconds=3 * self.config.seconds)["latencies"])
+        half = sorted(self.ask(url, rate=saturation / 2, seconds=4 * self.config.seconds)["latencies"])
         p99 = half[min(len(half) - 1, int(0.99 * len(half)))]
         print(f"alone {alone * 1e3:.1f} ms, at {saturation / 2:.1f} calls/s p99 {p99 * 1e3:.1f} ms: {p99 / alone:.2f}")
         told = {

@@ -47,7 +47,8 @@ def ours(options: argparse.Namespace) -> None:
         replicas=options.workers,
         max_replicas=options.workers,
         cpus_per_replica=options.threads / options.workers,
-        service=ServiceConfig(state=options.state, max_wait_s=60.0),
+        # nothing is refused: saturation is what is measured
+        service=ServiceConfig(state=options.state, max_wait_s=60.0, max_wait_passes=1e3),
         ray=RayConfig(cpus=options.threads),
     )
     load: Any = partial(Emulated, seconds=options.emulated_ms / 1e3) if options.emulated_ms else None
@@ -77,7 +78,7 @@ class Emulated:
     def ready(self) -> bool:
         return True
 
-    def busy(self) -> float | None:
+    def busy(self, tenant: str = "") -> float | None:
         return None
 
     async def judge(self, ask: Any) -> list[Any]:

@@ -38,7 +38,9 @@ def test_http_reaches_nine_tenths_of_in_process(server: str, tmp_path: Path) -> 
     if server == "serve" and importlib.util.find_spec("ray") is None:
         pytest.skip("Ray is not installed")
     folder, export = rates.small_folder(tmp_path), rates.small_export(tmp_path / "export", PX)
-    config = ServiceConfig(state=str(tmp_path / "state"), max_wait_s=60.0, decoders=4, batch_tokens=65_536)
+    config = ServiceConfig(
+        state=str(tmp_path / "state"), max_wait_s=60.0, max_wait_passes=1e3, decoders=4, batch_tokens=65_536
+    )
     key, shape = rates.make_key(tmp_path / "state"), rates.Shape(make=random_7b, px=PX, device="cuda")
     judge = rates.judge_of(folder, shape)
     serving = (

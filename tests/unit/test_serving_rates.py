@@ -18,7 +18,7 @@ def free_port() -> int:
 @pytest.mark.slow
 def test_both_sides_are_measured(tmp_path: Path):
     folder, export = rates.small_folder(tmp_path), rates.small_export(tmp_path / "export", 28, products=4)
-    config = ServiceConfig(state=str(tmp_path / "state"), max_wait_s=60.0)
+    config = ServiceConfig(state=str(tmp_path / "state"), max_wait_s=60.0, max_wait_passes=1e3)
     key, judge = rates.make_key(tmp_path / "state"), rates.judge_of(folder, rates.Shape())
     with rates.without_ray(judge, config, free_port()) as url:
         assert rates.http_rate(url, key, export, 2.0, 4, start=1) > 0
