@@ -17,6 +17,7 @@ from countryreward.errors import UserError
 from countryreward.scoring.contracts import Verdict
 from countryreward.serving.app import create_app
 from countryreward.serving.asking import FromScorer
+from countryreward.serving.batch.runner import BatchJobs
 from countryreward.serving.config import ServiceConfig
 from countryreward.serving.gate import EXEMPT, NEEDS
 from countryreward.serving.journal import Seen
@@ -84,7 +85,15 @@ def make(tmp_path: Path) -> Callable[..., Service]:
         config = ServiceConfig(state=str(tmp_path / "state"), **options)
         keys, scorer, seen = KeyStore(tmp_path / "state" / "keys.json", 1e-9), Known(), []
         asked = FromScorer(scorer, ["KR", "BR"], {"model": "m1"})
-        app = create_app(asked, config, keys=keys, rates=Rates("memory://"), seen=seen.append)
+        app = create_app(
+            asked,
+            config,
+            keys=keys,
+            rates=Rates("memory://"),
+            seen=seen.append,
+            metrics=lambda: b"requests 1\n",
+            jobs=BatchJobs(asked, config),
+        )
         return Service(keys, scorer, asked, app, seen)
 
     return made
@@ -101,6 +110,7 @@ def key(service) -> str:
     return service.key()
 
 
+JOB = "/v1/batch/b-0123456789abcdef"
 ROUTES = [
     ("GET", "/v1/markets"),
     ("GET", "/v1/models"),
@@ -108,6 +118,17 @@ ROUTES = [
     ("POST", "/v1/score"),
     ("POST", "/v1/rank"),
 ]
+BATCH_ROUTES = [
+    ("POST", "/v1/batch"),
+    ("GET", "/v1/batch"),
+    ("GET", JOB),
+    ("GET", f"{JOB}/verdicts"),
+    ("GET", f"{JOB}/quarantine"),
+    ("DELETE", JOB),
+]
+EVERY_ROUTE = (
+    [(*one, "score") for one in ROUTES] + [(*one, "batch") for one in BATCH_ROUTES] + [("GET", "/metrics", "metrics")]
+)
 
 
 # Who may pass
@@ -134,10 +155,16 @@ def test_health_needs_no_key(service, path):
     assert service.call("GET", path.upper()).code() == "missing_key"
 
 
-@pytest.mark.parametrize(("method", "path"), ROUTES)
+def test_the_tables_above_name_every_route(service):
+    told = {(method, route.path) for route in service.app.routes for method in route.methods or ()}
+    asked = {(method, path.replace(JOB, "/v1/batch/{job_id}")) for method, path, _ in EVERY_ROUTE}
+    assert {one for one in told if one[0] != "HEAD"} == asked | {("GET", path) for path in EXEMPT}
+
+
+@pytest.mark.parametrize(("method", "path", "scope"), EVERY_ROUTE)
 @pytest.mark.parametrize("who", ["nobody", "wrong", "malformed", "revoked", "expired", "other scope"])
-def test_every_route_refuses_who_may_not_and_reads_no_body(service, method, path, who):
-    key = service.key("metrics" if who == "other scope" else "score")
+def test_every_route_refuses_who_may_not_and_reads_no_body(service, method, path, scope, who):
+    key = service.key({"metrics": "score"}.get(scope, "metrics") if who == "other scope" else scope)
     if who == "revoked":
         service.keys.revoke(key[3:11])
     if who == "expired":
@@ -152,9 +179,23 @@ def test_every_route_refuses_who_may_not_and_reads_no_body(service, method, path
     assert answered.header("www-authenticate") == ("Bearer" if answered.status == 401 else None)
     assert answered.reads == 0
     if code == "forbidden":
-        assert "scope score" in answered.json()["error"]["message"]
+        assert re.search(f"scope .*{scope}", answered.json()["error"]["message"])
     (seen,) = service.seen
-    assert (seen.status, seen.route, seen.bytes_in) == (answered.status, path, 0)
+    assert (seen.status, seen.route) == (answered.status, path.replace(JOB, "/v1/batch/{job_id}"))
+    assert seen.bytes_in == 0
+
+
+def test_another_tenants_job_is_not_there(service):
+    owner, other = service.key("batch"), service.key("batch", tenant="other")
+    table = form([], [("table", b"row_id,product_id,title,image_a,image_b,market\n")], name="pairs.csv")
+    job = service.call("POST", "/v1/batch", owner, [MULTIPART], table).json()["job"]["id"]
+    for method, path in BATCH_ROUTES[2:]:
+        place = path.replace(JOB, f"/v1/batch/{job}")
+        refused, nowhere = service.call(method, place, other), service.call(method, path, other)
+        assert refused.code() == nowhere.code() == "not_found"
+        assert refused.json()["error"]["message"] == nowhere.json()["error"]["message"]
+    assert service.call("GET", "/v1/batch", other).json()["jobs"] == []
+    assert service.call("GET", f"/v1/batch/{job}", owner).json()["job"]["state"] == "waiting"
 
 
 @pytest.mark.parametrize(("method", "path"), ROUTES)
