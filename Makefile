@@ -24,7 +24,7 @@ check: $(DEV)  ## lint and unit tests, without Ray, <= 90 s
 	$(MAKE) --no-print-directory lint
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow" $(UNIT)
 
-torture: $(DEV)  ## killed workers, drivers and replicas, floods and hostile input, flipped bytes: about TODO-MINUTES, prints what it measures
+torture: $(DEV)  ## killed workers, drivers and replicas, floods and hostile input, flipped bytes: about an hour, prints what it measures
 	$(BIN)/python -m pytest -q -s tests/torture
 
 lint: $(DEV)

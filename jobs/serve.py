@@ -7,7 +7,6 @@ On a cluster `serve deploy` takes serve_apps/reward.yaml instead (docs/operation
 """
 
 import logging
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,15 +47,15 @@ class Config:
 
 def main(config: Config, load: "Load | None" = None) -> None:
     """load: how a model is loaded, for benchmarks that emulate one."""
+    from countryreward.on_ray.serve_environment import serve_environment
     from countryreward.on_ray.token import private_token
-    from countryreward.serving.front import IMPORT_PATH
     from countryreward.serving.local import demo_key, example_call, free_port, until_stopped
 
     free_port(config.host, config.port)
     state = Path(config.service.state).absolute()
     key_file = demo_key(state)
     private_token(state)
-    os.environ["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"] = IMPORT_PATH  # of Ray's processes, started below
+    serve_environment()
     from countryreward.on_ray.session import session
 
     with session(config.ray):
@@ -82,8 +81,11 @@ def main(config: Config, load: "Load | None" = None) -> None:
             },
         }
         print(f"serve: loading {config.model} into {config.replicas} replicas")
-        serve.start(http_options={"host": config.host, "port": config.port, "request_timeout_s": 120})
-        serve.run(build(args, load, options), name="reward", route_prefix="/")
+        quiet = {"encoding": "JSON", "enable_access_log": False}  # the app writes its own, without what was asked
+        serve.start(
+            http_options={"host": config.host, "port": config.port, "request_timeout_s": 120}, logging_config=quiet
+        )
+        serve.run(build(args, load, options | {"logging_config": quiet}), name="reward", route_prefix="/")
         if key_file.is_relative_to(Path.cwd()):
             key_file = key_file.relative_to(Path.cwd())  # shorter to read and to copy
         url = f"http://{config.host}:{config.port}"

@@ -263,7 +263,8 @@ def wait_until(true: Any, seconds: float = 60.0, told: str = "") -> float:
 def service(folder: Path, cpus: int = 6) -> Iterator[Service]:
     """A private Ray with Serve on a free port of loopback, nothing deployed yet."""
     from countryreward.on_ray.config import RayConfig
-    from countryreward.on_ray.session import session
+    from countryreward.on_ray.serve_environment import serve_environment
+from countryreward.on_ray.session import session
 
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -271,6 +272,7 @@ def service(folder: Path, cpus: int = 6) -> Iterator[Service]:
     state = folder / "state"
     key = KeyStore(state / FILE, poll_s=0).create("tests", scopes=("score", "batch", "metrics"), rate="10000000/minute")
     os.environ.setdefault("RAY_SERVE_LOG_TO_STDERR", "0")
+    serve_environment()
     with session(RayConfig(cpus=cpus)):
         from ray import serve
 
