@@ -264,7 +264,7 @@ def service(folder: Path, cpus: int = 6) -> Iterator[Service]:
     """A private Ray with Serve on a free port of loopback, nothing deployed yet."""
     from countryreward.on_ray.config import RayConfig
     from countryreward.on_ray.serve_environment import serve_environment
-from countryreward.on_ray.session import session
+    from countryreward.on_ray.session import session
 
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -166,14 +166,16 @@ def test_of_an_animation_the_first_frame_is_read():
     assert read_image(animation("PNG", 200, 1), **LIMITS)[0].width == 16
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
-@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "I;16", "CMYK"])
+@pytest.mark.parametrize(
+    ("mode", "kind"),
+    [
+        *((mode, "PNG") for mode in ("RGB", "RGBA", "L", "LA", "P", "I;16")),
+        *((mode, "JPEG") for mode in ("RGB", "L", "CMYK")),
+        *((mode, "WEBP") for mode in ("RGB", "RGBA", "L", "LA", "P")),
+    ],
+)
 def test_the_pixels_are_those_of_pillow(mode, kind):
     """In bands of rows as if in one piece, turned as EXIF says."""
-    if (mode, kind) in [("RGBA", "JPEG"), ("LA", "JPEG"), ("I;16", "JPEG"), ("I;16", "WEBP"), ("P", "JPEG")]:
-        pytest.skip("no such file")
-    if kind != "JPEG" and mode == "CMYK":
-        pytest.skip("no such file")
     base = Image.frombytes(
         "RGBA", (40, 150), np.random.default_rng(1).integers(0, 256, 24_000, dtype=np.uint8).tobytes()
     )

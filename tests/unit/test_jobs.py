@@ -129,7 +129,7 @@ def test_printed_config_feeds_back(job: str):
     assert done["print_config"]["code"] in (0, None)
     assert done["fed_back"]["code"] in (0, None), done["fed_back"]["err"]
     options = yaml.safe_load(done["print_config"]["out"])
-    assert "out" in options
+    assert ("out" in options) != (job == "serve.py")  # which publishes nothing
     assert yaml.safe_load(done["fed_back"]["out"]) == options
 
 
