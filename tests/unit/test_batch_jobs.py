@@ -39,6 +39,8 @@ from countryreward.serving.batch.store import MAX_STARTS, JobStore
 from countryreward.serving.config import ServiceConfig
 from countryreward.serving.problems import Problem
 
+pytestmark = pytest.mark.slow  # `make check` has 90 seconds for everything
+
 HEADER = "row_id,product_id,title,image_a,image_b,market\n"
 GOOD = "r{0},p{0},Oak lamp {0},a.png,b.png,KR\n"
 

@@ -40,6 +40,8 @@ from countryreward.serving.keys import Caller, KeyStore
 from countryreward.serving.problems import Problem
 from countryreward.serving.rates import Rates
 
+pytestmark = pytest.mark.slow  # `make check` has 90 seconds for everything
+
 KEY = "cr_live_0123456789abcdef"
 FAST = Retries(first_s=0.001, cap_s=0.01)
 Part = Callable[[Send], Awaitable[None]]

@@ -29,6 +29,8 @@ from countryreward.serving.forms import file_or_url
 from countryreward.serving.keys import KeyStore
 from countryreward.serving.rates import Rates
 
+pytestmark = pytest.mark.slow  # `make check` has 90 seconds for everything
+
 # 127.0.0.1 stands for a public address here (an own network); 127.0.0.2 is loopback, as for everybody.
 PUBLIC, PRIVATE = "127.0.0.1", "127.0.0.2"
 

@@ -25,6 +25,8 @@ from countryreward.serving.keys import KeyStore
 from countryreward.serving.rates import Rates
 from tests.unit.asgi import MULTIPART, Answered, call, called, form
 
+pytestmark = pytest.mark.slow  # `make check` has 90 seconds for everything
+
 PAIR = form([("title", "Oak desk lamp"), ("markets", "KR")], [("image_a", b"one"), ("image_b", b"two")])
 SEVERAL = form([("title", "Oak desk lamp"), ("markets", "KR")], [("images", b"one"), ("images", b"two")])
 VALID = {"/v1/score": PAIR, "/v1/rank": SEVERAL}

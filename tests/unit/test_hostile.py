@@ -36,6 +36,8 @@ from tests.unit.micro_qwen import SPECIAL, WORDS, builder, fields
 from tests.unit.schema_calls import call_by_schema
 from tests.unit.test_gate import Known
 
+pytestmark = pytest.mark.slow  # `make check` has 90 seconds for everything
+
 LIMITS = {"max_bytes": 20 * 2**20, "max_pixels": 25_000_000}
 CONTROL = {WORDS[token] for token in SPECIAL}
 

@@ -22,6 +22,8 @@ from countryreward.serving.keys import Caller, KeyStore
 from countryreward.serving.problems import Problem
 from countryreward.serving.rates import Rates, SqliteStorage, sqlite_uri
 
+pytestmark = pytest.mark.slow  # `make check` has 90 seconds for everything
+
 ROOT = Path(__file__).parents[2]
 
 

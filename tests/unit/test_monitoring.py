@@ -20,6 +20,8 @@ from countryreward.serving.follow import FollowedModel, Published
 from countryreward.serving.journal import Seen, to_files
 from countryreward.serving.prometheus import Prometheus
 
+pytestmark = pytest.mark.slow  # `make check` has 90 seconds for everything
+
 FOLDER = Path(__file__).parents[2] / "cluster" / "monitoring"
 NOON = datetime(2026, 10, 4, 12, tzinfo=UTC)
 
