@@ -53,9 +53,11 @@ async def called(
     *,
     length: bool = True,
     leaves: bool = False,
+    stalls: bool = False,
     root_path: str = "",
 ) -> Answered:
-    """One call. length: send Content-Length; leaves: the caller hangs up where the body ends."""
+    """One call. length: send Content-Length; leaves: the caller hangs up where the body ends; stalls: more is announced and
+    never comes."""
     chunks = [body] if isinstance(body, bytes) else list(body)
     sent = [(raw(name).lower(), raw(value)) for name, value in headers]
     if length and any(chunks):
@@ -82,7 +84,7 @@ async def called(
         reads += 1
         if left:
             chunk = left.pop(0)
-            return {"type": "http.request", "body": chunk, "more_body": bool(left) or leaves}
+            return {"type": "http.request", "body": chunk, "more_body": bool(left) or leaves or stalls}
         if not leaves:
             await asyncio.sleep(3_600)
         return {"type": "http.disconnect"}

@@ -112,6 +112,14 @@ def key(service) -> str:
     return service.key()
 
 
+def test_a_body_that_stops_coming_is_not_waited_for(make):
+    service = make(max_pause_s=0.05, max_body_memory=1_000)
+    headers = [("Authorization", f"Bearer {service.key()}"), MULTIPART, ("Content-Length", "900")]
+    for _ in range(2):  # its memory is free again
+        answered = call(service.app, "POST", "/v1/score", headers, b"--edge", length=False, stalls=True)
+        assert (answered.status, answered.code()) == (408, "slow_body")
+
+
 JOB = "/v1/batch/b-0123456789abcdef"
 ROUTES = [
     ("GET", "/v1/markets"),

@@ -33,6 +33,8 @@ class ServiceConfig:
     """Batch jobs of one tenant that wait or run; finished ones do not count."""
     max_body_memory: int = 256 * 2**20
     """Bytes of request bodies that a replica holds at a time; beyond it answers 503."""
+    max_pause_s: float = 20.0
+    """Longest wait for the next piece of a request's body, in seconds; then it is answered 408 and its memory is free."""
     batch_tokens: int = 16_384
     """Tokens of one forward pass, padding included; a single larger pair still passes alone."""
     max_wait_passes: float = 2.0
@@ -60,7 +62,7 @@ class ServiceConfig:
         for name in ("max_image_bytes", "max_pixels", "max_images", "max_verdicts", "max_text", "max_jobs", "decoders"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}: {getattr(self, name)} must be at least 1")
-        for name in ("max_wait_passes", "max_wait_s", "poll_s", "retention_hours", "cache_s"):
+        for name in ("max_pause_s", "max_wait_passes", "max_wait_s", "poll_s", "retention_hours", "cache_s"):
             if not getattr(self, name) > 0:
                 raise UserError(f"{name}: {getattr(self, name)} must be above 0")
         if not 0 <= self.abstain_below < 0.5:

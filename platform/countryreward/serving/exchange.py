@@ -1,5 +1,6 @@
 """One request and its answer as the gate sees them go by: counted, held to the memory for bodies, the answer with its headers."""
 
+import asyncio
 import contextlib
 import re
 import secrets
@@ -41,12 +42,22 @@ class Exchange:
     """`receive` and `send` of one request, to be handed on in the server's place."""
 
     def __init__(
-        self, scope: Scope, receive: Receive, send: Send, *, request_id: str, memory: BodyMemory, spooled: bool
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        *,
+        request_id: str,
+        memory: BodyMemory,
+        spooled: bool,
+        pause_s: float | None = None,
     ) -> None:
+        """pause_s: longest wait for the next piece of the body; None: as long as the server lets it."""
         self._scope, self._receive, self._send = scope, receive, send
         self._request_id, self._memory, self._most = request_id, memory, SPOOLED if spooled else None
         self._held = 0
-        self._replaced = False
+        self._replaced = self._whole = False
+        self._pause_s = pause_s
         self.status: int | None = None
         self.gone = False
         self.bytes_in = self.bytes_out = 0
@@ -65,8 +76,13 @@ class Exchange:
         self._held = 0
 
     async def receive(self) -> Message:
-        """The next piece of the body. Raises HTTPException 503 when there is no memory for it."""
-        message = await self._receive()
+        """The next piece of the body. Raises HTTPException: 503 when there is no memory for it, 408 when it takes too long."""
+        try:
+            async with asyncio.timeout(None if self._whole else self._pause_s):
+                message = await self._receive()
+        except TimeoutError:
+            raise HTTPException(408) from None
+        self._whole = self._whole or not message.get("more_body", False)
         if message["type"] == "http.disconnect":
             self.gone = self.gone or self.status is None
         else:

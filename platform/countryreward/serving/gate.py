@@ -68,7 +68,13 @@ class Gate:
         request_id = request_id_of(headers)
         state = scope["state"] = {**scope.get("state", {}), "request_id": request_id, "caller": None}
         exchange = Exchange(
-            scope, receive, send, request_id=request_id, memory=self._memory, spooled=_under(path, _SPOOLED)
+            scope,
+            receive,
+            send,
+            request_id=request_id,
+            memory=self._memory,
+            spooled=_under(path, _SPOOLED),
+            pause_s=self.config.max_pause_s,
         )
         error = None
         try:

@@ -17,6 +17,7 @@ CODES: dict[str, tuple[int, str]] = {
     "forbidden": (403, "this API key may not do that; ask your administrator for one with the scope that is named"),
     "not_found": (404, "there is nothing under this address"),
     "method_not_allowed": (405, "this address does not take this method"),
+    "slow_body": (408, "the request's body did not arrive in time; send it again, or a smaller one"),
     "conflict": (409, "this Idempotency-Key was used for another request; send a new one"),
     "too_large": (413, "the request is too large; see docs/api.md for the limits"),
     "invalid_input": (422, "a field is missing or wrong"),
