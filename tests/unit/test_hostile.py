@@ -103,6 +103,13 @@ def test_what_rays_proxy_would_read_does_not_reach_it(more):
     assert b"zqmark" not in answered.body + str(answered.headers).encode()
 
 
+def test_rays_list_of_applications_is_closed():
+    async def proxy(scope, receive, send):
+        raise AssertionError("it was asked")
+
+    assert call(Front(proxy), "GET", "/-/routes", [("host", "x")]).code() == "not_found"
+
+
 def test_what_rays_proxy_raises_is_500_in_our_words():
     async def proxy(scope, receive, send):
         raise RuntimeError("zqmark")

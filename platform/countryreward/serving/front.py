@@ -14,6 +14,7 @@ from countryreward.serving.problems import Problem
 
 IMPORT_PATH = "countryreward.serving.front:front"
 _RAYS = (b"x-request-id", b"serve-multiplexed-model-id", b"x-session-id", b"x-serve-router-")
+_ROUTES = "/-/routes"  # Ray tells there which applications run, to whoever asks
 
 
 class Front:
@@ -31,6 +32,9 @@ class Front:
         headers.append((b"x-request-id", request_id.encode()))
         scope = {**scope, "headers": headers}
         exchange = Exchange(scope, receive, send, request_id=request_id, memory=BodyMemory(0), spooled=False)
+        if scope["path"] == _ROUTES:
+            await exchange.answer(Problem("not_found"))
+            return
         try:
             await self.app(scope, receive, exchange.send)
         except Exception:
