@@ -1,6 +1,7 @@
 """Batches across requests, and the cache of images. Every test states who asks what, and what the model saw."""
 
 import asyncio
+import logging
 import threading
 from collections.abc import Sequence
 
@@ -87,6 +88,32 @@ def test_only_the_guilty_ask_fails():
         assert model.batches == [[0], [1, 13, 2], [1], [13], [2]]
 
     asyncio.run(main())
+
+
+def test_a_counter_that_fails_hangs_nobody(caplog: pytest.LogCaptureFixture):
+    async def main():
+        model = Model()
+        batcher = TokenBatcher(model.run, 100)
+
+        def full(items: int, tokens: int, seconds: float) -> None:
+            raise OSError("no space left")
+
+        batcher.seen = full
+        for _ in range(3):
+            assert await asyncio.wait_for(batcher.ask([(1, 10)]), 1) == [2.0]
+            await asyncio.sleep(0.01)
+
+    asyncio.run(main())
+
+
+def test_a_pass_that_had_to_be_split_is_logged(caplog: pytest.LogCaptureFixture):
+    async def main():
+        model = Model()
+        await together(TokenBatcher(model.run, 100), model, ("a", [1], 10, True), ("b", [13], 10, True))
+
+    logging.getLogger("countryreward.service").propagate = True
+    asyncio.run(main())
+    assert "a pass of 2, asked one by one instead" in caplog.text
 
 
 def test_who_went_away_is_not_computed():

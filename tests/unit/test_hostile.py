@@ -166,6 +166,13 @@ def test_why_an_image_is_refused(data, reason):
     assert refused.value.reason == reason
 
 
+def test_what_a_phone_hangs_behind_a_jpeg_is_no_scan_of_it():
+    plain = many_scans(3, 1)
+    facts, picture = read_image(plain + b"film \xff\xda" * 500 + plain * 40, **LIMITS)
+    assert picture.tobytes() == read_image(plain, **LIMITS)[1].tobytes()
+    assert facts.format == "JPEG"
+
+
 def test_a_jpeg_of_many_but_not_too_many_scans_is_read():
     facts, _ = read_image(many_scans(80, 1), **LIMITS)
     assert (facts.format, facts.width) == ("JPEG", 256)

@@ -180,6 +180,40 @@ def test_why_a_model_was_refused_names_no_path(tmp_path: Path) -> None:
     assert followed.about()["refused"] == [{"version": "v2", "reason": reason}]
 
 
+def test_what_the_machine_failed_to_load_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("v1", "v2"):
+        (tmp_path / name).mkdir()
+    link = tmp_path / "model"
+    link.symlink_to("v1")
+    loads: list[str] = []
+
+    def load(published: Published) -> Any:
+        loads.append(published.model.name)
+        if loads == ["v1", "v2"]:
+            raise MemoryError
+
+        async def close() -> None: ...
+
+        return SimpleNamespace(about=lambda: {"model": published.model.name}, close=close)
+
+    followed = FollowedModel(str(link), "", load, ServiceConfig())
+    link.unlink()
+    link.symlink_to("v2")
+    assert asyncio.run(followed.look()) is False
+    assert followed.about() == {
+        "model": "v1",
+        "refused": [{"version": "v2", "reason": "MemoryError while it was loaded"}],
+    }
+    assert asyncio.run(followed.look()) is False  # not at once
+    assert loads == ["v1", "v2"]
+    monkeypatch.setattr("countryreward.serving.follow.time.monotonic", lambda: 1e12)
+    assert asyncio.run(followed.look()) is True
+    assert followed.about()["model"] == "v2"
+    link.unlink()
+    link.symlink_to("model")  # to itself
+    assert asyncio.run(followed.look()) is False
+
+
 def test_open_and_ended_batch_jobs_are_counted(tmp_path: Path) -> None:
     prometheus = Prometheus()
     store = JobStore(ServiceConfig(state=str(tmp_path)), lambda: NOON, prometheus)

@@ -33,6 +33,8 @@ _AS_STORED: dict[int, Callable[[NDArray], NDArray]] = {
 _ROWS = 64  # turned to RGB at a time: whole copies of a large picture would take 4 bytes a pixel each
 _MAX_SCANS = 100  # of a JPEG; encoders write about ten, and each costs a walk through the whole picture
 
+_JPEG_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # the others stand inside the coded picture
+
 
 class ImageRefused(ValueError):
     """An image that is not accepted. `reason` is a key of `quarantine.REASONS`, `field_value` what was found."""
@@ -106,8 +108,8 @@ def _open(data: bytes, max_bytes: int, max_pixels: int) -> tuple[Image.Image, st
     if len(data) > max_bytes:
         raise ImageRefused("image_too_large", f"{len(data)} bytes")
     kind = _format_of(data)
-    if kind == "JPEG" and (scans := data.count(b"\xff\xda")) > _MAX_SCANS:
-        raise ImageRefused("undecodable_image", f"{scans} scans, at most {_MAX_SCANS}")
+    if kind == "JPEG" and _scans(data) > _MAX_SCANS:
+        raise ImageRefused("undecodable_image", f"more than {_MAX_SCANS} scans")
     _check_pixels(_declared_size(data, kind), max_pixels)
     try:
         image = Image.open(io.BytesIO(data), formats=_FORMATS)
@@ -158,6 +160,19 @@ def _declared_size(data: bytes, kind: str) -> tuple[int, int] | None:
     return width, height
 
 
+def _scans(data: bytes) -> int:
+    """Scans of a JPEG, as far as it matters: of its first image alone, since phones hang films and second pictures behind it."""
+    scans, at = 0, 2
+    while scans <= _MAX_SCANS and (found := _JPEG_MARKER.search(data, at)):
+        at, marker = found.end(), found[0][1]
+        if marker == 0xD9:  # end of image
+            break
+        scans += marker == 0xDA
+        if marker not in (0x01, 0xD8):  # what these announce, a thumbnail such as EXIF's, is skipped by its length
+            at += max(2, int.from_bytes(data[at : at + 2], "big"))
+    return scans
+
+
 def _check_pixels(size: tuple[int, int] | None, max_pixels: int) -> None:
     if size and size[0] * size[1] > max_pixels:
         raise ImageRefused("pixel_bomb", f"{size[0]}x{size[1]}")
@@ -195,6 +210,8 @@ def _flat(band: Image.Image) -> Image.Image:
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(_ORIENTATION_TAG, 1))
+    except MemoryError:  # as above: the picture would lie on its side
+        raise
     except Exception:  # damaged EXIF does not make the pixels bad; every viewer shows such files
         return 1
 

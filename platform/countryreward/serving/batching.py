@@ -12,6 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from countryreward.serving.journal import fault
+
 ItemT = TypeVar("ItemT")
 _BULK_EVERY = 10  # passes
 _SMOOTHING = 0.2  # weight of the newest pass in the estimate of speed
@@ -82,7 +84,9 @@ class TokenBatcher(Generic[ItemT]):
 
     async def ask(self, items: Sequence[tuple[ItemT, int]], *, tenant: str = "", urgent: bool = True) -> list[float]:
         """items: (item, its tokens). Their answers, in order. Raises what `run` raised. Cancelled, they leave the line."""
-        if self._task is None:
+        if (
+            self._task is None or self._task.done()
+        ):  # what a counter raised, such as on a full disk, must not end it for good
             self._task = asyncio.create_task(self._work())
         loop = asyncio.get_running_loop()
         works = [_Work(item, tokens, loop.create_future()) for item, tokens in items]
@@ -139,6 +143,7 @@ class TokenBatcher(Generic[ItemT]):
                     work.answer.set_result(float(answer))
         except Exception as error:
             if len(batch) > 1:
+                fault(f"a pass of {len(batch)}, asked one by one instead", error)  # nobody else may ever hear of it
                 for work in batch:
                     await self._answer(loop, [work])
             elif not batch[0].answer.done():

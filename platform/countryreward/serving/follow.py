@@ -7,6 +7,7 @@ every hash checked, its probe is run, and only then it answers; a broken or coll
 import asyncio
 import logging
 import re
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +17,12 @@ from countryreward.errors import UserError
 from countryreward.scoring.contracts import Verdict
 from countryreward.serving.asking import Ask
 from countryreward.serving.config import ServiceConfig
+from countryreward.serving.journal import fault
 from countryreward.serving.reward import LoadedModel
 from countryreward.serving.watching import Watching
 
 _PATH = re.compile(r"(?<!\S)/\S*/([^/\s]+/[^/\s]+)")
+_RETRY_S = 60.0
 log = logging.getLogger("countryreward.service")
 
 
@@ -65,6 +68,7 @@ class FollowedModel:
         self.published = Published.at(*self.paths)
         self.current = load(self.published)
         self.refused: list[dict[str, str]] = []
+        self._not_before = 0.0
         self._closing: set[asyncio.Task[None]] = set()
 
     @property
@@ -98,15 +102,20 @@ class FollowedModel:
         """Take in what is published now when it is new. True: it answers from now on."""
         try:
             published = Published.at(*self.paths)
-        except OSError:  # a link in the middle of being replaced
+        except (OSError, RuntimeError):  # a link in the middle of being replaced, or one that leads to itself
             return False
-        if published == self.published:
+        if published == self.published or time.monotonic() < self._not_before:
             return False
+        before = self.published
         self.published = published  # looked at once: a refused one is not tried again until another is published
         try:
             fresh = await asyncio.to_thread(self.load, published)
         except Exception as error:
-            reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__} while it was loaded"
+            reason = str(error)
+            if not isinstance(error, UserError):  # of the machine, such as no memory: it may pass
+                fault(f"loading {published.name}, which will be tried again", error)
+                self.published, self._not_before = before, time.monotonic() + _RETRY_S
+                reason = f"{type(error).__name__} while it was loaded"
             told = _PATH.sub(r"\1", reason)[:500]  # callers of /v1/models need not know where things lie
             self.refused = [*self.refused[-9:], {"version": published.name, "reason": told}]
             log.error("refused %s: %s", published.name, reason)

@@ -90,8 +90,11 @@ class Gate:
         except ClientDisconnect:
             exchange.gone = True
         except Exception as uncaught:
-            if not exchange.gone:
+            if not (
+                exchange.gone and isinstance(uncaught, OSError)
+            ):  # which says no more than that the caller has gone
                 error = uncaught
+            if not exchange.gone:
                 await exchange.answer(Problem("internal"))
         finally:
             exchange.release()

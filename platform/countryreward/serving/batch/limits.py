@@ -44,6 +44,8 @@ def check_archive(path: Path, config: ServiceConfig) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             size = sum(member.file_size for member in archive.infolist())
+    except MemoryError:  # ours, not the archive's
+        raise
     except Exception as error:  # a hostile archive can be broken in many ways
         raise UserError(f"images: the archive is damaged ({type(error).__name__}); make it again") from None
     _cap("images", "bytes when unpacked", size, 4 * config.max_table_bytes)
