@@ -6,7 +6,7 @@ RUN := $(VENV)/.run
 DEV := $(VENV)/.dev
 UNIT := tests/unit
 
-.PHONY: demo serve test check torture lint clean
+.PHONY: quick demo serve test check torture lint clean
 
 demo: $(RUN)  ## simulate, import, label, build the knowledge base, report
 	$(BIN)/python jobs/demo.py
@@ -21,7 +21,9 @@ test: $(DEV)  ## everything that CI runs
 	$(BIN)/python -m pytest -q tests/cluster
 
 check: $(DEV)  ## lint and unit tests, without Ray, <= 90 s
-	$(MAKE) --no-print-directory lint
+	$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint quick
+
+quick: $(DEV)  ## unit tests that are not slow
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow" $(UNIT)
 
 torture: $(DEV)  ## killed workers, drivers and replicas, floods and hostile input, flipped bytes: about an hour, prints what it measures

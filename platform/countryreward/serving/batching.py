@@ -84,9 +84,8 @@ class TokenBatcher(Generic[ItemT]):
 
     async def ask(self, items: Sequence[tuple[ItemT, int]], *, tenant: str = "", urgent: bool = True) -> list[float]:
         """items: (item, its tokens). Their answers, in order. Raises what `run` raised. Cancelled, they leave the line."""
-        if (
-            self._task is None or self._task.done()
-        ):  # what a counter raised, such as on a full disk, must not end it for good
+        # Done: a counter raised something, such as on a full disk; that must not end it for good.
+        if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._work())
         loop = asyncio.get_running_loop()
         works = [_Work(item, tokens, loop.create_future()) for item, tokens in items]
