@@ -51,10 +51,3 @@ class BoundedCache(Generic[ValueT]):
         oldest_allowed = self.clock() - self.max_age_s
         while self._kept and next(iter(self._kept.values()))[0] < oldest_allowed:
             self.drop(next(iter(self._kept)))
-
-    def forget(self, tenant: str) -> int:
-        """Forget everything of a tenant; how much it was."""
-        keys = [key for key in self._kept if key[0] == tenant]
-        for key in keys:
-            self.drop(key)
-        return len(keys)

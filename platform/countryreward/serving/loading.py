@@ -1,6 +1,5 @@
 """From what is published to a model that answers: opened, checked, warmed up."""
 
-import logging
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -17,8 +16,6 @@ from countryreward.serving.config import ServiceConfig
 from countryreward.serving.follow import Published
 from countryreward.serving.reward import LoadedModel
 from countryreward.serving.watching import Watching
-
-log = logging.getLogger("countryreward.service")
 
 
 def load_reward(published: Published, config: ServiceConfig, device: str, watching: Watching) -> LoadedModel:

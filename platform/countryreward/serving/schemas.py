@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from countryreward.scoring.contracts import Evidence, Ranking, Verdict
+from countryreward.scoring.contracts import Ranking, Verdict
 
 
 class Answer(BaseModel):
@@ -86,25 +86,3 @@ class ErrorAnswer(BaseModel):
     """Every error, at most 4 KB; nothing that was sent is repeated."""
 
     error: ErrorDetail
-
-
-def evidence_of(told: dict[str, Any]) -> Evidence:
-    """Evidence from its JSON."""
-    from countryreward.scoring.contracts import PastAd
-
-    return Evidence(**{**told, "like_a": PastAd(**told["like_a"]), "like_b": PastAd(**told["like_b"])})
-
-
-def verdict_of(told: dict[str, Any]) -> Verdict:
-    """A verdict from its JSON."""
-    return Verdict(**{**told, "evidence": tuple(evidence_of(one) for one in told["evidence"])})
-
-
-def ranking_of(told: dict[str, Any]) -> Ranking:
-    """A ranking from its JSON."""
-    return Ranking(
-        market=told["market"],
-        order=tuple(told["order"]),
-        win_share=tuple(told["win_share"]),
-        verdicts=tuple((a, b, verdict_of(one)) for a, b, one in told["verdicts"]),
-    )
