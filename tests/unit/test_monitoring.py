@@ -181,7 +181,7 @@ def test_why_a_model_was_refused_names_no_path(tmp_path: Path) -> None:
 
 
 def test_what_the_machine_failed_to_load_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("v1", "v2"):
+    for name in ("v1", "v2", "v3"):
         (tmp_path / name).mkdir()
     link = tmp_path / "model"
     link.symlink_to("v1")
@@ -206,6 +206,12 @@ def test_what_the_machine_failed_to_load_is_tried_again(tmp_path: Path, monkeypa
     }
     assert asyncio.run(followed.look()) is False  # not at once
     assert loads == ["v1", "v2"]
+    link.unlink()
+    link.symlink_to("v3")
+    assert asyncio.run(followed.look()) is True  # another version need not wait
+    link.unlink()
+    link.symlink_to("v2")
+    assert asyncio.run(followed.look()) is False
     monkeypatch.setattr("countryreward.serving.follow.time.monotonic", lambda: 1e12)
     assert asyncio.run(followed.look()) is True
     assert followed.about()["model"] == "v2"

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from transformers.utils import logging
 
 from countryreward import markets as countries
@@ -173,11 +174,17 @@ class RewardJudge:
 
 
 def load_model(folder: Path, device: torch.device | str) -> CountryRewardModel:
-    """The model of a folder in the precision and with the attention of `device`, still in main memory."""
+    """The model of a folder in the precision and with the attention of `device`, still in main memory.
+
+    Raises `UserError` for weights that cannot be read.
+    """
     logging.disable_progress_bar()  # of loading, which takes a moment
     dtype = torch.bfloat16 if torch.device(device).type == "cuda" else torch.float32
     attention = attention_implementation(device, dtype)
-    return CountryRewardModel.from_pretrained(folder, dtype=dtype, attn_implementation=attention).eval()
+    try:
+        return CountryRewardModel.from_pretrained(folder, dtype=dtype, attn_implementation=attention).eval()
+    except SafetensorError as error:
+        raise UserError(f"model: the weights in {folder} cannot be read ({error}); publish the model again") from error
 
 
 @torch.inference_mode()

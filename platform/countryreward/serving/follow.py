@@ -68,7 +68,7 @@ class FollowedModel:
         self.published = Published.at(*self.paths)
         self.current = load(self.published)
         self.refused: list[dict[str, str]] = []
-        self._not_before = 0.0
+        self._again: dict[Published, float] = {}  # what failed for a reason that may pass: not before this time
         self._closing: set[asyncio.Task[None]] = set()
 
     @property
@@ -104,7 +104,7 @@ class FollowedModel:
             published = Published.at(*self.paths)
         except (OSError, RuntimeError):  # a link in the middle of being replaced, or one that leads to itself
             return False
-        if published == self.published or time.monotonic() < self._not_before:
+        if published == self.published or time.monotonic() < self._again.get(published, 0.0):
             return False
         before = self.published
         self.published = published  # looked at once: a refused one is not tried again until another is published
@@ -114,7 +114,7 @@ class FollowedModel:
             reason = str(error)
             if not isinstance(error, UserError):  # of the machine, such as no memory: it may pass
                 fault(f"loading {published.name}, which will be tried again", error)
-                self.published, self._not_before = before, time.monotonic() + _RETRY_S
+                self.published, self._again = before, {published: time.monotonic() + _RETRY_S}
                 reason = f"{type(error).__name__} while it was loaded"
             told = _PATH.sub(r"\1", reason)[:500]  # callers of /v1/models need not know where things lie
             self.refused = [*self.refused[-9:], {"version": published.name, "reason": told}]
