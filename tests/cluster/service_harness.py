@@ -190,8 +190,17 @@ class Service:
         """Of our own Ray: its processes descend from this one."""
         return [one for one in children() if title(one).startswith(f"ray::ServeReplica:{APP}:")]
 
-    def proxies(self) -> list[psutil.Process]:
-        return [one for one in children() if title(one).startswith("ray::ProxyActor")]
+    def doors(self) -> dict[str, set[str]]:
+        """Who listens for HTTP -> on which addresses: HAProxy on any port, replicas on theirs, whoever has the service's."""
+        found: dict[str, set[str]] = {}
+        for process in children():
+            with contextlib.suppress(psutil.NoSuchProcess):  # one of Ray's many that come and go
+                for one in process.net_connections("tcp"):
+                    address, port = (*one.laddr, "", 0)[:2]
+                    http = port == self.port or process.name() == "haproxy" or port in REPLICA_PORTS
+                    if one.status == psutil.CONN_LISTEN and http:
+                        found.setdefault(process.name(), set()).add(str(address))
+        return found
 
     def running(self) -> int:
         """Replicas that Serve counts as running."""
@@ -248,6 +257,10 @@ def title(process: psutil.Process) -> str:
     with contextlib.suppress(psutil.Error):
         return " ".join(process.cmdline())
     return ""
+
+
+REPLICA_PORTS = range(30_000, 31_001)
+"""Where HAProxy finds replicas: Ray's RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT and MAX."""
 
 
 def wait_until(true: Any, seconds: float = 60.0, told: str = "") -> float:

