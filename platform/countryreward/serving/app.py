@@ -1,50 +1,20 @@
-"""The HTTP service as a FastAPI app: a function of whatever answers. docs/api.md describes it for callers."""
+"""The reward's HTTP service as a FastAPI app: a function of whatever answers. docs/api.md describes it for callers."""
 
-import itertools
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Annotated, Any
 
-from fastapi import FastAPI, File, Form, Request, Response, UploadFile
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, PlainTextResponse
-from starlette.concurrency import run_in_threadpool
-from starlette.exceptions import HTTPException
+from fastapi import FastAPI
 
-from countryreward import __version__
-from countryreward import markets as countries
-from countryreward.errors import UserError
-from countryreward.scoring.ranking import ranking
-from countryreward.serving import schemas
-from countryreward.serving.asking import Ask, AsyncScorer, RefusedImage
+from countryreward.serving.asking import AsyncScorer
+from countryreward.serving.bare import bare_app
 from countryreward.serving.batch.routes import add_batch_routes
 from countryreward.serving.batch.runner import BatchJobs
 from countryreward.serving.config import ServiceConfig
-from countryreward.serving.fetch import ImageFetcher
-from countryreward.serving.forms import day_of, file_or_url, image_of, markets_of, product_of
 from countryreward.serving.gate import Gate
 from countryreward.serving.journal import Seen
 from countryreward.serving.keys import KeyStore
-from countryreward.serving.problems import Problem, image_problem, invalid_input, of_status, refusal
+from countryreward.serving.questions import add_question_routes
 from countryreward.serving.rates import Rates
-
-Title = Annotated[str, Form(description="As shown to customers, any language.", examples=["Oak desk lamp"])]
-Category = Annotated[str | None, Form(description="The platform's category.", examples=["Lighting"])]
-Attributes = Annotated[str | None, Form(description="JSON object of texts.", examples=['{"Material": "oak"}'])]
-Tags = Annotated[list[str], Form(description="Repeat the field for several.", examples=[["warm"]])]
-ProductId = Annotated[str | None, Form(description="The product's own past ads then never count as evidence.")]
-Markets = Annotated[
-    list[str],
-    Form(description="ISO 3166 codes or names; repeat the field. None: all of the training.", examples=[["KR", "BR"]]),
-]
-AsOf = Annotated[str | None, Form(description="YYYY-MM-DD: only evidence that ended before may speak.")]
-Shown = Annotated[int, Form(ge=0, description="Past ads shown per verdict: so many positions, heaviest first.")]
-Picture = Annotated[UploadFile | None, File(description="PNG, JPEG or WEBP file; or send its address.")]
-Address = Annotated[str | None, Form(description="https:// address of the image, where the service fetches any.")]
-Pictures = Annotated[list[UploadFile], File(description="PNG, JPEG or WEBP files; repeat the field.")]
-ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": schemas.ErrorAnswer} for status in (401, 403, 404, 413, 422, 429, 500, 503)
-}
 
 
 def create_app(
@@ -71,170 +41,10 @@ def create_app(
         if jobs:
             await jobs.stop()
 
-    app = FastAPI(
-        lifespan=lifespan,
-        title="CountryReward",
-        version=__version__,
-        description="Which of these ad images will win in this country, and why.",
-        docs_url=None,  # its page would load scripts from another host
-        redoc_url=None,
-        redirect_slashes=False,  # a redirect would repeat the query and the host that were sent
-        responses=ERRORS,
-    )
-    _health(app, asked)
-    _questions(app, asked, config, rates)
+    about = "Which of these ad images will win in this country, and why."
+    app = bare_app("CountryReward", about, ready=asked.ready, metrics=metrics, lifespan=lifespan)
+    add_question_routes(app, asked, config, rates)
     if jobs:
         add_batch_routes(app, jobs, config)
-    if metrics:
-
-        @app.get("/metrics", tags=["health"], response_class=PlainTextResponse)
-        def prometheus() -> Response:
-            """Counts of all replicas of this node, for Prometheus."""
-            return Response(metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")
-
-    _errors(app)
-    app.add_middleware(Gate, asked=asked, config=config, keys=keys, rates=rates, seen=seen)
+    app.add_middleware(Gate, busy=asked.busy, config=config, keys=keys, rates=rates, seen=seen)
     return app
-
-
-def _health(app: FastAPI, asked: AsyncScorer) -> None:
-    @app.get("/healthz", tags=["health"])
-    def healthz() -> dict[str, str]:
-        """The process answers."""
-        return {"status": "ok"}
-
-    @app.get("/readyz", tags=["health"])
-    def readyz() -> dict[str, str]:
-        """The model answers. 503 until then."""
-        if not asked.ready():
-            raise Problem("starting", retry_after=1)
-        return {"status": "ok"}
-
-
-def _questions(app: FastAPI, asked: AsyncScorer, config: ServiceConfig, rates: Rates) -> None:
-    pair_bytes = 2 * config.max_image_bytes + 2**20
-    many_bytes = config.max_images * config.max_image_bytes + 2**20
-    fetcher = ImageFetcher(config.image_hosts, max_bytes=config.max_image_bytes)
-
-    async def judge(request: Request, ask: Ask, names: Sequence[str]) -> list[Any]:
-        count = len(ask.pairs) * len(ask.markets)
-        if count > config.max_verdicts:
-            raise Problem(
-                "too_large",
-                f"markets: {count} verdicts in one call, at most {config.max_verdicts}; send fewer at a time",
-            )
-        if (wait := asked.busy(ask.tenant)) is not None:  # the gate let in more than one while bodies were on their way
-            raise Problem("busy", retry_after=wait)
-        if count > 1:
-            await run_in_threadpool(rates.charge, request.state.caller, count - 1)  # the gate counted one
-        try:
-            verdicts = await asked.judge(ask)
-        except RefusedImage as refused:
-            raise image_problem(names[refused.position], refused.reason) from None
-        request.state.verdicts = count
-        return verdicts
-
-    @app.post("/v1/score", tags=["questions"], response_model=schemas.ScoreAnswer, max_body_size=pair_bytes)
-    async def score(
-        request: Request,
-        title: Title,
-        image_a: Picture = None,
-        image_b: Picture = None,
-        image_a_url: Address = None,
-        image_b_url: Address = None,
-        category: Category = None,
-        attributes: Attributes = None,
-        tags: Tags = [],  # noqa: B006 - FastAPI copies it
-        product_id: ProductId = None,
-        markets: Markets = [],  # noqa: B006
-        as_of: AsOf = None,
-        evidence: Shown = 5,
-    ) -> Response:
-        """Which of two ad images will win, market by market. Of each image either the file or its address."""
-        ask = Ask(
-            product=product_of(config, title, category, attributes, tags, product_id),
-            markets=markets_of(markets, asked.markets),
-            as_of=day_of(as_of),
-            images=(  # after all that can be refused without fetching anything
-                await file_or_url(image_a, image_a_url, "image_a", config, fetcher),
-                await file_or_url(image_b, image_b_url, "image_b", config, fetcher),
-            ),
-            tenant=request.state.caller.tenant,
-            evidence=min(evidence, config.max_evidence),
-        )
-        verdicts = await judge(request, ask, ("image_a", "image_b"))
-        return _json(schemas.ScoreAnswer(request_id=request.state.request_id, verdicts=verdicts))
-
-    @app.post("/v1/rank", tags=["questions"], response_model=schemas.RankAnswer, max_body_size=many_bytes)
-    async def rank(
-        request: Request,
-        images: Pictures,
-        title: Title,
-        category: Category = None,
-        attributes: Attributes = None,
-        tags: Tags = [],  # noqa: B006
-        product_id: ProductId = None,
-        markets: Markets = [],  # noqa: B006
-        as_of: AsOf = None,
-        evidence: Shown = 0,
-    ) -> Response:
-        """Several ad images of one product, best first, market by market: every pair is judged, every image encoded once."""
-        if len(images) > config.max_images:
-            raise Problem(
-                "too_large", f"images: {len(images)} files, at most {config.max_images}; send fewer at a time"
-            )
-        pairs = tuple(itertools.combinations(range(len(images)), 2))
-        names = [f"images[{i}]" for i in range(len(images))]
-        ask = Ask(
-            product=product_of(config, title, category, attributes, tags, product_id),
-            images=tuple([await image_of(image, name, config) for name, image in zip(names, images, strict=True)]),
-            pairs=pairs,
-            markets=markets_of(markets, asked.markets),
-            as_of=day_of(as_of),
-            tenant=request.state.caller.tenant,
-            evidence=min(evidence, config.max_evidence),
-        )
-        verdicts = iter(await judge(request, ask, names))
-        rankings = [ranking(market, len(images), [(a, b, next(verdicts)) for a, b in pairs]) for market in ask.markets]
-        return _json(schemas.RankAnswer(request_id=request.state.request_id, rankings=rankings))
-
-    @app.get("/v1/markets", tags=["about"])
-    def known_markets(request: Request) -> schemas.MarketsAnswer:
-        """Markets the model was trained on; others are answered without a choice."""
-        known = [schemas.Market(code=code, name=countries.name(code)) for code in asked.markets]
-        return schemas.MarketsAnswer(request_id=request.state.request_id, markets=known)
-
-    @app.get("/v1/models", tags=["about"])
-    def models(request: Request) -> schemas.ModelsAnswer:
-        """Versions of what answers, and why a newer one was refused, if one was."""
-        return schemas.ModelsAnswer(request_id=request.state.request_id, models=[asked.about()])
-
-
-def _json(answer: schemas.Answer) -> Response:
-    """Without FastAPI's second look at what pydantic wrote already."""
-    return Response(answer.model_dump_json(), media_type="application/json")
-
-
-def _errors(app: FastAPI) -> None:
-    """Every error as a Problem: nothing of the input in it, whatever raised it."""
-
-    def answer(request: Request, problem: Problem) -> JSONResponse:
-        return problem.response(getattr(request.state, "request_id", ""))
-
-    @app.exception_handler(Problem)
-    def problem(request: Request, error: Problem) -> JSONResponse:
-        return answer(request, error)
-
-    @app.exception_handler(RequestValidationError)
-    def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        return answer(request, invalid_input(error.errors()))
-
-    @app.exception_handler(HTTPException)
-    def by_status(request: Request, error: HTTPException) -> JSONResponse:
-        response = answer(request, of_status(error.status_code))
-        response.headers.update(error.headers or {})  # Allow, Retry-After
-        return response
-
-    @app.exception_handler(UserError)
-    def refused(request: Request, error: UserError) -> JSONResponse:
-        return answer(request, refusal(error))
