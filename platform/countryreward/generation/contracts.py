@@ -48,7 +48,7 @@ class Rendered:
     """RGB uint8 [px, px, 3]."""
     fidelity: Fidelity
     made: dict[str, Any]
-    """What made it, enough to make it again; JSON: renderer, version, design, seed, px, steps, image_hash and whatever else counts."""
+    """What made it, as JSON, enough to make it again: renderer, version, design, seed, px, steps, image_hash and more."""
 
 
 class Renderer(Protocol):

@@ -42,9 +42,9 @@ def create_app(
             await jobs.stop()
 
     about = "Which of these ad images will win in this country, and why."
-    app = bare_app("CountryReward", about, ready=asked.ready, metrics=metrics, lifespan=lifespan)
+    app = bare_app("CountryReward", about, behind=asked, metrics=metrics, lifespan=lifespan)
     add_question_routes(app, asked, config, rates)
     if jobs:
         add_batch_routes(app, jobs, config)
-    app.add_middleware(Gate, busy=asked.busy, config=config, keys=keys, rates=rates, seen=seen)
+    app.add_middleware(Gate, behind=asked, config=config, keys=keys, rates=rates, seen=seen)
     return app

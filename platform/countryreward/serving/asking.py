@@ -43,7 +43,19 @@ class RefusedImage(UserError):
         return RefusedImage, (self.position, ImageRefused(self.reason, self.field_value))
 
 
-class AsyncScorer(Protocol):
+class Answering(Protocol):
+    """Whatever stands behind an app, as its gate and its health see it."""
+
+    def ready(self) -> bool:
+        """Whether it can answer now."""
+        ...
+
+    def busy(self, tenant: str = "") -> float | None:
+        """Seconds after which to ask again, when a new call of this tenant would wait too long; None: there is room."""
+        ...
+
+
+class AsyncScorer(Answering, Protocol):
     """What the app is a function of. Each image of an `Ask` is hashed, decoded and encoded at most once."""
 
     @property
@@ -53,14 +65,6 @@ class AsyncScorer(Protocol):
 
     def about(self) -> dict[str, Any]:
         """`model`, `knowledge_base` (versions or None) and whatever else /v1/models shows."""
-        ...
-
-    def ready(self) -> bool:
-        """Whether it can answer now."""
-        ...
-
-    def busy(self, tenant: str = "") -> float | None:
-        """Seconds after which to ask again, when a new call of this tenant would wait too long; None: there is room."""
         ...
 
     async def judge(self, ask: Ask) -> list[Verdict]:
@@ -83,11 +87,11 @@ class FromScorer:
         return {"model": None, "knowledge_base": None} | self._about
 
     def ready(self) -> bool:
-        """See `AsyncScorer`."""
+        """See `Answering`."""
         return True
 
     def busy(self, tenant: str = "") -> float | None:
-        """See `AsyncScorer`."""
+        """See `Answering`."""
         return None
 
     async def judge(self, ask: Ask) -> list[Verdict]:

@@ -12,6 +12,7 @@ from starlette.types import Lifespan
 from countryreward import __version__
 from countryreward.errors import UserError
 from countryreward.serving import schemas
+from countryreward.serving.asking import Answering
 from countryreward.serving.problems import Problem, invalid_input, of_status, refusal
 
 ERRORS: dict[int | str, dict[str, Any]] = {
@@ -23,7 +24,7 @@ def bare_app(
     title: str,
     description: str,
     *,
-    ready: Callable[[], bool],
+    behind: Answering,
     metrics: Callable[[], bytes] | None = None,
     lifespan: Lifespan[FastAPI] | None = None,
 ) -> FastAPI:
@@ -47,7 +48,7 @@ def bare_app(
     @app.get("/readyz", tags=["health"])
     def readyz() -> dict[str, str]:
         """The model answers. 503 until then."""
-        if not ready():
+        if not behind.ready():
             raise Problem("starting", retry_after=1)
         return {"status": "ok"}
 

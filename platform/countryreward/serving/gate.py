@@ -11,6 +11,7 @@ from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from countryreward.serving import journal
+from countryreward.serving.asking import Answering
 from countryreward.serving.config import ServiceConfig
 from countryreward.serving.exchange import BodyMemory, Exchange, request_id_of
 from countryreward.serving.journal import Seen
@@ -39,20 +40,20 @@ class Gate:
     """ASGI middleware. The scope is that of the route which the app itself will choose, so no spelling of a path gets around it.
 
     Whoever is let in is `request.state.caller`; `request.state.request_id` is set for all. `seen` is called once per request.
-    busy: a tenant -> seconds after which to ask again, when a question of it would wait too long; see `AsyncScorer`.
+    behind: what answers; asked only whether it has room.
     """
 
     def __init__(
         self,
         app: ASGIApp,
         *,
-        busy: Callable[[str], float | None],
+        behind: Answering,
         config: ServiceConfig,
         keys: KeyStore,
         rates: Rates,
         seen: Callable[[Seen], None] | None = None,
     ) -> None:
-        self.app, self.busy, self.config, self.keys, self.rates, self.seen = app, busy, config, keys, rates, seen
+        self.app, self.behind, self.config, self.keys, self.rates, self.seen = app, behind, config, keys, rates, seen
         self._memory = BodyMemory(config.max_body_memory)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -136,7 +137,7 @@ class Gate:
         self, scope: Scope, route: BaseRoute | None, path: str, headers: Headers, exchange: Exchange, caller: Caller
     ) -> None:
         """Raises `Problem` when the question cannot be taken now, or its body never."""
-        if path in _ASKING and scope["method"] == "POST" and (wait := self.busy(caller.tenant)) is not None:
+        if path in _ASKING and scope["method"] == "POST" and (wait := self.behind.busy(caller.tenant)) is not None:
             raise Problem("busy", retry_after=wait)
         sizes = set(headers.getlist("content-length"))
         if not sizes:
