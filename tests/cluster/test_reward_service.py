@@ -6,6 +6,7 @@ The tests go on from each other's deployment, in the order of this file. Long fo
 import json
 import shutil
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,10 +15,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 
 from countryreward import CountryReward, PairRequest, Product
 from countryreward.errors import UserError
+from countryreward.on_ray.handle_scorer import HandleScorer
 from countryreward.serving.client import Client
 from tests.cluster.demo_run import MARKETS, Run
 from tests.cluster.service_harness import (
@@ -95,6 +98,24 @@ def test_a_killed_replica_fails_no_request_of_the_client(running: Service, link:
     running.replicas()[0].kill()
     outcome = load.wait()
     assert (len(outcome.answers), outcome.failed) == (180, []), outcome
+
+
+def test_a_killed_replica_fails_no_call_by_handle(running: Service, link: Path, pair):
+    from ray import serve
+
+    title, *images = pair[0]
+    a, b = (Path(image).read_bytes() for image in images)
+    requests = [
+        PairRequest(product=Product(title=f"{title} {n}"), image_a=a, image_b=b, market=MARKETS[n % 2])
+        for n in range(60)
+    ]
+    scorer = HandleScorer(serve.get_app_handle("reward"))
+    time.sleep(1)
+    victim = running.replicas()[0]
+    threading.Timer(0.1, victim.kill).start()
+    verdicts = scorer.score(requests)
+    assert [verdict.market for verdict in verdicts] == [request.market for request in requests]
+    assert not victim.is_running() or victim.status() == psutil.STATUS_ZOMBIE
 
 
 def test_a_newer_model_is_taken_in_and_a_broken_one_is_not_while_all_is_answered(running: Service, link: Path, pair):

@@ -37,7 +37,7 @@ class Handle:
 
         class Answer:
             def result(self, timeout_s: float) -> list[Verdict]:
-                assert timeout_s == 7
+                assert 6 < timeout_s <= 7
                 return verdicts
 
         return Answer()

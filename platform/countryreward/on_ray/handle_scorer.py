@@ -1,16 +1,21 @@
 """A Scorer over a Serve handle: what runs on the same Ray asks the reward replicas without HTTP and without a key."""
 
+import time
 from collections.abc import Hashable, Sequence
 from typing import Any
 
 from countryreward.scoring.contracts import PairRequest, Verdict
 from countryreward.serving.asking import Ask
 
+_PAUSE_S = 0.5
+"""Before a call is made anew."""
+
 
 class HandleScorer:
     """`HandleScorer(serve.get_app_handle("reward")).score(requests)`. Requests that differ in their market alone make one call.
 
-    tenant: under which name the replicas keep encoded images. timeout_s: for all calls of one `score`; Ray raises `TimeoutError`.
+    A call whose replica died, or for which there was no room, is made again. tenant: under which name the replicas keep encoded
+    images. timeout_s: for all calls of one `score`; then it raises `TimeoutError`.
     """
 
     def __init__(self, handle: Any, *, tenant: str = "ray", evidence: int = 5, timeout_s: float = 120.0) -> None:
@@ -22,13 +27,29 @@ class HandleScorer:
         for position, request in enumerate(requests):
             _, places = groups.setdefault(_but_market(request), (request, {}))
             places.setdefault(request.market_code(), []).append(position)
-        calls = [self.handle.judge.remote(self._ask(first, tuple(places))) for first, places in groups.values()]
+        until = time.monotonic() + self.timeout_s
+        asks = [self._ask(first, tuple(places)) for first, places in groups.values()]
+        calls = [self.handle.judge.remote(ask) for ask in asks]
         found: list[Verdict | None] = [None] * len(requests)
-        for (_, places), call in zip(groups.values(), calls, strict=True):
-            for positions, verdict in zip(places.values(), call.result(timeout_s=self.timeout_s), strict=True):
+        for (_, places), ask, call in zip(groups.values(), asks, calls, strict=True):
+            for positions, verdict in zip(places.values(), self._answer(ask, call, until), strict=True):
                 for position in positions:
                     found[position] = verdict
         return [verdict for verdict in found if verdict is not None]
+
+    def _answer(self, ask: Ask, call: Any, until: float) -> list[Verdict]:
+        """The call's result; of a call made anew where its replica died or was full."""
+        from ray.exceptions import RayActorError
+        from ray.serve.exceptions import BackPressureError
+
+        while True:
+            try:
+                return call.result(timeout_s=max(0.0, until - time.monotonic()))
+            except (RayActorError, BackPressureError):
+                if time.monotonic() + _PAUSE_S >= until:
+                    raise TimeoutError(f"no replica answered within {self.timeout_s:g} s") from None
+                time.sleep(_PAUSE_S)
+                call = self.handle.judge.remote(ask)
 
     def _ask(self, first: PairRequest, markets: tuple[str, ...]) -> Ask:
         return Ask(

@@ -20,8 +20,6 @@ SERVE_ENVIRONMENT = {
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": IMPORT_PATH,
     # One event loop in a replica: ours never blocks it. Fewer hops between threads for every call.
     "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
-    # With this in the environment of a caller by handle, a synchronous `handle.result()` does not work there.
-    "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
     "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1000",
 }
 """Measured by benchmarks/serving.py."""
