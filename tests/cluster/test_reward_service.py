@@ -64,7 +64,8 @@ def test_nothing_listens_for_http_beyond_loopback(running: Service, link: Path):
 
 
 @pytest.mark.parametrize(
-    ("path", "status", "code"), [("/-/routes", 404, "not_found"), ("/v1/none", 401, "missing_key")]
+    ("path", "status", "code"),
+    [("/-/routes", 404, "not_found"), ("/v1/none", 401, "missing_key"), ("*", 404, "not_found")],
 )
 def test_what_stands_before_the_replicas_answers_as_they_do(
     running: Service, link: Path, path: str, status: int, code: str

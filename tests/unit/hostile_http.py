@@ -24,9 +24,11 @@ OWN = {
     b"Invalid HTTP request received.",
     b"Failed to open a WebSocket connection: missing Sec-WebSocket-Key header.\n",
     b"Failed to open a WebSocket connection: invalid Sec-WebSocket-Version header: 8.\n",
+    b"<html><body><h1>400 Bad request</h1>\nYour browser sent an invalid request.\n</body></html>\n",
+    b"<html><body><h1>422 Unprocessable Content</h1>\nThe server cannot process the contained instructions.\n</body></html>\n",
     b"",
 }
-"""Bodies of refusals by the HTTP server itself, which never reach the app: constant texts."""
+"""Bodies of refusals by the HTTP server itself, uvicorn or HAProxy, which never reach the app: constant texts."""
 Build = Callable[[random.Random, str], bytes]
 
 

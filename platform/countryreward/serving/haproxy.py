@@ -15,6 +15,7 @@ _SECTION = re.compile(r"^(?=[a-z])", re.MULTILINE)
 _DROPPED = {"frontend prometheus", "listen stats"}
 _NO_REPLICA = ("busy", "no replica could answer; ask again")
 _ERRORS = {
+    404: ("not_found", "there is nothing under this address"),
     500: ("internal", "something went wrong on our side"),
     502: _NO_REPLICA,
     503: _NO_REPLICA,
@@ -26,7 +27,7 @@ _ERRORS = {
 def safe(config: str) -> str:
     """Ray's configuration with nothing but the service's own door open, and that door's errors our JSON.
 
-    What is no HTTP request is answered by HAProxy's own 400, a fixed page: in 2.8 no setting changes it.
+    What is no HTTP request is answered by HAProxy's own 400 or 422, a fixed page: in 2.8 no setting changes it.
 
     Raises `ValueError` for a configuration that is not as Ray 2.60 writes it.
     """
@@ -88,7 +89,9 @@ def _defaults() -> list[str]:
     return lines
 
 
-_NOTHING = "    http-request return status 503 default-errorfiles"
+_NOTHING = """\
+    http-request return status 404 default-errorfiles if !{ path_beg / }
+    http-request return status 503 default-errorfiles"""
 _FRONTEND = (
     "unique-id-format %[uuid]",
     "http-after-response set-status 503 if { status 502 504 }",
