@@ -134,9 +134,10 @@ class Outcome:
 
     def __str__(self) -> str:
         late = max(one.sent for one in self.answers) * 1e3
+        slowest = max(self.answers, key=lambda one: one.seconds)
         return (
             f"{len(self.answers)} requests: {self.kinds()}; p50 {self.ms(0.5):.0f} ms, p99 {self.ms(0.99):.0f} ms, "
-            f"longest {self.ms(1):.0f} ms (the generator was late by at most {late:.0f} ms)"
+            f"longest {self.ms(1):.0f} ms, asked at {slowest.due:.1f} s (the generator was late by at most {late:.0f} ms)"
         )
 
 

@@ -484,6 +484,16 @@ class TestFailures:
         assert (told.attempts, told.status, told.request_id, len(service.seen)) == (6, 503, "r-9", 6)
         assert "POST v1/score: given up after 6 attempts, its 5 retries used up" in str(told)
 
+    def test_who_waits_as_told_is_not_at_the_end_of_its_tries(
+        self, service: Service, client: Callable[..., Any]
+    ) -> None:
+        service.script.extend([error(503, "busy", "more is asked", Retry_After="0")] * 9)
+        assert shares(client().score([ask("Lamp", b"3", b"1", "KR")])) == [("KR", 0.75)]
+        assert len(service.seen) == 10
+        service.script.append(error(503, "busy", "more is asked", Retry_After="0"))
+        with pytest.raises(Unavailable, match="its 0 retries used up"):
+            client(retries=Retries(at_most=0)).markets()
+
     def test_nobody_there(self, client: Callable[..., Any]) -> None:
         with socket.socket() as taken:
             taken.bind(("127.0.0.1", 0))  # and does not listen

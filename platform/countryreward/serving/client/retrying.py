@@ -22,7 +22,7 @@ class Retries:
     """How a client repeats calls that failed in a way that may pass."""
 
     at_most: int = 5
-    """Retries of one call; 0: none."""
+    """Retries of one call; 0: none. An answer that says how long to wait (429, 503 with Retry-After) does not count."""
     first_s: float = 0.5
     """Retry n waits a random time up to this x 2^(n-1), beside what Retry-After asks for."""
     cap_s: float = 8.0
@@ -114,20 +114,22 @@ class Patience:
         self._budget.earn()
 
     def _stop(self, state: RetryCallState) -> bool:
-        if state.attempt_number > self._retries.at_most:
-            self._spent = f"its {self._retries.at_most} retries"
+        wait_for = self._told_to_wait(state)
+        at_most = self._retries.at_most
+        if at_most == 0 or (state.attempt_number > at_most and wait_for is None):
+            self._spent = f"its {at_most} retries"
         elif state.upcoming_sleep >= self.deadline_left_s():
             self._spent = f"its {self.deadline_s:g} s"
-        elif self._told_to_wait(state) or self._budget.take():
+        elif wait_for == 429 or self._budget.take():  # a rate limit is no sign of a dead service
             return False
         else:
             self._spent = "the client's budget of retries"
         return True
 
-    def _told_to_wait(self, state: RetryCallState) -> bool:
-        """A rate limit is no sign of a dead service: who waits as told spends nothing of the budget."""
+    def _told_to_wait(self, state: RetryCallState) -> int | None:
+        """The status of an answer that said how long to wait: who waits as told is in time, not at the end of its tries."""
         failed = state.outcome and state.outcome.exception()
-        return isinstance(failed, Failed) and failed.status == 429 and failed.retry_after is not None
+        return failed.status if isinstance(failed, Failed) and failed.retry_after is not None else None
 
     def _gave_up(self, state: RetryCallState) -> None:
         failed = state.outcome and state.outcome.exception()
