@@ -19,8 +19,8 @@ def is_public(address: IPv4Address | IPv6Address) -> bool:
             return is_public(address.ipv4_mapped)
         if address in _NAT64:
             return is_public(IPv4Address(int(address) & 0xFFFF_FFFF))
-        if address.sixtofour is not None and not is_public(address.sixtofour):
-            return False
+        if address.sixtofour is not None:  # which Python 3.11.2 itself calls private
+            return is_public(address.sixtofour)
         if address not in _UNICAST or address.teredo is not None:
             return False
     return address.is_global and not address.is_multicast
