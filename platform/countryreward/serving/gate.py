@@ -43,6 +43,11 @@ class Gate:
     behind: what answers; asked only whether it has room.
     """
 
+    asking: tuple[str, ...] = _ASKING
+    """Routes whose POST waits for the model: refused while that has no room."""
+    spooled: str = _SPOOLED
+    """The route, with all under it, whose uploads go to disk."""
+
     def __init__(
         self,
         app: ASGIApp,
@@ -74,17 +79,12 @@ class Gate:
             send,
             request_id=request_id,
             memory=self._memory,
-            spooled=_under(path, _SPOOLED),
+            spooled=_under(path, self.spooled),
             pause_s=self.config.max_pause_s,
         )
         error = None
         try:
-            if path not in EXEMPT:
-                state["caller"] = caller = self._caller(headers)
-                if route is not None:
-                    _permit(caller, path)
-                self._room(scope, route, path, headers, exchange, caller)
-                await run_in_threadpool(self.rates.charge, caller, 1)
+            await self.admit(scope, route, headers, exchange)
             await self.app(scope, exchange.receive, exchange.send)
         except Problem as problem:
             await exchange.answer(problem)
@@ -115,6 +115,17 @@ class Gate:
                 )
             )
 
+    async def admit(self, scope: Scope, route: BaseRoute | None, headers: Headers, exchange: Exchange) -> None:
+        """Let in, and say who: `scope["state"]["caller"]`. Raises `Problem`."""
+        path = getattr(route, "path", "unknown")
+        if path in EXEMPT:
+            return
+        scope["state"]["caller"] = caller = self._caller(headers)
+        if route is not None:
+            _permit(caller, path)
+        self.room(scope, route, headers, exchange, caller.tenant)
+        await run_in_threadpool(self.rates.charge, caller, 1)
+
     def _note(self, seen: Seen) -> None:
         journal.write(seen)
         if self.seen is not None:
@@ -133,11 +144,10 @@ class Gate:
             raise Problem("invalid_key")
         return caller
 
-    def _room(
-        self, scope: Scope, route: BaseRoute | None, path: str, headers: Headers, exchange: Exchange, caller: Caller
-    ) -> None:
+    def room(self, scope: Scope, route: BaseRoute | None, headers: Headers, exchange: Exchange, tenant: str) -> None:
         """Raises `Problem` when the question cannot be taken now, or its body never."""
-        if path in _ASKING and scope["method"] == "POST" and (wait := self.behind.busy(caller.tenant)) is not None:
+        path = getattr(route, "path", "unknown")
+        if path in self.asking and scope["method"] == "POST" and (wait := self.behind.busy(tenant)) is not None:
             raise Problem("busy", retry_after=wait)
         sizes = set(headers.getlist("content-length"))
         if not sizes:
@@ -146,7 +156,7 @@ class Gate:
         if sizes or not re.fullmatch(r"[0-9]{1,18}", size):
             raise Problem("invalid_input", "Content-Length: write the body's size in bytes, once")
         most = getattr(route, "max_body_size", None)
-        never = not _under(path, _SPOOLED) and int(size) > self.config.max_body_memory
+        never = not _under(path, self.spooled) and int(size) > self.config.max_body_memory
         if never or (most is not None and int(size) > most):
             raise Problem("too_large")
         if not exchange.hold(int(size)):
