@@ -11,7 +11,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from countryreward.serving.batch.job import FINISHED
+from countryreward.serving.jobs.job import FINISHED
 from countryreward.serving.journal import Seen
 from countryreward.serving.watching import Watching
 

@@ -1,9 +1,9 @@
 """One part of a batch job: every row asked, the refused ones told apart, the outcome on disk."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
@@ -17,9 +17,8 @@ from countryreward.serving.asking import Ask, AsyncScorer, RefusedImage
 from countryreward.serving.batch.job import StoredJob
 from countryreward.serving.batch.parts import Part, read_part, write_part
 from countryreward.serving.batch.reading import JobTable, refusal_of
+from countryreward.serving.jobs.threads import to_the_end
 
-P = ParamSpec("P")
-T = TypeVar("T")
 Row = dict[str, Any]
 _AT_ONCE = 8  # rows asked at a time, so that they share forward passes
 _LONGEST_PAUSE_S = 60.0
@@ -99,14 +98,3 @@ class PartJudging:
             raise NoAnswer from error
         assert [verdict.market for verdict in verdicts] == list(ask.markets), "one verdict per market, in order"
         return verdicts
-
-
-async def to_the_end(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """In a thread, as `asyncio.to_thread`; but cancelled, it waits for the thread, which still works in the job's folder."""
-    thread = asyncio.ensure_future(asyncio.to_thread(function, *args, **kwargs))
-    try:
-        return await asyncio.shield(thread)
-    except asyncio.CancelledError:
-        await asyncio.wait({thread})
-        thread.exception()  # seen: nobody is there to be told
-        raise
