@@ -10,12 +10,13 @@ from countryreward import __version__
 from countryreward.errors import UserError
 from countryreward.serving.asking import AsyncScorer
 from countryreward.serving.batch.job import StoredJob
-from countryreward.serving.batch.judging import NoAnswer, PartJudging
+from countryreward.serving.batch.judging import PartJudging
 from countryreward.serving.batch.parts import put_together, read_part
 from countryreward.serving.batch.reading import JobTable, read_job
 from countryreward.serving.batch.store import JobStore
 from countryreward.serving.config import ServiceConfig
 from countryreward.serving.jobs.job import cancelled
+from countryreward.serving.jobs.patience import NoAnswer
 from countryreward.serving.jobs.store import Claim, Clock, utc_now
 from countryreward.serving.jobs.threads import to_the_end
 from countryreward.serving.jobs.worker import JobWorker

@@ -18,7 +18,10 @@ from countryreward.serving.jobs.arrival import Arrival, arriving, check_key
 from countryreward.serving.jobs.job import load, unfinished
 from countryreward.serving.problems import Problem, image_problem
 
-COUNT, KEEP = 8, 4
+COUNT = 8
+"""Designs drawn, unless a request says how many."""
+KEEP = 4
+"""Images of a ranking, unless a request says how many."""
 MAX_SEED = 2**31 - 1
 MIN_PX = 64
 _one_picture = threading.Lock()  # decoded at a time: a large one takes 8 bytes a pixel for a moment
@@ -32,8 +35,8 @@ def create_generation(
     product: Product,
     markets: Sequence[str] = (),
     designs: Sequence[Design] = (),
-    count: int = COUNT,
-    keep: int = KEEP,
+    count: int | None = None,
+    keep: int | None = None,
     seed: int = 0,
     px: int | None = None,
     steps: int | None = None,
@@ -46,6 +49,8 @@ def create_generation(
     """
     check_key(key)
     config = store.config
+    count = min(COUNT, config.max_designs) if count is None else count
+    keep = min(KEEP, config.max_designs) if keep is None else keep
     _check_numbers(config, count=count, keep=keep, seed=seed, px=px, steps=steps)
     if len(designs) > config.max_designs:
         raise Problem("invalid_input", f"design: more than {config.max_designs}; send fewer at a time")
@@ -120,7 +125,7 @@ def _known(
 
 def _useful(job: StoredGeneration) -> bool:
     """It came to what was asked, or will."""
-    return unfinished(job) or (job.state == "done" and job.note is None)
+    return unfinished(job) or (job.state == "done" and (job.note is None or job.judge is None))
 
 
 def _check_numbers(config: ServiceConfig, **numbers: int | None) -> None:

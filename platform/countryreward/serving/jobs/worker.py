@@ -37,6 +37,10 @@ class JobWorker(ABC, Generic[J]):
         An exception is a fault of ours: the job will be started again.
         """
 
+    async def look(self) -> None:
+        """What else there is to do in every round."""
+        return
+
     async def start(self) -> None:
         """Begin to work jobs off."""
         assert self._task is None, "start is called once"
@@ -57,6 +61,7 @@ class JobWorker(ABC, Generic[J]):
                 if time.monotonic() - swept >= _SWEEP_S:
                     swept = time.monotonic()
                     await to_the_end(self._folders.sweep)
+                await self.look()
                 await self._tell_backlog()
                 if self.can_work() and (claim := await to_the_end(self._folders.claim)):
                     worked = await self._run(claim)
