@@ -15,7 +15,9 @@ def add_keys(commands: Any) -> None:
     )
     create = actions.add_parser("create", help="make a key; it is shown once and kept nowhere")
     create.add_argument("--tenant", required=True, help="who will call: 1 to 40 of a-z, 0-9 and -")
-    create.add_argument("--scope", action="append", help="score (default), batch or metrics; repeat for several")
+    create.add_argument(
+        "--scope", action="append", help="score (default), batch, generate or metrics; repeat for several"
+    )
     create.add_argument("--rate", default="6000/minute", help="verdicts, such as 100/second (default 6000/minute)")
     create.add_argument("--days", type=int, default=365, help="until it expires (default 365); 0: never")
     listed = actions.add_parser("list", help="all keys, without their secrets")

@@ -19,12 +19,13 @@ from countryreward.serving.keys import Caller, KeyStore
 from countryreward.serving.problems import Problem
 from countryreward.serving.rates import Rates
 
-EXEMPT = ("/healthz", "/readyz")
+EXEMPT = ("/healthz", "/readyz", "/v1/generate/healthz", "/v1/generate/readyz")
 """Routes that need no key."""
 NEEDS: dict[str, tuple[str, ...]] = {
     "/v1/score": ("score",),
     "/v1/rank": ("score",),
     "/v1/batch": ("batch",),
+    "/v1/generate": ("generate",),
     "/v1/markets": ("score", "batch"),
     "/v1/models": ("score", "batch"),
     "/openapi.json": ("score", "batch"),

@@ -19,7 +19,7 @@ from pathlib import Path
 from countryreward.data.artifacts import write_atomically
 from countryreward.errors import UserError
 
-SCOPES = ("score", "batch", "metrics")
+SCOPES = ("score", "batch", "generate", "metrics")
 """What a key can be made for."""
 RATE = "6000/minute"
 """Verdicts of a key, unless another rate is given."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from countryreward.errors import UserError
-from countryreward.serving.keys import FILE, KeyStore
+from countryreward.serving.keys import FILE, SCOPES, KeyStore
 
 TENANT = "demo"
 
@@ -26,11 +26,12 @@ def free_port(host: str, port: int) -> None:
 def demo_key(state: Path) -> Path:
     """A file with a key of the tenant `demo`, readable by its owner alone; made when there is none that is valid."""
     keys, path = KeyStore(state / FILE, poll_s=0), state / "demo.key"
-    if not path.exists() or keys.check(path.read_text(encoding="ascii").strip()) is None:
+    known = keys.check(path.read_text(encoding="ascii").strip()) if path.exists() else None
+    if known is None or set(known.scopes) != set(SCOPES):  # a key of an older version may do less
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
         path.touch(mode=0o600)
-        path.write_text(keys.create(TENANT, scopes=("score", "batch", "metrics")) + "\n", encoding="ascii")
+        path.write_text(keys.create(TENANT, scopes=SCOPES) + "\n", encoding="ascii")
     return path
 
 

@@ -24,7 +24,7 @@ CODES: dict[str, tuple[int, str]] = {
     "invalid_input": (422, "a field is missing or wrong"),
     "invalid_image": (422, "an image cannot be used"),
     "rate_limited": (429, "too many verdicts for this key; wait as long as Retry-After says"),
-    "quota": (429, "too many batch jobs at a time; wait until one of yours has finished"),
+    "quota": (429, "too many jobs at a time; wait until one of yours has finished"),
     "busy": (503, "more is asked than can be answered now; wait as long as Retry-After says"),
     "starting": (503, "the model is being loaded; try again"),
     "internal": (500, "something went wrong on our side; the request id helps us find it"),
