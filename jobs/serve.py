@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class Config:
-    """Start the reward service."""
+    """Start the reward service and the studio."""
 
     model: str = "runs/demo/model"
     """Model folder."""
@@ -49,7 +49,7 @@ def main(config: Config, load: "Load | None" = None) -> None:
     """load: how a model is loaded, for benchmarks that emulate one."""
     from countryreward.on_ray.serve_environment import serve_environment
     from countryreward.on_ray.token import private_token
-    from countryreward.serving.local import demo_key, example_call, free_port, until_stopped
+    from countryreward.serving.local import demo_key, example_call, free_port, studio_link, until_stopped
 
     free_port(config.host, config.port)
     state = Path(config.service.state).absolute()
@@ -62,6 +62,8 @@ def main(config: Config, load: "Load | None" = None) -> None:
         from ray import serve
 
         from serve_apps.reward import RewardArgs, build
+        from serve_apps.studio import StudioArgs
+        from serve_apps.studio import build as build_studio
 
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
         service = config.service
@@ -86,10 +88,15 @@ def main(config: Config, load: "Load | None" = None) -> None:
             http_options={"host": config.host, "port": config.port, "request_timeout_s": 120}, logging_config=quiet
         )
         serve.run(build(args, load, options | {"logging_config": quiet}), name="reward", route_prefix="/")
+        studio = StudioArgs(model=args.model, service=service)
+        serve.run(build_studio(studio, {"logging_config": quiet}), name="studio", route_prefix="/studio")
         if key_file.is_relative_to(Path.cwd()):
             key_file = key_file.relative_to(Path.cwd())  # shorter to read and to copy
         url = f"http://{config.host}:{config.port}"
         print(f"serve: {url} answers; the key is in {key_file}; ask:\n\n{example_call(url, key_file, config.model)}\n")
+        print(
+            f"serve: the studio, a page for people who make ads; this link lets you in, once:\n\n{studio_link(state, url)}\n"
+        )
         print("serve: Ctrl-C ends it")
         until_stopped()
         print("serve: stopping")

@@ -9,8 +9,12 @@ import pandas as pd
 
 from countryreward.errors import UserError
 from countryreward.serving.keys import FILE, SCOPES, KeyStore
+from countryreward.serving.studio.guests import FILE as GUESTS
+from countryreward.serving.studio.guests import GuestStore, link_of
 
 TENANT = "demo"
+YOU = "You"
+"""Name of whoever starts the service, in the studio."""
 
 
 def free_port(host: str, port: int) -> None:
@@ -33,6 +37,15 @@ def demo_key(state: Path) -> Path:
         path.touch(mode=0o600)
         path.write_text(keys.create(TENANT, scopes=SCOPES) + "\n", encoding="ascii")
     return path
+
+
+def studio_link(state: Path, url: str) -> str:
+    """A fresh invitation into the studio for whoever started the service; those before that nobody used are ended."""
+    guests = GuestStore(state / GUESTS, poll_s=0)
+    for guest in guests.list():
+        if (guest.tenant, guest.name, guest.state()) == (TENANT, YOU, "invited"):
+            guests.revoke(guest.id)
+    return link_of(url, guests.invite(TENANT, YOU))
 
 
 def example_call(url: str, key_file: Path, model: str) -> str:

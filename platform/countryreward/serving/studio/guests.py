@@ -201,6 +201,11 @@ class GuestStore:
             os.close(lock)
 
 
+def link_of(url: str, code: str) -> str:
+    """What to send to whoever is invited. The code stands behind the #, which browsers send to nobody."""
+    return f"{url.rstrip('/')}/studio/#invite={code}"
+
+
 def _parse(content: bytes) -> dict[str, Guest]:
     known = {}
     for guest_id, one in json.loads(content)["guests"].items():
