@@ -23,6 +23,7 @@ class StudioArgs(BaseModel):
 
     model: str = Field("runs/demo/model", description="The reward's model folder: the sample is taken from beside it.")
     reward: str = Field("reward", description="The reward's application on this Ray.")
+    variants: bool = Field(False, description="Whether a generator runs beside it, so that pictures can be asked for.")
     service: ServiceConfig = Field(default_factory=ServiceConfig, description="As of the reward; the state is shared.")
     studio: StudioConfig = Field(default_factory=StudioConfig, description="What the page adds.")
 
@@ -55,6 +56,7 @@ class Studio:
 
     def __serve_build_asgi_app__(self):
         from countryreward.serving.batch.store import JobStore
+        from countryreward.serving.generator.store import GenerationStore
         from countryreward.serving.rates import Rates
         from countryreward.serving.studio.app import create_studio_app
         from countryreward.serving.studio.guests import FILE, GuestStore
@@ -66,6 +68,7 @@ class Studio:
             sessions=GuestStore(Path(config.state) / FILE, config.poll_s),
             batch_store=JobStore(config),
             sample=self.sample,
+            generations=GenerationStore(config) if self.args.variants else None,
             rates=Rates.of(config),
             studio=self.args.studio,
         )

@@ -40,7 +40,7 @@ class Result(BaseModel):
     deleted_after: datetime | None = Field(description="null: a sample, which is never deleted.")
     pictures: list[str] = Field(description="Names of the files as they were sent.")
     markets: list[MarketSaid]
-    note: str = Field("", description="What to know about a sample.")
+    note: str = Field(default="", description="What to know about a sample.")
 
 
 def utc_now() -> datetime:

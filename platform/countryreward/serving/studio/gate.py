@@ -24,7 +24,7 @@ from countryreward.serving.rates import Rates
 from countryreward.serving.studio.guests import GuestStore
 
 COOKIE = "countryreward_studio"
-OPEN = ("/", "/assets/{name}", "/healthz", "/readyz")
+OPEN = ("", "/", "/assets/{name}", "/healthz", "/readyz")
 """Routes that need no session."""
 SIGN_IN = ("POST", "/api/session")
 """Neither does this one, but only our own page may call it."""

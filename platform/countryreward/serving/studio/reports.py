@@ -16,7 +16,6 @@ from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 
 from countryreward import markets as countries
-from countryreward.data.artifacts import write_atomically
 from countryreward.data.quarantine import REASONS
 from countryreward.serving.batch.create import create_job, ending_of
 from countryreward.serving.batch.job import StoredJob
@@ -25,8 +24,8 @@ from countryreward.serving.batch.store import JobStore
 from countryreward.serving.config import ServiceConfig
 from countryreward.serving.forms import markets_of
 from countryreward.serving.problems import Problem
-from countryreward.serving.studio.campaigns import tenants_folder
-from countryreward.serving.studio.words import CLOSE, sureness
+from countryreward.serving.studio.marks import Marks
+from countryreward.serving.studio.words import CLOSE, plain, sureness
 
 Table = Annotated[UploadFile, File(description="CSV, TSV, JSONL or Parquet: a row per pair of pictures.")]
 Images = Annotated[UploadFile | None, File(description="A zip archive of the pictures that the table names.")]
@@ -64,26 +63,23 @@ class Report(BaseModel):
 
 
 class ReportStore:
-    """Which batch jobs were made in the studio: STATE/studio/TENANT/reports/JOB.json, beside the jobs themselves."""
+    """Batch jobs that were made in the studio."""
 
-    def __init__(self, config: ServiceConfig, jobs: JobStore) -> None:
-        self.config, self.jobs = config, jobs
-
-    def add(self, tenant: str, job: StoredJob, name: str) -> None:
-        """Remember that the job was made here."""
-        write_atomically(self._place(tenant) / f"{job.id}.json", json.dumps({"name": name}), mode=0o600)
+    def __init__(self, jobs: JobStore) -> None:
+        self.jobs, self.marks = jobs, Marks(jobs.config, "reports")
 
     def all(self, tenant: str) -> list[Report]:
         """Newest first."""
-        jobs = {job.id: job for job in self.jobs.jobs_of(tenant)}
-        return [self._report(tenant, job) for job in jobs.values() if self._marked(tenant, job.id)]
+        found = [(job, self.marks.of(tenant, job.id)) for job in self.jobs.jobs_of(tenant)]
+        return [_told(job, mark) for job, mark in found if mark is not None]
 
     def find(self, tenant: str, job_id: str) -> tuple[Path, Report]:
         """Its folder, and what is shown. Raises `Problem` not_found, also for a job that was not made in the studio."""
         folder, job = self.jobs.find(tenant, job_id)
-        if not self._marked(tenant, job_id):
+        mark = self.marks.of(tenant, job_id)
+        if mark is None:
             raise Problem("not_found", "this report is not there, or was deleted; send the table again")
-        return folder, self._report(tenant, job)
+        return folder, _told(job, mark)
 
     def delete(self, tenant: str, job_id: str) -> None:
         """Stop it if it runs, and remove all of it. Raises `Problem` not_found."""
@@ -91,7 +87,7 @@ class ReportStore:
         self.jobs.delete(tenant, job_id)  # a running one ends as cancelled, its upload gone
         with contextlib.suppress(Problem):
             self.jobs.delete(tenant, job_id)
-        (self._place(tenant) / f"{job_id}.json").unlink(missing_ok=True)
+        self.marks.remove(tenant, job_id)
 
     def delete_all(self, tenant: str) -> int:
         """How many there were."""
@@ -103,39 +99,21 @@ class ReportStore:
 
     def sweep(self) -> None:
         """Forget those whose job is gone."""
-        for mark in (Path(self.config.state).absolute() / "studio").glob("*/reports/b-*.json"):
-            with contextlib.suppress(Problem, FileNotFoundError):
-                try:
-                    self.jobs.find(mark.parents[1].name, mark.stem)
-                except Problem:
-                    mark.unlink()
+        self.marks.sweep(self.jobs.find)
 
-    def _report(self, tenant: str, job: StoredJob) -> Report:
-        return Report(
-            id=job.id,
-            name=self._name(tenant, job.id),
-            state=job.state,
-            rows=job.rows,
-            done=job.judged + job.quarantined,
-            refused=job.quarantined,
-            error=_plain(job.error),
-            created=job.created,
-            deleted_after=job.deleted_after,
-        )
 
-    def _name(self, tenant: str, job_id: str) -> str:
-        try:
-            return str(json.loads((self._place(tenant) / f"{job_id}.json").read_bytes())["name"])
-        except (OSError, ValueError, KeyError):
-            return "table"
-
-    def _marked(self, tenant: str, job_id: str) -> bool:
-        return (self._place(tenant) / f"{job_id}.json").is_file()
-
-    def _place(self, tenant: str) -> Path:
-        place = tenants_folder(self.config.state, tenant) / "reports"
-        place.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return place
+def _told(job: StoredJob, mark: dict) -> Report:
+    return Report(
+        id=job.id,
+        name=str(mark["name"]),
+        state=job.state,
+        rows=job.rows,
+        done=job.judged + job.quarantined,
+        refused=job.quarantined,
+        error=plain(job.error),
+        created=job.created,
+        deleted_after=job.deleted_after,
+    )
 
 
 def add_report_routes(app: FastAPI, config: ServiceConfig, reports: ReportStore) -> None:
@@ -167,7 +145,7 @@ def add_report_routes(app: FastAPI, config: ServiceConfig, reports: ReportStore)
                 markets=markets_of(markets, ()),
             )
             name = "".join(one for one in (table.filename or "table") if one.isprintable())[-80:]
-            reports.add(tenant, job, name.encode("utf-8", "replace").decode())
+            reports.marks.add(tenant, job.id, {"name": name.encode("utf-8", "replace").decode()})
             return reports.find(tenant, job.id)[1]
 
         return await run_in_threadpool(make)
@@ -239,12 +217,3 @@ def _line(cells: tuple[object, ...]) -> str:
     buffer = io.StringIO()
     csv.writer(buffer).writerow([safe_cell(cell) for cell in cells])
     return buffer.getvalue()
-
-
-def _plain(error: str | None) -> str:
-    """What a failed job says, without words of those who run it."""
-    if error and ("model" in error or "replica" in error):
-        return (
-            "The service could not finish this table. Send it again later; if it fails again, tell whoever invited you."
-        )
-    return error or ""

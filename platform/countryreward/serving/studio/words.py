@@ -1,6 +1,7 @@
 """Verdicts in the words of people who make ads: which picture, how sure, because of which past ads."""
 
 import math
+import re
 from collections.abc import Sequence
 
 from pydantic import BaseModel, Field
@@ -104,3 +105,10 @@ _PICTURE = {
 def picture_refused(position: int, reason: str) -> str:
     """Which picture is not accepted, and what to do."""
     return f"Picture {position + 1}: {_PICTURE.get(reason, 'it cannot be used; choose another')}."
+
+
+def plain(error: str | None) -> str:
+    """Why a job failed, without words of those who run the service."""
+    if error and re.search(r"\b(model|replica|renderer|scorer|knowledge base|images\.)", error):
+        return "The service could not finish this. Try again later; if it fails again, tell whoever invited you."
+    return error or ""

@@ -70,6 +70,30 @@ export interface Report {
   deleted_after: string | null;
 }
 
+export interface Variant {
+  n: number;
+  design: string[];
+  place: number | null;
+  better: boolean | null;
+  sure: number | null;
+  words: string;
+  check: boolean;
+}
+
+export interface Variants {
+  id: string;
+  market: string;
+  name: string;
+  picture: number;
+  state: "waiting" | "running" | "done" | "failed" | "cancelled";
+  waiting_for: number | null;
+  done: number;
+  total: number;
+  variants: Variant[];
+  error: string;
+  created: string;
+}
+
 export class Trouble extends Error {
   constructor(
     readonly code: string,
@@ -82,7 +106,7 @@ export class Trouble extends Error {
 /** What to say of an error's code; {wait} is a time such as "in 5 seconds". Others say it themselves. */
 const WORDS: Record<string, string> = {
   rate_limited: "Your team has asked a lot just now. Try again {wait}.",
-  quota: "Your team has as many tables waiting as fit. Wait until one is done, or delete one.",
+  quota: "Your team has as much waiting as fits. Wait until something is done, or delete it.",
   busy: "Many are asking at the moment. Try again {wait}.",
   starting: "The service is starting. Try again {wait}.",
   too_large: "That is too large to send. Choose smaller files, or fewer at a time.",

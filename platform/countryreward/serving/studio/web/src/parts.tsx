@@ -61,7 +61,8 @@ export function Drop(props: {
 }
 
 /** Which markets to ask: all that were learned, unless some are left out or others added. */
-export function MarketPicker({ me, chosen, choose }: { me: Me; chosen: string[]; choose: (codes: string[]) => void }) {
+export function MarketPicker(props: { me: Me; chosen: string[]; choose: (codes: string[]) => void; none?: string }) {
+  const { me, chosen, choose } = props;
   const learned = me.markets.map((one) => one.code);
   const added = me.others.filter((one) => chosen.includes(one.code));
   const toggle = (code: string) =>
@@ -75,7 +76,7 @@ export function MarketPicker({ me, chosen, choose }: { me: Me; chosen: string[];
   return (
     <details class="markets">
       <summary>
-        Markets: {all && chosen.length === learned.length ? `all ${learned.length}` : `${chosen.length} chosen`}
+        Markets: {props.none && !chosen.length ? props.none : all && chosen.length === learned.length ? `all ${learned.length}` : `${chosen.length} chosen`}
       </summary>
       <fieldset>
         <legend class="unseen">Markets</legend>

@@ -105,8 +105,7 @@ export function Tables({ me, lost }: { me: Me; lost: () => void }) {
             </ul>
           )}
           <div class="fields">
-            <MarketPicker me={me} chosen={markets} choose={setMarkets} />
-            {markets.length === 0 && <p class="quiet">With none chosen, the table's column “market” decides.</p>}
+            <MarketPicker me={me} chosen={markets} choose={setMarkets} none="as the table says" />
           </div>
           <button class="main" disabled={Boolean(step)}>
             {step || "Start the report"}

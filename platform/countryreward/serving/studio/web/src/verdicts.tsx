@@ -2,6 +2,7 @@
 import { useState } from "preact/hooks";
 import { type MarketSaid, type Me, pictureOf, remove, type Result, when } from "./api";
 import { Alert, Badge } from "./parts";
+import { NewPictures, useVariants } from "./variants";
 import { World } from "./world";
 
 type Order = "name" | "sure" | "winner";
@@ -11,6 +12,8 @@ export function Verdicts({ result, me, deleted }: { result: Result; me: Me; dele
   const [told, setTold] = useState("");
   const [trouble, setTrouble] = useState("");
   const sample = result.id === "sample";
+  const possible = me.variants > 0 && !sample;
+  const { made, trouble: notMade, ask, drop } = useVariants(result, possible);
   const markets = [...result.markets].sort(
     (a, b) =>
       (order === "winner" ? (a.winner ?? 99) - (b.winner ?? 99) : 0) ||
@@ -40,6 +43,7 @@ export function Verdicts({ result, me, deleted }: { result: Result; me: Me; dele
       {sample && <p class="stamp">Sample</p>}
       <h2 id="verdict-title">{result.title}</h2>
       {sample && <p class="note">{result.note}</p>}
+      <div class="overview">
       <ol class="legend">
         {result.pictures.map((name, number) => (
           <li key={number}>
@@ -53,8 +57,11 @@ export function Verdicts({ result, me, deleted }: { result: Result; me: Me; dele
           </li>
         ))}
       </ol>
-      <p class="sum">{sum(result)}</p>
-      <World markets={result.markets} />
+      <div>
+        <p class="sum">{sum(result)}</p>
+        <World markets={result.markets} />
+      </div>
+      </div>
       <div class="row tools">
         <label>
           Sort by{" "}
@@ -70,9 +77,16 @@ export function Verdicts({ result, me, deleted }: { result: Result; me: Me; dele
       </div>
       <p role="status" class="told">{told}</p>
       {trouble && <Alert>{trouble}</Alert>}
+      {possible && <NewPictures result={result} made={made} trouble={notMade} drop={drop} />}
       <ul class="cards">
         {markets.map((one) => (
-          <Card key={one.market} said={one} result={result} />
+          <Card
+            key={one.market}
+            said={one}
+            result={result}
+            more={possible ? () => void ask(one.market, one.winner ?? one.order[0]) : undefined}
+            making={made.some((some) => some.market === one.market && (some.state === "waiting" || some.state === "running"))}
+          />
         ))}
       </ul>
       {!sample && (
@@ -85,7 +99,8 @@ export function Verdicts({ result, me, deleted }: { result: Result; me: Me; dele
   );
 }
 
-function Card({ said, result }: { said: MarketSaid; result: Result }) {
+function Card(props: { said: MarketSaid; result: Result; more?: () => void; making: boolean }) {
+  const { said, result } = props;
   const { winner } = said;
   return (
     <li class={winner === null ? "card unsure" : `card p${winner % 8}`} id={`market-${said.market}`}>
@@ -112,7 +127,7 @@ function Card({ said, result }: { said: MarketSaid; result: Result }) {
         <p class="why">{said.why}</p>
       ) : (
         <p class="sure">
-          <meter min={50} max={100} value={said.sure} aria-label={`How sure for ${said.name}`}>
+          <meter min={0} max={100} value={said.sure} aria-label={`How sure for ${said.name}`}>
             {said.sure} %
           </meter>
           <span>
@@ -140,6 +155,12 @@ function Card({ said, result }: { said: MarketSaid; result: Result }) {
             </ol>
           )}
         </details>
+      )}
+      {props.more && (
+        <button class="more" onClick={props.more} disabled={props.making}>
+          {props.making ? "Making new pictures …" : "Make new pictures"}
+          <span class="unseen"> for {said.name}</span>
+        </button>
       )}
     </li>
   );
