@@ -16,7 +16,6 @@ from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 
 from countryreward import markets as countries
-from countryreward.data.quarantine import REASONS
 from countryreward.serving.batch.create import create_job, ending_of
 from countryreward.serving.batch.job import StoredJob
 from countryreward.serving.batch.results import safe_cell
@@ -25,7 +24,7 @@ from countryreward.serving.config import ServiceConfig
 from countryreward.serving.forms import markets_of
 from countryreward.serving.problems import Problem
 from countryreward.serving.studio.marks import Marks
-from countryreward.serving.studio.words import CLOSE, plain, sureness
+from countryreward.serving.studio.words import CLOSE, plain, row_refused, sureness
 
 Table = Annotated[UploadFile, File(description="CSV, TSV, JSONL or Parquet: a row per pair of pictures.")]
 Images = Annotated[UploadFile | None, File(description="A zip archive of the pictures that the table names.")]
@@ -187,8 +186,8 @@ def report_csv(folder: Path) -> Iterator[str]:
                 yield "".join(_line(_cells(row)) for row in batch.to_pylist())
         for text in refused:
             row = json.loads(text)
-            what = REASONS.get(row["reason"], "").partition("; docs/")[0]
-            yield _line((row["row"] + 1, row["key"], "", "", "", "not compared", "", "", "", f"{row['field']}: {what}"))
+            remark = row_refused(row["field"], row["reason"])
+            yield _line((row["row"] + 1, row["key"], "", "", "", "not compared", "", "", "", remark))
 
     return stream()
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pydantic import BaseModel, Field
 
 from countryreward import markets
+from countryreward.data.quarantine import REASONS
 from countryreward.scoring.contracts import PastAd, Ranking, Verdict
 
 CLOSE = 0.55
@@ -105,6 +106,22 @@ _PICTURE = {
 def picture_refused(position: int, reason: str) -> str:
     """Which picture is not accepted, and what to do."""
     return f"Picture {position + 1}: {_PICTURE.get(reason, 'it cannot be used; choose another')}."
+
+
+_ROW = {
+    "missing_image": "the zip holds no picture of this name",
+    "missing_value": "it is empty",
+    "same_image": "both pictures are the same",
+    "unknown_market": "this is no country; write a code such as KR or a name",
+    "text_too_long": "the text is too long",
+    "forbidden_uri": "write the picture's name as it is in the zip",
+    "duplicate_key": "this row_id was used before",
+}
+
+
+def row_refused(field: str, reason: str) -> str:
+    """Why a row of a table was not compared."""
+    return f"{field}: {_ROW.get(reason) or _PICTURE.get(reason) or REASONS[reason].partition('; docs/')[0]}"
 
 
 def plain(error: str | None) -> str:
