@@ -39,7 +39,7 @@ def create_generator_app(
     about = "Ads of a product, staged by designs, and which of them will win in a country."
     app = bare_app("CountryReward generator", about, behind=jobs, metrics=metrics, lifespan=lifespan, under=ROUTE)
     add_generator_routes(app, jobs, config)
-    app.add_middleware(Gate, behind=jobs, config=config, keys=keys, rates=rates, seen=seen)
+    app.add_middleware(Gate, behind=jobs, config=config, keys=keys, rates=rates, seen=seen, under=ROUTE)
     app.add_middleware(WholePath)
     return app
 
