@@ -105,8 +105,8 @@ class Reward:
         """For other deployments, by handle: as `AsyncScorer.judge`."""
         return await self.scorer.judge(ask)
 
-    def about(self) -> dict[str, Any]:
-        """For other deployments, by handle: as `AsyncScorer.about`, with `markets`."""
+    async def about(self) -> dict[str, Any]:
+        """For other deployments, by handle: as `AsyncScorer.about`, with the `markets`."""
         return self.scorer.about() | {"markets": list(self.scorer.markets)}
 
     def check_health(self) -> None:

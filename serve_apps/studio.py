@@ -43,16 +43,15 @@ class Studio:
     """One replica."""
 
     async def __init__(self, args: StudioArgs) -> None:
-        from countryreward.on_ray.handle_judge import HandleJudge
+        from countryreward.on_ray.handle_asker import HandleAsker
         from countryreward.serving.journal import to_files
         from countryreward.serving.studio.sample import campaign_of
 
         self.args = args
         to_files(Path(args.service.state) / "logs")
-        handle = serve.get_deployment_handle("reward", app_name=args.reward)
-        self.judge = HandleJudge(handle, poll_s=args.service.poll_s)
+        self.asked = HandleAsker(serve.get_deployment_handle("reward", args.reward))
         self.sample = await asyncio.to_thread(campaign_of, Path(args.model))
-        self._following = asyncio.create_task(self.judge.follow())
+        self._following = asyncio.create_task(self.asked.follow(args.service.poll_s))
 
     def __serve_build_asgi_app__(self):
         from countryreward.serving.batch.store import JobStore
@@ -63,7 +62,7 @@ class Studio:
 
         config = self.args.service
         return create_studio_app(
-            self.judge,
+            self.asked,
             config,
             sessions=GuestStore(Path(config.state) / FILE, config.poll_s),
             batch_store=JobStore(config),

@@ -156,7 +156,7 @@ def service(
         renderer or LiteralRenderer(), settings, asked=asked, first_pause_s=0.001, tries=3, wait_s=0.1, **extra
     )
     keys = KeyStore(folder / "state" / FILE, 1e-9)
-    app = create_generator_app(jobs, settings, keys=keys, rates=Rates("memory://"))
+    app = create_generator_app(jobs, settings, keys=keys, rates=Rates("memory://"), metrics=lambda: b"requests 1\n")
     if not running:
 
         async def nothing() -> None: ...
@@ -288,9 +288,13 @@ def test_a_job_is_its_tenants_alone(tmp_path: Path) -> None:
         without = running.client.get(f"/v1/generate/{job['id']}")
         assert (without.status_code, without.json()["error"]["code"]) == (401, "missing_key")
         other = running.keys.create("acme", ("score", "batch"))
-        for path in ("", f"/{job['id']}", "/designs", "/openapi.json"):
+        for path in ("", f"/{job['id']}", "/designs", "/openapi.json", "/metrics"):
             answer = running.client.get(f"/v1/generate{path}", headers={"X-API-Key": other})
             assert (answer.status_code, answer.json()["error"]["code"]) == (403, "forbidden")
+        assert running.call("GET", "/metrics").json()["error"]["code"] == "forbidden"
+        assert "/v1/generate/{job_id}" in running.call("GET", "/openapi.json").json()["paths"]
+        metrics = {"X-API-Key": running.keys.create("acme", ("metrics",))}
+        assert running.client.get("/v1/generate/metrics", headers=metrics).text == "requests 1\n"
         assert running.client.get("/v1/generate/readyz").json() == {"status": "ok"}
         assert running.client.get("/readyz").status_code == 401
 

@@ -19,19 +19,22 @@ from countryreward.serving.keys import Caller, KeyStore
 from countryreward.serving.problems import Problem
 from countryreward.serving.rates import Rates
 
-EXEMPT = ("/healthz", "/readyz", "/v1/generate/healthz", "/v1/generate/readyz")
-"""Routes that need no key."""
+EXEMPT = ("/healthz", "/readyz")
+"""Routes that need no key; `under` what all paths of an app begin with."""
 NEEDS: dict[str, tuple[str, ...]] = {
     "/v1/score": ("score",),
     "/v1/rank": ("score",),
     "/v1/batch": ("batch",),
+    "/v1/generate/metrics": ("metrics",),
     "/v1/generate": ("generate",),
     "/v1/markets": ("score", "batch"),
     "/v1/models": ("score", "batch"),
     "/openapi.json": ("score", "batch"),
     "/metrics": ("metrics",),
 }
-"""Route, with all that lies under it -> the scopes of which a key must have one. A route in neither table is closed."""
+"""Route, with all that lies under it -> the scopes of which a key must have one; the first counts.
+
+A route in neither table is closed."""
 _ASKING = ("/v1/score", "/v1/rank")
 _SPOOLED = "/v1/batch"
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT")
@@ -41,7 +44,7 @@ class Gate:
     """ASGI middleware. The scope is that of the route which the app itself will choose, so no spelling of a path gets around it.
 
     Whoever is let in is `request.state.caller`; `request.state.request_id` is set for all. `seen` is called once per request.
-    behind: what answers; asked only whether it has room.
+    behind: what answers; asked only whether it has room. under: what all paths of the app begin with.
     """
 
     asking: tuple[str, ...] = _ASKING
@@ -58,7 +61,9 @@ class Gate:
         keys: KeyStore,
         rates: Rates,
         seen: Callable[[Seen], None] | None = None,
+        under: str = "",
     ) -> None:
+        self._exempt = tuple(under + path for path in EXEMPT)
         self.app, self.behind, self.config, self.keys, self.rates, self.seen = app, behind, config, keys, rates, seen
         self._memory = BodyMemory(config.max_body_memory)
 
@@ -119,7 +124,7 @@ class Gate:
     async def admit(self, scope: Scope, route: BaseRoute | None, headers: Headers, exchange: Exchange) -> None:
         """Let in, and say who: `scope["state"]["caller"]`. Raises `Problem`."""
         path = getattr(route, "path", "unknown")
-        if path in EXEMPT:
+        if path in self._exempt:
             return
         scope["state"]["caller"] = caller = self._caller(headers)
         if route is not None:

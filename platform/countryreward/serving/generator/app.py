@@ -39,16 +39,18 @@ def create_generator_app(
     about = "Ads of a product, staged by designs, and which of them will win in a country."
     app = bare_app("CountryReward generator", about, behind=jobs, metrics=metrics, lifespan=lifespan, under=ROUTE)
     add_generator_routes(app, jobs, config)
-    app.add_middleware(Gate, behind=jobs, config=config, keys=keys, rates=rates, seen=seen)
+    app.add_middleware(Gate, behind=jobs, config=config, keys=keys, rates=rates, seen=seen, under=ROUTE)
     app.add_middleware(WholePath)
     return app
 
 
 class WholePath:
-    """ASGI middleware: routes are matched by the whole path, whatever prefix of it Ray Serve has taken for its own."""
+    """ASGI middleware: routes are matched by the path that was asked; Ray Serve takes its beginning for the app's root."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self.app({**scope, "root_path": ""} if scope["type"] == "http" else scope, receive, send)
+        if scope["type"] == "http":
+            scope = {**scope, "root_path": scope.get("root_path", "").removesuffix(ROUTE)}
+        await self.app(scope, receive, send)

@@ -70,6 +70,8 @@ def add_result_routes(
         caller = request.state.caller
         pairs = tuple(itertools.combinations(range(len(pictures)), 2))
         codes = markets_of(markets, asked.markets)
+        if not codes:
+            raise Problem("starting", retry_after=2)  # nothing has told yet what was learned
         if len(pairs) * len(codes) > config.max_verdicts:
             raise Problem("too_large", "That is too much at a time: choose fewer pictures or fewer markets.")
         files = [await _file(picture, number, config) for number, picture in enumerate(pictures)]
@@ -124,6 +126,8 @@ async def _judge(ask: Ask, asked: AsyncScorer) -> list[MarketSaid]:
         verdicts = iter(await asked.judge(ask))
     except RefusedImage as refused:
         raise Problem("invalid_image", picture_refused(refused.position, refused.reason)) from None
+    except TimeoutError:
+        raise Problem("busy", retry_after=5) from None
     return [
         said(ranking(market, len(ask.images), [(a, b, next(verdicts)) for a, b in ask.pairs]), asked.markets)
         for market in ask.markets

@@ -10,6 +10,7 @@ from pathlib import Path
 from countryreward.scoring.contracts import Product
 from countryreward.scoring.ranking import ranking
 from countryreward.serving.asking import Ask, AsyncScorer
+from countryreward.serving.problems import Problem
 from countryreward.serving.studio.campaigns import Result
 from countryreward.serving.studio.words import said
 
@@ -99,6 +100,8 @@ class Sample:
 
     async def result(self) -> Result:
         """The result, with the verdicts of whatever answers now."""
+        if not self.asked.ready():
+            raise Problem("starting", retry_after=2)
         version = self.asked.about()["model"]
         async with self._one:
             if self._kept is None or self._kept[0] != version:
