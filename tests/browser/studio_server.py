@@ -1,4 +1,4 @@
-"""The studio as its users meet it, in this process: under its prefix, over the demo's model, with somebody who works jobs off."""
+"""The studio as its users meet it, in this process: under its prefix, over the demo's model, with those who work jobs off."""
 
 import contextlib
 import socket
@@ -11,10 +11,14 @@ from pathlib import Path
 import uvicorn
 from fastapi import FastAPI
 
+from countryreward.generation.config import RendererConfig
+from countryreward.generation.rendering import renderer_of
 from countryreward.serving.asking import AsyncScorer
 from countryreward.serving.batch.runner import BatchJobs
 from countryreward.serving.batch.store import JobStore
 from countryreward.serving.config import ServiceConfig
+from countryreward.serving.generator.runner import GenerationJobs
+from countryreward.serving.generator.store import GenerationStore
 from countryreward.serving.rates import Rates
 from countryreward.serving.studio.app import create_studio_app
 from countryreward.serving.studio.guests import FILE, GuestStore
@@ -40,16 +44,27 @@ def studio(asked: AsyncScorer, sample: Campaign, state: Path, port: int = 0) -> 
     config = ServiceConfig(state=str(state), poll_s=0.2)
     guests = GuestStore(state / FILE, config.poll_s)
     app = create_studio_app(
-        asked, config, sessions=guests, batch_store=JobStore(config), sample=sample, rates=Rates("memory://")
+        asked,
+        config,
+        sessions=guests,
+        batch_store=JobStore(config),
+        sample=sample,
+        rates=Rates("memory://"),
+        generations=GenerationStore(config),
     )
-    jobs = BatchJobs(asked, config)
+    workers = (
+        BatchJobs(asked, config),
+        GenerationJobs(renderer_of(RendererConfig(kind="drawer")), config, asked=asked),
+    )
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        await jobs.start()
+        for jobs in workers:
+            await jobs.start()
         async with app.router.lifespan_context(app):
             yield
-        await jobs.stop()
+        for jobs in workers:
+            await jobs.stop()
 
     outer = FastAPI(lifespan=lifespan, openapi_url=None)
     outer.mount("/studio", app)

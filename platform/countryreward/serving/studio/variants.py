@@ -161,24 +161,23 @@ def add_variant_routes(
 
 def _told(job: GenerationJob, mark: dict) -> Variants:
     ranked = {one.n: one for ranking in job.rankings if ranking.market == mark["market"] for one in ranking.images}
-    shown = []
+    shown: list[tuple[float, Variant]] = []
     for image in job.images:
         rank = ranked.get(image.n)
         beats = rank.beats_original if rank else None
         sure = None if beats is None else max(beats, 1 - beats)
         clear = sure is not None and sure >= CLOSE
         design = image.design
-        shown.append(
-            Variant(
-                n=image.n,
-                design=[design.foreground, design.background, design.color_tone, design.lighting],
-                place=rank.rank if rank else None,
-                better=(beats > 0.5) if beats is not None and clear else None,
-                sure=None if sure is None else min(99, round(100 * sure)),
-                words=sureness(sure) if sure is not None else "",
-                check=image.fidelity.score < _KEPT,
-            )
+        variant = Variant(
+            n=image.n,
+            design=[design.foreground, design.background, design.color_tone, design.lighting],
+            place=rank.rank if rank else None,
+            better=(beats > 0.5) if beats is not None and clear else None,
+            sure=None if sure is None else min(99, round(100 * sure)),
+            words=sureness(sure) if sure is not None else "",
+            check=image.fidelity.score < _KEPT,
         )
+        shown.append((-1.0 if beats is None else beats, variant))
     return Variants(
         id=job.id,
         market=mark["market"],
@@ -188,7 +187,7 @@ def _told(job: GenerationJob, mark: dict) -> Variants:
         waiting_for=job.position,
         done=job.done,
         total=job.total,
-        variants=sorted(shown, key=lambda one: (one.place or 99, one.n)),
+        variants=[variant for _, variant in sorted(shown, key=lambda one: (-one[0], one[1].n))],
         error=plain(job.error or (job.note if job.state == "done" and not job.rankings else None)),
         created=job.created,
     )

@@ -118,7 +118,9 @@ function Rooms({ me, out }: { me: Me; out: () => void }) {
         <You me={me} out={out} erased={() => { location.hash = "#pictures"; setErased(erased + 1); }} />
       </header>
       {me.simulated && (
-        <p class="demo">This is the demo: what it knows comes from simulated clicks, not from real ones.</p>
+        <aside class="demo" aria-label="About this demo">
+          This is the demo: what it knows comes from simulated clicks, not from real ones.
+        </aside>
       )}
       <main id="work" tabIndex={-1} key={erased}>
         {tables ? <Tables me={me} lost={out} /> : <Pictures me={me} shared={shared} lost={out} />}

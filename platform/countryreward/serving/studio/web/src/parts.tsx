@@ -45,6 +45,11 @@ export function Drop(props: {
         accept={props.accept}
         multiple={props.several}
         aria-describedby={`${props.id}-hint`}
+        onKeyDown={(event) => {
+          if (event.key !== "Enter") return; // as on a button; the browser knows the space bar alone
+          event.preventDefault();
+          input.current?.click();
+        }}
         onChange={() => {
           props.files([...(input.current?.files ?? [])]);
           input.current!.value = ""; // so that the same file can be chosen again

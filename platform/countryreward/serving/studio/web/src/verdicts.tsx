@@ -195,7 +195,7 @@ function wins(result: Result, number: number): string {
 function sum(result: Result): string {
   const unsure = result.markets.filter((one) => one.winner === null).length;
   const winners = new Set(result.markets.flatMap((one) => (one.winner === null ? [] : [one.winner])));
-  const rest = unsure ? ` In ${unsure} we are not sure.` : "";
+  const rest = unsure ? ` In ${unsure === 1 ? "one market" : `${unsure} markets`} we are not sure.` : "";
   if (!winners.size) return "We are not sure in any of these markets. Run the pictures for a while and compare their clicks.";
   if (winners.size === 1) return `Picture ${[...winners][0] + 1} is the one to run ${unsure ? "wherever there is a clear answer" : "everywhere"}.${rest}`;
   return `One picture does not fit all: choose by market.${rest}`;
