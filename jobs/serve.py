@@ -1,9 +1,9 @@
-"""Serve a trained model over HTTP on this machine, until Ctrl-C.
+"""Serve a trained model and the generator of ads over HTTP on this machine, until Ctrl-C.
 
     python jobs/serve.py                       # the demo's model on http://127.0.0.1:8000
     python jobs/serve.py --model=runs/mine/model --replicas=4 --port=9000
 
-On a cluster `serve deploy` takes serve_apps/reward.yaml instead (docs/operations.md).
+On a cluster `serve deploy` takes serve_apps/reward.yaml or generator.yaml instead (docs/operations.md).
 """
 
 import logging
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class Config:
-    """Start the reward service and the studio."""
+    """Start the reward service, the generator and the studio."""
 
     model: str = "runs/demo/model"
     """Model folder."""
@@ -39,6 +39,12 @@ class Config:
     """Processors of each replica; also its threads."""
     gpus_per_replica: float = 0.0
     """GPUs of each replica, fractions allowed; 0: processors only."""
+    generators: int = 1
+    """Replicas of the generator; 0: none."""
+    gpus_per_generator: float = 0.0
+    """GPUs of each replica of the generator, fractions allowed."""
+    renderer: dict[str, Any] = field(default_factory=dict)
+    """What makes the images: options of generation/config.py."""
     service: ServiceConfig = field(default_factory=ServiceConfig)
     """Limits and lifetimes."""
     ray: RayConfig = field(default_factory=RayConfig)
@@ -88,7 +94,9 @@ def main(config: Config, load: "Load | None" = None) -> None:
             http_options={"host": config.host, "port": config.port, "request_timeout_s": 120}, logging_config=quiet
         )
         serve.run(build(args, load, options | {"logging_config": quiet}), name="reward", route_prefix="/")
-        studio = StudioArgs(model=args.model, service=service)
+        if config.generators:
+            _serve_generator(config, quiet)
+        studio = StudioArgs(model=args.model, service=service, variants=config.generators > 0)
         serve.run(build_studio(studio, {"logging_config": quiet}), name="studio", route_prefix="/studio")
         if key_file.is_relative_to(Path.cwd()):
             key_file = key_file.relative_to(Path.cwd())  # shorter to read and to copy
@@ -101,6 +109,22 @@ def main(config: Config, load: "Load | None" = None) -> None:
         until_stopped()
         print("serve: stopping")
         serve.shutdown()
+
+
+def _serve_generator(config: Config, quiet: dict[str, Any]) -> None:
+    """Beside the reward, which ranks for it. It takes no whole processor: on a small machine the replicas have them all."""
+    from ray import serve
+
+    from serve_apps.generator import ROUTE_PREFIX, GeneratorArgs, build
+
+    args = GeneratorArgs(renderer=config.renderer, reward="reward", service=config.service)
+    options = {
+        "ray_actor_options": {"num_cpus": 0, "num_gpus": config.gpus_per_generator},
+        "num_replicas": config.generators,
+        "autoscaling_config": None,
+        "logging_config": quiet,
+    }
+    serve.run(build(args, None, options), name="generator", route_prefix=ROUTE_PREFIX)
 
 
 if __name__ == "__main__":

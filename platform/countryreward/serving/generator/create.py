@@ -9,6 +9,7 @@ from typing import Any
 
 from countryreward.data.decoding import ImageRefused, decode
 from countryreward.data.design import Design
+from countryreward.errors import UserError
 from countryreward.scoring.contracts import Product
 from countryreward.serving.config import ServiceConfig
 from countryreward.serving.generator.job import Asked, StoredGeneration
@@ -71,7 +72,7 @@ def create_generation(
     asked = Asked(
         **product.__dict__,
         image_hash=image_hash,
-        designs=[DesignFields.of(design) for design in designs or _drawn(count, seed)],
+        designs=[DesignFields.of(design) for design in designs or drawn_designs(count, seed)],
     )
     versions = store.versions()
     with arriving(store, place) as arrival:
@@ -100,6 +101,16 @@ def create_generation(
                 return known
             arrival.settle(job.id)
         return job
+
+
+def drawn_designs(count: int, seed: int) -> Sequence[Design]:
+    """From the templates. Raises `Problem` for more than there are."""
+    from countryreward.generation.templates import draw_designs
+
+    try:
+        return draw_designs(count, seed)
+    except UserError:
+        raise Problem("invalid_input", "count: more than there are templates; send designs of your own") from None
 
 
 def _known(
@@ -150,12 +161,6 @@ def _check_image(image: bytes, config: ServiceConfig) -> None:
             decode(image, max_bytes=config.max_image_bytes, max_pixels=config.max_pixels)
     except ImageRefused as refused:
         raise image_problem("image", refused.reason) from None
-
-
-def _drawn(count: int, seed: int) -> Sequence[Design]:
-    from countryreward.generation.templates import draw_designs
-
-    return draw_designs(count, seed)
 
 
 def _id_of(arrival: Arrival) -> str:

@@ -10,7 +10,7 @@ from countryreward.serving.batch.routes import CONFLICT, Key
 from countryreward.serving.config import ServiceConfig
 from countryreward.serving.forms import image_of, markets_of, product_of
 from countryreward.serving.generator import results, schemas
-from countryreward.serving.generator.create import COUNT, MAX_SEED, create_generation
+from countryreward.serving.generator.create import COUNT, MAX_SEED, create_generation, drawn_designs
 from countryreward.serving.generator.forms import designs_of
 from countryreward.serving.generator.runner import GenerationJobs
 from countryreward.serving.questions import Attributes, Category, ProductId, Tags, Title
@@ -96,9 +96,7 @@ def add_generator_routes(app: FastAPI, jobs: GenerationJobs, config: ServiceConf
         seed: Annotated[int, Query(ge=0, le=MAX_SEED)] = 0,
     ) -> schemas.DesignsAnswer:
         """Designs drawn from the templates, as a job without any takes them."""
-        from countryreward.generation.templates import draw_designs
-
-        drawn = [schemas.DesignFields.of(design) for design in draw_designs(count, seed)]
+        drawn = [schemas.DesignFields.of(design) for design in drawn_designs(count, seed)]
         return schemas.DesignsAnswer(request_id=request.state.request_id, designs=drawn)
 
     @app.get(ROUTE + "/{job_id}", tags=["generate"])
