@@ -97,7 +97,8 @@ def main(config: Config, load: "Load | None" = None) -> None:
         if config.generators:
             _serve_generator(config, quiet)
         studio = StudioArgs(model=args.model, service=service, variants=config.generators > 0)
-        serve.run(build_studio(studio, {"logging_config": quiet}), name="studio", route_prefix="/studio")
+        light = {"ray_actor_options": {"num_cpus": 0}, "logging_config": quiet}  # it waits for the others
+        serve.run(build_studio(studio, light), name="studio", route_prefix="/studio")
         if key_file.is_relative_to(Path.cwd()):
             key_file = key_file.relative_to(Path.cwd())  # shorter to read and to copy
         url = f"http://{config.host}:{config.port}"
