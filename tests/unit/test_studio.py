@@ -7,7 +7,7 @@ import json
 import re
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import pytest
 from fastapi import FastAPI
 from PIL import Image
 
+from countryreward import cli
 from countryreward.scoring.contracts import Evidence, PastAd, Product, Verdict
 from countryreward.serving.asking import FromScorer
 from countryreward.serving.batch.runner import BatchJobs
@@ -631,3 +632,24 @@ def test_ids_from_outside_lead_nowhere(service):
             answered = service.call("GET", where, session)
             assert answered.code() in ("not_found", "invalid_input")
             assert MARK.encode() not in answered.body
+
+
+def test_the_page_about_it_names_every_option_with_its_default():
+    page = (Path(__file__).parents[2] / "docs" / "studio.md").read_text(encoding="utf-8")
+    told = dict(re.findall(r"^\| `(\w+)` \| (\d+) \| .+ \|$", page, re.MULTILINE))
+    assert told == {one.name: str(getattr(StudioConfig(), one.name)) for one in fields(StudioConfig)}
+
+
+def test_the_command_prints_a_link_that_works_and_ends_it(service, capsys):
+    state = ["--state", service.config.state]
+    cli.main(
+        ["keys", "invite", "--tenant", "acme", "--name", "Ana", "--days", "7", "--url", "https://ads.example/", *state]
+    )
+    link = capsys.readouterr().out.strip()
+    url, _, code = link.partition("#invite=")
+    assert url == "https://ads.example/studio/"
+    assert service.call("POST", "/api/session", body={"code": code}).status == 204
+    cli.main(["keys", "list", *state])
+    assert re.search(rf"{code[3:11]}  signed in  acme .* studio, Ana ", capsys.readouterr().out)
+    cli.main(["keys", "revoke", code[3:11], *state])
+    assert [guest.state() for guest in service.guests.list()] == ["revoked"]
