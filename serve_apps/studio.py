@@ -6,6 +6,7 @@ Guests, results and reports live in `service.state`, which all replicas of both 
 """
 
 import asyncio
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,13 @@ class StudioArgs(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    model: str = Field("runs/demo/model", description="The reward's model folder: the sample is taken from beside it.")
-    reward: str = Field("reward", description="The reward's application on this Ray.")
-    variants: bool = Field(False, description="Whether a generator runs beside it, so that pictures can be asked for.")
+    model: str = Field(
+        default="runs/demo/model", description="The reward's model folder: the sample is taken from beside it."
+    )
+    reward: str = Field(default="reward", description="The reward's application on this Ray.")
+    variants: bool = Field(
+        default=False, description="Whether a generator runs beside it, so that pictures can be asked for."
+    )
     service: ServiceConfig = Field(default_factory=ServiceConfig, description="As of the reward; the state is shared.")
     studio: StudioConfig = Field(default_factory=StudioConfig, description="What the page adds.")
 
@@ -43,12 +48,18 @@ class Studio:
     """One replica."""
 
     async def __init__(self, args: StudioArgs) -> None:
+        from countryreward.serving.prometheus import share_counts
+
+        share_counts(Path(args.service.state) / "metrics" / socket.gethostname())
         from countryreward.on_ray.handle_asker import HandleAsker
         from countryreward.serving.journal import to_files
+        from countryreward.serving.prometheus import Prometheus
         from countryreward.serving.studio.sample import campaign_of
 
         self.args = args
         to_files(Path(args.service.state) / "logs")
+        self.prometheus = Prometheus()  # any replica of the reward on this node tells of it, too
+        self.prometheus.count_errors()
         self.asked = HandleAsker(serve.get_deployment_handle("reward", args.reward))
         self.sample = await asyncio.to_thread(campaign_of, Path(args.model))
         self._following = asyncio.create_task(self.asked.follow(args.service.poll_s))
@@ -70,6 +81,7 @@ class Studio:
             generations=GenerationStore(config) if self.args.variants else None,
             rates=Rates.of(config),
             studio=self.args.studio,
+            seen=self.prometheus.request,
         )
 
 

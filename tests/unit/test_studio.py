@@ -208,7 +208,7 @@ def plain(path: str) -> str:
 
 def test_the_table_above_names_every_route(service):
     told = {(method, route.path) for route in service.app.routes for method in route.methods or () if method != "HEAD"}
-    opened = {("GET", path) for path in OPEN} | {("POST", "/api/session")}
+    opened = {("GET", path) for path in OPEN} | {("POST", "/api/session"), ("GET", "/api/session")}
     assert told == {(method, plain(path)) for method, path in ROUTES} | opened
 
 
@@ -369,6 +369,43 @@ def test_a_session_made_at_one_replica_holds_at_another_at_once(service, tmp_pat
     known = other.check(signed_in[0])
     assert known
     assert known[0].tenant == "acme"
+
+
+def test_whether_somebody_is_signed_in_can_be_asked_without_an_error(service):
+    session = service.session()
+    assert service.call("GET", "/api/session").json() == {"signed_in": False}
+    assert service.call("GET", "/api/session", "cs_x").json() == {"signed_in": False}
+    assert service.call("GET", "/api/session", session).json() == {"signed_in": True}
+
+
+# Bodies
+
+
+@pytest.mark.parametrize(
+    ("path", "size"), [("/api/session", 2_049), ("/api/results", 300 * 2**20), ("/api/reports", 600 * 2**20)]
+)
+def test_bodies_that_are_too_large_are_refused_unread(service, path, size):
+    headers = [MULTIPART, ("Content-Length", str(size))]
+    answered = service.call("POST", path, service.session(), headers, b"x", length=False)
+    assert (answered.status, answered.code(), answered.reads) == (413, "too_large", 0)
+
+
+def test_a_body_of_no_told_length_ends_where_it_is_too_long(service):
+    answered = service.call("POST", "/api/session", "", [JSON], [b"x" * 1_000] * 9, length=False)
+    assert (answered.status, answered.code()) == (413, "too_large")
+
+
+def test_who_leaves_in_the_middle_leaves_no_memory_behind(make):
+    service = make()
+    for _ in range(3):
+        service.call("POST", "/api/results", service.session(), [MULTIPART], [b"--edge"], length=False, leaves=True)
+    assert service.compare(service.session()).status == 201
+
+
+def test_forms_of_thousands_of_files_are_refused(service):
+    body = form([("title", "Lamp")], [("pictures", b"x")] * 1_200)
+    answered = service.call("POST", "/api/results", service.session(), [MULTIPART], body)
+    assert answered.code() in ("invalid_input", "too_large")
 
 
 # Results
@@ -539,7 +576,7 @@ def test_jobs_sent_by_key_are_not_the_studios(service):
     assert service.call("GET", "/api/reports", session).json() == {"reports": []}
     assert service.call("DELETE", f"/api/reports/{job.id}", session).code() == "not_found"
     service.call("DELETE", "/api/everything", session)
-    assert JobStore(service.config).find("acme", job.id)
+    assert JobStore(service.config).find("acme", job.id)[1].state == "waiting"
 
 
 # Variants

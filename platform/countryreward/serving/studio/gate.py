@@ -26,8 +26,8 @@ from countryreward.serving.studio.guests import GuestStore
 COOKIE = "countryreward_studio"
 OPEN = ("", "/", "/assets/{name}", "/healthz", "/readyz")
 """Routes that need no session."""
-SIGN_IN = ("POST", "/api/session")
-"""Neither does this one, but only our own page may call it."""
+SIGN_IN = "/api/session"
+"""Neither do GET and POST of this one, but only our own page may post."""
 ASKED_BY = "x-studio"
 """A header that a page of another site cannot send, with the value 1, on everything that changes something."""
 HEADERS = {
@@ -84,14 +84,14 @@ class SessionGate(Gate):
     async def admit(self, scope: Scope, route: BaseRoute | None, headers: Headers, exchange: Exchange) -> None:
         """See `Gate`. One tenant's guests share one rate."""
         path, method = getattr(route, "path", "unknown"), scope["method"]
-        if path in OPEN and method in ("GET", "HEAD"):
+        if path in (*OPEN, SIGN_IN) and method in ("GET", "HEAD"):
             return
         if method not in ("GET", "HEAD"):
             _demand_our_page(headers)
-        if (method, path) == SIGN_IN:
+        if (method, path) == ("POST", SIGN_IN):
             self.room(scope, route, headers, exchange, "")
             return
-        known = self.guests.check(_session(headers))
+        known = self.guests.check(session_of(headers))
         if known is None:
             raise Problem("signed_out")
         scope["state"]["caller"], scope["state"]["guest"] = caller, _ = known
@@ -104,7 +104,7 @@ def shared(caller: Caller) -> Caller:
     return replace(caller, key_id="studio")
 
 
-def _session(headers: Headers) -> str:
+def session_of(headers: Headers) -> str:
     """The one session presented; two different ones are none."""
     sent = {cookie_parser(header).get(COOKIE, "") for header in headers.getlist("cookie")} - {""}
     return sent.pop() if len(sent) == 1 else ""

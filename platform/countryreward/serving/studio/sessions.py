@@ -12,7 +12,7 @@ from countryreward.serving.config import ServiceConfig
 from countryreward.serving.problems import Problem
 from countryreward.serving.schemas import Market
 from countryreward.serving.studio.config import StudioConfig
-from countryreward.serving.studio.gate import COOKIE
+from countryreward.serving.studio.gate import COOKIE, session_of
 from countryreward.serving.studio.guests import GuestStore
 
 _USED = "this link was used already, is older than three days, or is not complete; ask for a new one"
@@ -58,6 +58,11 @@ def add_session_routes(
         answer = Response(status_code=204)
         _cookie(answer, request, token, guest.days * 86_400)
         return answer
+
+    @app.get("/api/session", tags=["session"])
+    def signed_in(request: Request) -> dict[str, bool]:
+        """Whether somebody is: an answer that no browser writes into its console as an error."""
+        return {"signed_in": guests.check(session_of(request.headers)) is not None}
 
     @app.delete("/api/session", tags=["session"], status_code=204)
     def sign_out(request: Request) -> Response:

@@ -19,7 +19,8 @@ function Studio() {
   const [state, setState] = useState<State>({ kind: "looking" });
   const enter = useCallback(async () => {
     try {
-      setState({ kind: "in", me: await get<Me>("me") });
+      const { signed_in } = await get<{ signed_in: boolean }>("session"); // without a session the page asks nothing else
+      setState(signed_in ? { kind: "in", me: await get<Me>("me") } : { kind: "out" });
     } catch (error) {
       const known = error instanceof Trouble && error.code === "signed_out";
       setState({ kind: "out", trouble: known ? undefined : (error as Error).message });

@@ -153,7 +153,7 @@ function Row({ report, changed, failed }: { report: Report; changed: () => void;
       {report.state === "done" && (
         <p class="quiet">
           {report.rows} rows{report.refused > 0 && `, of which ${report.refused} could not be used: the report says why`}
-          {report.deleted_after && `. Deleted ${when(report.deleted_after)}.`}
+          {report.deleted_after && `. Will be deleted ${when(report.deleted_after)}.`}
         </p>
       )}
       {report.error && <Alert>{report.error}</Alert>}

@@ -92,7 +92,7 @@ export function Verdicts({ result, me, deleted }: { result: Result; me: Me; dele
       {!sample && (
         <p class="quiet printed">
           Compared by {result.by}, {when(result.created)}.
-          {result.deleted_after && ` Deleted ${when(result.deleted_after)}.`}
+          {result.deleted_after && ` Will be deleted ${when(result.deleted_after)}.`}
         </p>
       )}
     </section>
