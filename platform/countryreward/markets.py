@@ -108,6 +108,11 @@ def parse(text: str | None, aliases: Mapping[str, str] | None = None) -> str | N
     return _spellings().get(_plain(text))
 
 
+def codes() -> tuple[str, ...]:
+    """Every ISO 3166 alpha-2 code, sorted."""
+    return tuple(sorted(_table(_ADJECTIVES)))
+
+
 def name(code: str) -> str:
     """The common English name ("South Korea"). Raises `UserError` for an unknown code."""
     _check(code)

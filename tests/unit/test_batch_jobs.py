@@ -31,12 +31,13 @@ from countryreward.scoring.contracts import Verdict
 from countryreward.serving.asking import Ask, RefusedImage
 from countryreward.serving.batch import runner
 from countryreward.serving.batch.create import create_job
-from countryreward.serving.batch.job import cancelled
-from countryreward.serving.batch.lease import Lease
 from countryreward.serving.batch.routes import add_batch_routes
 from countryreward.serving.batch.runner import BatchJobs
-from countryreward.serving.batch.store import MAX_STARTS, JobStore
+from countryreward.serving.batch.store import JobStore
 from countryreward.serving.config import ServiceConfig
+from countryreward.serving.jobs.job import cancelled
+from countryreward.serving.jobs.lease import Lease
+from countryreward.serving.jobs.store import MAX_STARTS
 from countryreward.serving.problems import Problem
 
 pytestmark = pytest.mark.slow  # `make check` has 90 seconds for everything

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
 from countryreward.serving import gate, keys
@@ -14,12 +15,16 @@ from countryreward.serving.asking import FromScorer
 from countryreward.serving.batch.runner import BatchJobs
 from countryreward.serving.client import AsyncClient, Client
 from countryreward.serving.config import ServiceConfig
+from countryreward.serving.generator.app import create_generator_app
+from countryreward.serving.generator.runner import GenerationJobs
+from countryreward.serving.generator.schemas import GenerationJob
 from countryreward.serving.journal import Seen
 from countryreward.serving.keys import KeyStore
 from countryreward.serving.problems import CODES
 from countryreward.serving.prometheus import Prometheus
 from countryreward.serving.rates import Rates
 from countryreward.serving.schemas import BatchJob
+from tests.unit.literal_renderer import LiteralRenderer
 
 ROOT = Path(__file__).parents[2]
 PAGES = {name: (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in ("api", "operations", "security")}
@@ -46,19 +51,37 @@ def app(tmp_path: Path):
     )
 
 
+@pytest.fixture
+def generator(tmp_path: Path):
+    """The generator's app with every route."""
+    config = ServiceConfig(state=str(tmp_path))
+    jobs = GenerationJobs(LiteralRenderer(), config)
+    keyed = {"keys": KeyStore(tmp_path / keys.FILE, 1), "rates": Rates("memory://")}
+    return create_generator_app(jobs, config, metrics=lambda: b"", **keyed)
+
+
 def test_every_error_has_its_line() -> None:
     told = re.findall(r"^\| `(\w+)` \| (\d+) \| (.*) \|$", section("api", "Errors"), re.MULTILINE)
     assert {code: (int(status), text) for code, status, text in told} == CODES
 
 
 def test_every_route_has_a_line_and_a_curl(app) -> None:
+    check_routes(app, 13)
+
+
+def test_every_route_of_the_generator_has_a_line_and_a_curl(generator) -> None:
+    check_routes(generator, 9)
+    assert "scope `generate`" in section("api", "Generate")
+
+
+def check_routes(app: FastAPI, count: int) -> None:
     routes = {
         (method, route.path) for route in app.routes if isinstance(route, APIRoute) for method in route.methods or ()
     }
-    assert len(routes) == 13
+    assert len(routes) == count
     for method, path in routes:
         assert f"`{method} {path}`" in PAGES["api"] or f"`{method} {path}`," in PAGES["api"], (method, path)
-        asked = re.escape(path.replace("{job_id}", "$JOB"))
+        asked = re.escape(path.replace("{job_id}", "$JOB").replace("{n}", "0"))
         assert re.search(rf'curl (.|\\\n)*?\$URL{asked}(["?; \n]|$)', PAGES["api"]), path
     assert "`GET /openapi.json`" in PAGES["api"]  # no APIRoute
 
@@ -74,13 +97,16 @@ def test_scopes_of_routes_are_as_told() -> None:
         assert f"`POST {path}`, scope `{gate.NEEDS[path][0]}`" in section("api", title)
 
 
-def test_every_form_field_is_explained(app) -> None:
+def test_every_form_field_is_explained(app, generator) -> None:
     table = section("api", "Fields and limits")
-    schemas = app.openapi()["components"]["schemas"]
-    names = {name for key, one in schemas.items() if key.startswith("Body_") for name in one["properties"]}
-    assert len(names) == FORM_FIELDS
-    for name in names:
-        assert f"`{name}`" in table, name
+    for one, count in ((app, FORM_FIELDS), (generator, 13)):
+        schemas = one.openapi()["components"]["schemas"]
+        names = {name for key, body in schemas.items() if key.startswith("Body_") for name in body["properties"]}
+        assert len(names) == count
+        for name in names:
+            assert f"`{name}`" in table, name
+    for name in GenerationJob.model_fields:
+        assert f"`{name}`" in section("api", "Generate"), name
     for name in BatchJob.model_fields:
         assert f"`{name}`" in PAGES["api"] or f'"{name}"' in PAGES["api"], name
 
@@ -112,6 +138,10 @@ def test_limits_of_callers_are_the_defaults() -> None:
         ("max_table_bytes", "512 MiB"),
         ("max_table_rows", "1,000,000"),
         ("max_jobs", "4"),
+        ("max_generations", "8"),
+        ("max_designs", "16"),
+        ("max_px", "1,024"),
+        ("max_steps", "50"),
         ("max_body_memory", "256 MiB"),
     ):
         assert re.search(rf"^\|[^|]*\| {re.escape(text)} \| `{name}` \|", table, re.MULTILINE), name

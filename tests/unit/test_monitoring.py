@@ -52,6 +52,10 @@ def counted() -> Prometheus:
     prometheus.taken(accepted=False)
     prometheus.ended("done")
     prometheus.backlog(3, 60.0)
+    prometheus.rendered(2, 0.5)
+    prometheus.design_refused()
+    prometheus.generation_ended("done")
+    prometheus.generation_backlog(3, 60.0)
     return prometheus
 
 
@@ -110,7 +114,7 @@ def test_prometheus_asks_with_a_key_from_a_file() -> None:
 def test_alarms_have_all_that_is_read() -> None:
     alarms: Any = yaml.safe_load((FOLDER / "alarms.yml").read_text(encoding="utf-8"))
     rules = [rule for group in alarms["groups"] for rule in group["rules"]]
-    assert len({rule["alert"] for rule in rules}) == len(rules) == 10
+    assert len({rule["alert"] for rule in rules}) == len(rules) == 12
     for rule in rules:
         assert set(rule) == {"alert", "expr", "for", "labels", "annotations"}
         assert rule["labels"]["severity"] in ("page", "ticket")
@@ -121,6 +125,7 @@ def test_what_alarms_wait_for_is_there_from_the_start() -> None:
     text = Prometheus().text().decode()
     assert 'countryreward_new_models_total{taken="no"} 0.0' in text
     assert 'countryreward_batch_jobs_total{state="failed"} 0.0' in text
+    assert 'countryreward_generation_jobs_total{state="failed"} 0.0' in text
     assert "countryreward_replica_starts_total 1.0" in text
 
 

@@ -27,8 +27,12 @@ def bare_app(
     behind: Answering,
     metrics: Callable[[], bytes] | None = None,
     lifespan: Lifespan[FastAPI] | None = None,
+    under: str = "",
 ) -> FastAPI:
-    """An app with /healthz, /readyz, our errors and, where there are `metrics`, /metrics. Routes and a gate come next."""
+    """An app with /healthz, /readyz, our errors and, where there are `metrics`, /metrics. Routes and a gate come next.
+
+    under: what all paths of this app begin with, where it is one of several behind a port.
+    """
     app = FastAPI(
         lifespan=lifespan,
         title=title,
@@ -36,25 +40,26 @@ def bare_app(
         description=description,
         docs_url=None,  # its page would load scripts from another host
         redoc_url=None,
+        openapi_url=f"{under}/openapi.json",
         redirect_slashes=False,  # a redirect would repeat the query and the host that were sent
         responses=ERRORS,
     )
 
-    @app.get("/healthz", tags=["health"])
+    @app.get(under + "/healthz", tags=["health"])
     def healthz() -> dict[str, str]:
         """The process answers."""
         return {"status": "ok"}
 
-    @app.get("/readyz", tags=["health"])
+    @app.get(under + "/readyz", tags=["health"])
     def readyz() -> dict[str, str]:
-        """The model answers. 503 until then."""
+        """What stands behind the app answers. 503 until then."""
         if not behind.ready():
             raise Problem("starting", retry_after=1)
         return {"status": "ok"}
 
     if metrics:
 
-        @app.get("/metrics", tags=["health"], response_class=PlainTextResponse)
+        @app.get(under + "/metrics", tags=["health"], response_class=PlainTextResponse)
         def prometheus() -> Response:
             """Counts of all replicas of this node, for Prometheus."""
             return Response(metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")

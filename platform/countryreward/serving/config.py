@@ -31,6 +31,16 @@ class ServiceConfig:
     """Rows of a table sent to /v1/batch."""
     max_jobs: int = 4
     """Batch jobs of one tenant that wait or run; finished ones do not count."""
+    max_generations: int = 8
+    """The same of generation jobs."""
+    max_designs: int = 16
+    """Designs of one generation job."""
+    max_px: int = 1_024
+    """Largest side of a generated image, in pixels."""
+    max_steps: int = 50
+    """Most denoising steps that a generation job may ask for."""
+    designs_per_pass: int = 1
+    """Images that a renderer makes at a time; a cancelled job stops between passes."""
     max_body_memory: int = 256 * 2**20
     """Bytes of request bodies that a replica holds at a time; beyond it answers 503."""
     max_pause_s: float = 20.0
@@ -59,7 +69,9 @@ class ServiceConfig:
     """Abstain when the calibrated probability is less than this far from .5."""
 
     def __post_init__(self) -> None:
-        for name in ("max_image_bytes", "max_pixels", "max_images", "max_verdicts", "max_text", "max_jobs", "decoders"):
+        counts = ("max_image_bytes", "max_pixels", "max_images", "max_verdicts", "max_text", "max_jobs", "decoders")
+        generated = ("max_generations", "max_designs", "max_px", "max_steps", "designs_per_pass")
+        for name in (*counts, *generated):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}: {getattr(self, name)} must be at least 1")
         for name in ("max_pause_s", "max_wait_passes", "max_wait_s", "poll_s", "retention_hours", "cache_s"):

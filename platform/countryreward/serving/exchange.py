@@ -106,7 +106,7 @@ class Exchange:
             self.status = message["status"]
             headers["X-Request-ID"] = self._request_id
             headers["X-Content-Type-Options"] = "nosniff"
-            headers["Cache-Control"] = "no-store"
+            headers.setdefault("Cache-Control", "no-store")  # pages' files of a hashed name say otherwise
             message = {**message, "headers": headers.raw}
         elif message["type"] == "http.response.body":
             self.bytes_out += len(message.get("body", b""))

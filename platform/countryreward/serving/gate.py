@@ -20,17 +20,21 @@ from countryreward.serving.problems import Problem
 from countryreward.serving.rates import Rates
 
 EXEMPT = ("/healthz", "/readyz")
-"""Routes that need no key."""
+"""Routes that need no key; `under` what all paths of an app begin with."""
 NEEDS: dict[str, tuple[str, ...]] = {
     "/v1/score": ("score",),
     "/v1/rank": ("score",),
     "/v1/batch": ("batch",),
+    "/v1/generate/metrics": ("metrics",),
+    "/v1/generate": ("generate",),
     "/v1/markets": ("score", "batch"),
     "/v1/models": ("score", "batch"),
     "/openapi.json": ("score", "batch"),
     "/metrics": ("metrics",),
 }
-"""Route, with all that lies under it -> the scopes of which a key must have one. A route in neither table is closed."""
+"""Route, with all that lies under it -> the scopes of which a key must have one; the first counts.
+
+A route in neither table is closed."""
 _ASKING = ("/v1/score", "/v1/rank")
 _SPOOLED = "/v1/batch"
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT")
@@ -40,8 +44,13 @@ class Gate:
     """ASGI middleware. The scope is that of the route which the app itself will choose, so no spelling of a path gets around it.
 
     Whoever is let in is `request.state.caller`; `request.state.request_id` is set for all. `seen` is called once per request.
-    behind: what answers; asked only whether it has room.
+    behind: what answers; asked only whether it has room. under: what all paths of the app begin with.
     """
+
+    asking: tuple[str, ...] = _ASKING
+    """Routes whose POST waits for the model: refused while that has no room."""
+    spooled: str = _SPOOLED
+    """The route, with all under it, whose uploads go to disk."""
 
     def __init__(
         self,
@@ -52,7 +61,9 @@ class Gate:
         keys: KeyStore,
         rates: Rates,
         seen: Callable[[Seen], None] | None = None,
+        under: str = "",
     ) -> None:
+        self._exempt = tuple(under + path for path in EXEMPT)
         self.app, self.behind, self.config, self.keys, self.rates, self.seen = app, behind, config, keys, rates, seen
         self._memory = BodyMemory(config.max_body_memory)
 
@@ -74,17 +85,12 @@ class Gate:
             send,
             request_id=request_id,
             memory=self._memory,
-            spooled=_under(path, _SPOOLED),
+            spooled=_under(path, self.spooled),
             pause_s=self.config.max_pause_s,
         )
         error = None
         try:
-            if path not in EXEMPT:
-                state["caller"] = caller = self._caller(headers)
-                if route is not None:
-                    _permit(caller, path)
-                self._room(scope, route, path, headers, exchange, caller)
-                await run_in_threadpool(self.rates.charge, caller, 1)
+            await self.admit(scope, route, headers, exchange)
             await self.app(scope, exchange.receive, exchange.send)
         except Problem as problem:
             await exchange.answer(problem)
@@ -115,6 +121,17 @@ class Gate:
                 )
             )
 
+    async def admit(self, scope: Scope, route: BaseRoute | None, headers: Headers, exchange: Exchange) -> None:
+        """Let in, and say who: `scope["state"]["caller"]`. Raises `Problem`."""
+        path = getattr(route, "path", "unknown")
+        if path in self._exempt:
+            return
+        scope["state"]["caller"] = caller = self._caller(headers)
+        if route is not None:
+            _permit(caller, path)
+        self.room(scope, route, headers, exchange, caller.tenant)
+        await run_in_threadpool(self.rates.charge, caller, 1)
+
     def _note(self, seen: Seen) -> None:
         journal.write(seen)
         if self.seen is not None:
@@ -133,11 +150,10 @@ class Gate:
             raise Problem("invalid_key")
         return caller
 
-    def _room(
-        self, scope: Scope, route: BaseRoute | None, path: str, headers: Headers, exchange: Exchange, caller: Caller
-    ) -> None:
+    def room(self, scope: Scope, route: BaseRoute | None, headers: Headers, exchange: Exchange, tenant: str) -> None:
         """Raises `Problem` when the question cannot be taken now, or its body never."""
-        if path in _ASKING and scope["method"] == "POST" and (wait := self.behind.busy(caller.tenant)) is not None:
+        path = getattr(route, "path", "unknown")
+        if path in self.asking and scope["method"] == "POST" and (wait := self.behind.busy(tenant)) is not None:
             raise Problem("busy", retry_after=wait)
         sizes = set(headers.getlist("content-length"))
         if not sizes:
@@ -146,7 +162,7 @@ class Gate:
         if sizes or not re.fullmatch(r"[0-9]{1,18}", size):
             raise Problem("invalid_input", "Content-Length: write the body's size in bytes, once")
         most = getattr(route, "max_body_size", None)
-        never = not _under(path, _SPOOLED) and int(size) > self.config.max_body_memory
+        never = not _under(path, self.spooled) and int(size) > self.config.max_body_memory
         if never or (most is not None and int(size) > most):
             raise Problem("too_large")
         if not exchange.hold(int(size)):

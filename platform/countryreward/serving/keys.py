@@ -19,7 +19,7 @@ from pathlib import Path
 from countryreward.data.artifacts import write_atomically
 from countryreward.errors import UserError
 
-SCOPES = ("score", "batch", "metrics")
+SCOPES = ("score", "batch", "generate", "metrics")
 """What a key can be made for."""
 RATE = "6000/minute"
 """Verdicts of a key, unless another rate is given."""
@@ -85,7 +85,7 @@ class KeyStore:
         self._look()
         shaped = _KEY.fullmatch(presented)
         info, expected = self._known.get(shaped[1] if shaped else "", (None, _NOBODY))
-        right = hmac.compare_digest(_digest(presented), expected)
+        right = hmac.compare_digest(secret_hash(presented), expected)
         if info is None or not right or info.state() != "valid":
             return None
         return Caller(key_id=info.id, tenant=info.tenant, scopes=info.scopes, rate=info.rate)
@@ -93,8 +93,8 @@ class KeyStore:
     def create(self, tenant: str, scopes: Sequence[str] = ("score",), rate: str = RATE, days: int = 0) -> str:
         """A new key, which is shown once and kept nowhere. days: until it expires; 0: never. Raises `UserError`."""
         _demand(tenant, scopes, days)
-        rate = _rate(rate)
-        self._make_folder()
+        rate = rate_of(rate)
+        private_folder(self.path.parent)
         with self._changing() as known:
             now = datetime.now(UTC)
             while (key_id := secrets.token_hex(4)) in known:
@@ -109,7 +109,7 @@ class KeyStore:
                 expires=_text(now + timedelta(days=days)) if days else None,
                 revoked=None,
             )
-            known[key_id] = (info, _digest(key))
+            known[key_id] = (info, secret_hash(key))
         return key
 
     def list(self) -> list[KeyInfo]:
@@ -164,19 +164,6 @@ class KeyStore:
                 f"state: {self.path} is no file of keys; restore it, or remove it and make new keys"
             ) from None
 
-    def _make_folder(self) -> None:
-        folder = self.path.parent
-        try:
-            folder.mkdir(mode=0o700)
-        except FileExistsError:
-            if folder.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-                raise UserError(
-                    f"state: others may write in {folder}, and so make keys; run chmod 700 on it first"
-                ) from None
-        except FileNotFoundError:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            folder.mkdir(mode=0o700, exist_ok=True)
-
     @contextlib.contextmanager
     def _changing(self) -> Iterator[_Known]:
         """Read, change, write as one step among all processes."""
@@ -204,14 +191,33 @@ def _parse(content: bytes) -> _Known:
     return known
 
 
-def _digest(key: str) -> str:
+def secret_hash(key: str) -> str:
     """A plain SHA-256 is enough: the secret is 256 random bits and cannot be guessed, so a slow hash would protect nothing."""
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _demand(tenant: str, scopes: Sequence[str], days: int) -> None:
+def private_folder(folder: Path) -> None:
+    """Make the state folder, for its owner alone. Raises `UserError` where others may write, and so let themselves in."""
+    try:
+        folder.mkdir(mode=0o700)
+    except FileExistsError:
+        if folder.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise UserError(
+                f"state: others may write in {folder}, and so make keys; run chmod 700 on it first"
+            ) from None
+    except FileNotFoundError:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
+
+
+def demand_tenant(tenant: str) -> None:
+    """Raises `UserError` for what is no tenant's name."""
     if not _TENANT.fullmatch(tenant):
         raise UserError(f"tenant: {tenant!r} must be 1 to 40 of a-z, 0-9 and -, not starting with -")
+
+
+def _demand(tenant: str, scopes: Sequence[str], days: int) -> None:
+    demand_tenant(tenant)
     if not scopes:
         raise UserError(f"scope: none was given; choose among {', '.join(SCOPES)}")
     for scope in scopes:
@@ -221,7 +227,7 @@ def _demand(tenant: str, scopes: Sequence[str], days: int) -> None:
         raise UserError(f"days: {days} must be 1 to 36500, or 0 for a key that never expires")
 
 
-def _rate(text: str) -> str:
+def rate_of(text: str) -> str:
     """A rate that `limits` understands and that lets something through."""
     import limits  # 0.15 s, and only needed where keys are made
 

@@ -8,9 +8,13 @@ from pathlib import Path
 import pandas as pd
 
 from countryreward.errors import UserError
-from countryreward.serving.keys import FILE, KeyStore
+from countryreward.serving.keys import FILE, SCOPES, KeyStore
+from countryreward.serving.studio.guests import FILE as GUESTS
+from countryreward.serving.studio.guests import GuestStore, link_of
 
 TENANT = "demo"
+YOU = "You"
+"""Name of whoever starts the service, in the studio."""
 
 
 def free_port(host: str, port: int) -> None:
@@ -26,12 +30,22 @@ def free_port(host: str, port: int) -> None:
 def demo_key(state: Path) -> Path:
     """A file with a key of the tenant `demo`, readable by its owner alone; made when there is none that is valid."""
     keys, path = KeyStore(state / FILE, poll_s=0), state / "demo.key"
-    if not path.exists() or keys.check(path.read_text(encoding="ascii").strip()) is None:
+    known = keys.check(path.read_text(encoding="ascii").strip()) if path.exists() else None
+    if known is None or set(known.scopes) != set(SCOPES):  # a key of an older version may do less
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
         path.touch(mode=0o600)
-        path.write_text(keys.create(TENANT, scopes=("score", "batch", "metrics")) + "\n", encoding="ascii")
+        path.write_text(keys.create(TENANT, scopes=SCOPES) + "\n", encoding="ascii")
     return path
+
+
+def studio_link(state: Path, url: str) -> str:
+    """A fresh invitation into the studio for whoever started the service; those before that nobody used are ended."""
+    guests = GuestStore(state / GUESTS, poll_s=0)
+    for guest in guests.list():
+        if (guest.tenant, guest.name, guest.state()) == (TENANT, YOU, "invited"):
+            guests.revoke(guest.id)
+    return link_of(url, guests.invite(TENANT, YOU))
 
 
 def example_call(url: str, key_file: Path, model: str) -> str:

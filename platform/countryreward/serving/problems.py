@@ -14,6 +14,7 @@ from countryreward.errors import UserError
 CODES: dict[str, tuple[int, str]] = {
     "missing_key": (401, "send your API key in the header Authorization: Bearer KEY"),
     "invalid_key": (401, "this API key is not known, was revoked or has expired; ask your administrator for another"),
+    "signed_out": (401, "you are not signed in to the studio, or no longer; ask for a new invitation link"),
     "forbidden": (403, "this API key may not do that; ask your administrator for one with the scope that is named"),
     "not_found": (404, "there is nothing under this address"),
     "method_not_allowed": (405, "this address does not take this method"),
@@ -23,7 +24,7 @@ CODES: dict[str, tuple[int, str]] = {
     "invalid_input": (422, "a field is missing or wrong"),
     "invalid_image": (422, "an image cannot be used"),
     "rate_limited": (429, "too many verdicts for this key; wait as long as Retry-After says"),
-    "quota": (429, "too many batch jobs at a time; wait until one of yours has finished"),
+    "quota": (429, "too many jobs at a time; wait until one of yours has finished"),
     "busy": (503, "more is asked than can be answered now; wait as long as Retry-After says"),
     "starting": (503, "the model is being loaded; try again"),
     "internal": (500, "something went wrong on our side; the request id helps us find it"),
@@ -42,7 +43,7 @@ class Problem(Exception):
 
     def response(self, request_id: str) -> JSONResponse:
         """The answer, with Retry-After where waiting helps."""
-        headers = {"WWW-Authenticate": "Bearer"} if self.status == 401 else {}
+        headers = {"WWW-Authenticate": "Bearer"} if self.status == 401 and self.code != "signed_out" else {}
         if self.retry_after is not None:
             headers["Retry-After"] = str(max(1, math.ceil(self.retry_after)))
         return JSONResponse(self.body(request_id), self.status, headers)

@@ -11,7 +11,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from countryreward.serving.batch.job import FINISHED
+from countryreward.serving.jobs.job import FINISHED
 from countryreward.serving.journal import Seen
 from countryreward.serving.watching import Watching
 
@@ -39,22 +39,31 @@ class Prometheus(Watching):
         self._verdicts = Counter("countryreward_verdicts", "Verdicts given", registry=registry)
         self._taken = Counter("countryreward_new_models", "Newer models and bases seen", ["taken"], registry=registry)
         self._ended = Counter("countryreward_batch_jobs", "Batch jobs that ended", ["state"], registry=registry)
+        self._rendered = Counter("countryreward_images_rendered", "Images generated", registry=registry)
+        self._render = Counter("countryreward_render_seconds", "Time the renderer worked", registry=registry)
+        self._refused = Counter("countryreward_designs_refused", "Designs without an image", registry=registry)
+        self._generated = Counter(
+            "countryreward_generation_jobs", "Generation jobs that ended", ["state"], registry=registry
+        )
         for taken in ("yes", "no"):  # from 0 on: Prometheus sees no rise where a series begins with 1
             self._taken.labels(taken)
         for state in FINISHED:
             self._ended.labels(state)
+            self._generated.labels(state)
         starts = Counter("countryreward_replica_starts", "Replicas that began to load a model", registry=registry)
         starts.inc()
         self._errors = Counter("countryreward_errors_logged", "Lines of the log at level ERROR", registry=registry)
-        self._open = Gauge(  # every replica sees all jobs, so the newest look is as good as any
-            "countryreward_batch_open", "Batch jobs that wait or run", registry=registry, multiprocess_mode="mostrecent"
+        self._open, self._oldest = self._backlog("batch", "Batch jobs")
+        self._generations, self._oldest_generation = self._backlog("generation", "Generation jobs")
+
+    def _backlog(self, kind: str, noun: str) -> tuple[Gauge, Gauge]:
+        """Every replica sees all jobs, so the newest look is as good as any."""
+        told = (("open", f"{noun} that wait or run"), ("oldest_seconds", "Since the oldest of them was sent"))
+        first, second = (
+            Gauge(f"countryreward_{kind}_{name}", text, registry=self.registry, multiprocess_mode="mostrecent")
+            for name, text in told
         )
-        self._oldest = Gauge(
-            "countryreward_batch_oldest_seconds",
-            "Since the oldest of them was sent",
-            registry=registry,
-            multiprocess_mode="mostrecent",
-        )
+        return first, second
 
     def request(self, seen: Seen) -> None:
         """See `Watching`."""
@@ -92,6 +101,24 @@ class Prometheus(Watching):
         """See `Watching`."""
         self._open.set(jobs)
         self._oldest.set(oldest_s)
+
+    def rendered(self, images: int, seconds: float) -> None:
+        """See `Watching`."""
+        self._rendered.inc(images)
+        self._render.inc(seconds)
+
+    def design_refused(self) -> None:
+        """See `Watching`."""
+        self._refused.inc()
+
+    def generation_ended(self, state: str) -> None:
+        """See `Watching`."""
+        self._generated.labels(state).inc()
+
+    def generation_backlog(self, jobs: int, oldest_s: float) -> None:
+        """See `Watching`."""
+        self._generations.set(jobs)
+        self._oldest_generation.set(oldest_s)
 
     def count_errors(self) -> None:
         """Count from now on what this process logs as an error, whoever logs it: keys, rates, models, batch jobs, requests."""

@@ -29,3 +29,15 @@ class Watching:
 
     def backlog(self, jobs: int, oldest_s: float) -> None:
         """So many batch jobs wait or run now; the oldest was sent so long ago, in seconds."""
+
+    def rendered(self, images: int, seconds: float) -> None:
+        """A renderer made so many images in one pass."""
+
+    def design_refused(self) -> None:
+        """No image was made of a design."""
+
+    def generation_ended(self, state: str) -> None:
+        """A generation job ended: done, failed or cancelled."""
+
+    def generation_backlog(self, jobs: int, oldest_s: float) -> None:
+        """As `backlog`, of generation jobs."""

@@ -1,23 +1,20 @@
 """A batch job from an upload: its folder appears whole, or not at all."""
 
-import errno
 import hashlib
 import json
 import os
-import re
 import secrets
-import shutil
 import zipfile
 from pathlib import Path
 from typing import BinaryIO
 
-from countryreward.serving.batch.job import StoredJob, unfinished
-from countryreward.serving.batch.lease import Lease
+from countryreward.serving.batch.job import StoredJob
 from countryreward.serving.batch.store import JobStore
+from countryreward.serving.jobs.arrival import arriving, check_key
+from countryreward.serving.jobs.job import unfinished
 from countryreward.serving.problems import Problem
 
 ENDINGS = ("csv", "tsv", "jsonl", "parquet")
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 def ending_of(file_name: str | None) -> str:
@@ -44,19 +41,14 @@ def create_job(
 
     Raises `Problem`: invalid_input, conflict (key used for another upload), quota, busy (no room on the disk).
     """
-    if key is not None and not re.fullmatch(r"[A-Za-z0-9_-]{8,128}", key):
-        raise Problem("invalid_input", "Idempotency-Key: write 8 to 128 letters, digits, - or _")
+    check_key(key)
     place = store.place(tenant)
     seed = secrets.token_bytes(16) if key is None else json.dumps([tenant, key]).encode()
     folder = place / f"b-{hashlib.sha256(seed).hexdigest()[:16]}"
     if not folder.exists():
         _check_quota(store, tenant)  # before anything is copied, and again at the end
-    fresh = place / f".new-{secrets.token_hex(8)}"
-    with store.locked(place):  # the sweep, too, takes the lease under this lock
-        fresh.mkdir(mode=0o700)
-        lease = Lease.take(fresh)
-    assert lease is not None, "nobody else knows the new folder"
-    try:
+    with arriving(store, place) as arrival:
+        fresh = arrival.folder
         told = [ending, _copy(table, fresh / f"table.{ending}", "table"), "", list(markets)]
         if images is not None:
             told[2] = _copy(images, fresh / "images.zip", "images")
@@ -80,16 +72,8 @@ def create_job(
                     raise Problem("conflict")
                 return known
             _check_quota(store, tenant)
-            os.rename(fresh, folder)
-            _fsync_folder(place)
+            arrival.settle(folder.name)
         return job
-    except OSError as error:
-        if error.errno in _NO_ROOM:
-            raise Problem("busy", "there is no room for the upload now; try again later", retry_after=600) from None
-        raise
-    finally:
-        lease.release()
-        shutil.rmtree(fresh, ignore_errors=True)
 
 
 def _check_quota(store: JobStore, tenant: str) -> None:
@@ -110,11 +94,3 @@ def _copy(source: BinaryIO, path: Path, field: str) -> str:
     if not size:
         raise Problem("invalid_input", f"{field}: the file is empty; send it again")
     return digest.hexdigest()
-
-
-def _fsync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

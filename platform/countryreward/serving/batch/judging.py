@@ -1,11 +1,9 @@
 """One part of a batch job: every row asked, the refused ones told apart, the outcome on disk."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
-
-from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
+from typing import Any
 
 from countryreward.data.decoding import ImageRefused
 from countryreward.data.quarantine import Refusal
@@ -17,29 +15,18 @@ from countryreward.serving.asking import Ask, AsyncScorer, RefusedImage
 from countryreward.serving.batch.job import StoredJob
 from countryreward.serving.batch.parts import Part, read_part, write_part
 from countryreward.serving.batch.reading import JobTable, refusal_of
+from countryreward.serving.jobs.patience import PatientScorer
+from countryreward.serving.jobs.threads import to_the_end
 
-P = ParamSpec("P")
-T = TypeVar("T")
 Row = dict[str, Any]
 _AT_ONCE = 8  # rows asked at a time, so that they share forward passes
-_LONGEST_PAUSE_S = 60.0
-
-
-class NoAnswer(Exception):
-    """The scorer failed again and again."""
 
 
 class PartJudging:
     """Judges parts. A row is asked `tries` times while the scorer fails, the pauses doubling from first_pause_s on."""
 
     def __init__(self, asked: AsyncScorer, *, tries: int, first_pause_s: float, poll_s: float) -> None:
-        self.asked, self.poll_s = asked, poll_s
-        self._patient = AsyncRetrying(
-            stop=stop_after_attempt(tries),
-            wait=wait_exponential_jitter(multiplier=first_pause_s, max=_LONGEST_PAUSE_S, jitter=first_pause_s),
-            retry=retry_if_exception(lambda error: isinstance(error, Exception) and not isinstance(error, UserError)),
-            reraise=True,
-        )
+        self._patient = PatientScorer(asked, tries=tries, first_pause_s=first_pause_s, poll_s=poll_s)
 
     async def judge(self, job: StoredJob, table: JobTable, parts: Path, number: int) -> Part:
         """Judge and write one part. Raises `NoAnswer`."""
@@ -81,32 +68,8 @@ class PartJudging:
             urgent=False,
         )
         try:
-            return await self._asked(ask)
+            return await self._patient.judge(ask)
         except RefusedImage as error:
             return refusal_of(row, error.reason, SIDES[error.position], error.field_value)
         except UserError as error:
             return refusal_of(row, "refused_prompt", "row", str(error))
-
-    async def _asked(self, ask: Ask) -> list[Verdict]:
-        """Asked again, with pauses, while the scorer is not ready or fails."""
-        while not self.asked.ready():
-            await asyncio.sleep(self.poll_s)
-        try:
-            verdicts = await self._patient.copy()(self.asked.judge, ask)
-        except UserError:
-            raise
-        except Exception as error:
-            raise NoAnswer from error
-        assert [verdict.market for verdict in verdicts] == list(ask.markets), "one verdict per market, in order"
-        return verdicts
-
-
-async def to_the_end(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """In a thread, as `asyncio.to_thread`; but cancelled, it waits for the thread, which still works in the job's folder."""
-    thread = asyncio.ensure_future(asyncio.to_thread(function, *args, **kwargs))
-    try:
-        return await asyncio.shield(thread)
-    except asyncio.CancelledError:
-        await asyncio.wait({thread})
-        thread.exception()  # seen: nobody is there to be told
-        raise

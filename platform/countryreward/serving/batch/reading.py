@@ -15,8 +15,8 @@ from countryreward.scoring.config import TableScoring
 from countryreward.scoring.pair_images import ImageReader, Place, find_images
 from countryreward.scoring.pair_table import PairTable, read_pairs
 from countryreward.scoring.parts import write_rows
+from countryreward.serving.batch.job import StoredJob
 from countryreward.serving.batch.limits import check_archive, check_table
-from countryreward.serving.batch.store import StoredJob
 from countryreward.serving.config import ServiceConfig
 
 PART_ROWS = 64

@@ -20,12 +20,13 @@ def csv_of(path: Path) -> Iterator[str]:
             yield _text([names])
             for batch in file.iter_batches(batch_size=1_000):
                 columns = [column.to_pylist() for column in batch.columns]
-                yield _text([[_safe(cell) for cell in row] for row in zip(*columns, strict=True)])
+                yield _text([[safe_cell(cell) for cell in row] for row in zip(*columns, strict=True)])
 
     return stream()
 
 
-def _safe(cell: object) -> object:
+def safe_cell(cell: object) -> object:
+    """Text that a spreadsheet would run as a formula, preceded by an apostrophe."""
     return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
 
 

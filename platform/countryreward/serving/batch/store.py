@@ -1,179 +1,31 @@
-"""The folders of batch jobs, shared by all replicas: STATE/jobs/TENANT/JOB/.
+"""The folders of batch jobs, `jobs/store.py`: STATE/jobs/TENANT/b-ID/. Beside what every job has:
 
-job.json                         what was asked and how far it is, replaced in one step
 table.ENDING, images.zip, work/  the upload and finished parts, removed when the job ends
 verdicts.parquet, quarantine.jsonl
-cancel                           somebody asked to stop it or to remove it
-lease                            see `lease.py`: only its holder writes into the folder, `cancel` apart
-
-A folder appears whole, by a rename from `.new-*`, and disappears whole, by a rename to `.trash-*`.
 """
 
-import contextlib
-import fcntl
-import hashlib
-import os
-import re
-import secrets
-import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from countryreward.data.artifacts import write_atomically
-from countryreward.serving.batch.job import StoredJob, cancelled, drop, leftovers, load, unfinished
-from countryreward.serving.batch.lease import Lease
-from countryreward.serving.config import ServiceConfig
-from countryreward.serving.problems import Problem
-from countryreward.serving.watching import Watching
-
-MAX_STARTS = 5
-"""A job that was started so often without finishing a part fails: it may be what kills its replicas."""
-Clock = Callable[[], datetime]
+from countryreward.serving.batch.job import StoredJob
+from countryreward.serving.jobs.store import JobFolders
 
 
-@dataclass(frozen=True)
-class Claim:
-    """A job and the right to work on it."""
+class JobStore(JobFolders[StoredJob]):
+    """Finds, claims, ends and removes batch jobs. `create.py` brings them in."""
 
-    folder: Path
-    job: StoredJob
-    lease: Lease
+    model = StoredJob
+    letter, noun, smaller, again = "b", "batch job", "a smaller table", "the table"
 
+    def leftovers(self, folder: Path, job: StoredJob) -> list[Path]:
+        """See `JobFolders`."""
+        names = [f"table.{job.ending}", "images.zip", "work"]
+        names += [] if job.state == "done" else ["verdicts.parquet", "quarantine.jsonl"]
+        return [folder / name for name in names if (folder / name).exists()]
 
-def utc_now() -> datetime:
-    """The time, UTC."""
-    return datetime.now(UTC)
-
-
-class JobStore:
-    """Finds, claims, ends and removes jobs. `create.py` brings them in."""
-
-    def __init__(self, config: ServiceConfig, now: Clock = utc_now, watching: Watching | None = None) -> None:
-        self.config, self.now, self.watching = config, now, watching or Watching()
-        self.root = Path(config.state).absolute() / "jobs"
-        self.retention = timedelta(hours=config.retention_hours)
-
-    def place(self, tenant: str) -> Path:
-        """The folder of a tenant's jobs, made if need be. A tenant of any spelling stays inside `root`."""
-        plain = re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,63}", tenant)
-        name = tenant if plain else "~" + hashlib.sha256(tenant.encode("utf-8", "replace")).hexdigest()[:32]
-        for folder in (self.root, self.root / name):
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return self.root / name
-
-    @contextlib.contextmanager
-    def locked(self, place: Path) -> Iterator[None]:
-        """Alone in deciding which folders of a tenant there are. Held for moments only."""
-        with open(place / ".lock", "ab") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
-
-    def find(self, tenant: str, job_id: str) -> tuple[Path, StoredJob]:
-        """Raises `Problem` not_found, also for a job of another tenant."""
-        folder = self.place(tenant) / job_id
-        job = load(folder) if re.fullmatch("b-[0-9a-f]{16}", job_id) else None
-        if job is None:
-            raise Problem("not_found", "there is no such batch job, or it has been deleted")
-        return folder, job
-
-    def jobs_of(self, tenant: str) -> list[StoredJob]:
-        """Newest first."""
-        found = [job for folder in self.place(tenant).glob("b-*") if (job := load(folder))]
-        return sorted(found, key=lambda job: (job.created, job.id), reverse=True)
-
-    def tell_backlog(self) -> None:
-        """Tell `watching` how many jobs wait or run, and since when."""
-        sent = [job.created for folder in self._folders() if (job := load(folder)) and unfinished(job)]
-        self.watching.backlog(len(sent), max(0.0, (self.now() - min(sent)).total_seconds()) if sent else 0.0)
-
-    def save(self, folder: Path, job: StoredJob) -> None:
-        """For the holder of the lease."""
-        write_atomically(folder / "job.json", job.model_dump_json(indent=1))
-
-    def claim(self) -> Claim | None:
-        """The oldest job that waits, or whose runner died; None: there is none."""
-        waiting = [
-            (job.created, folder) for folder in self._folders() if (job := load(folder, raw=True)) and unfinished(job)
-        ]
-        for _, folder in sorted(waiting):
-            lease = Lease.take(folder)
-            if lease is None:
-                continue
-            job = load(folder, raw=True)
-            if job and unfinished(job) and not cancelled(folder) and job.starts < MAX_STARTS:
-                job.state, job.starts = "running", job.starts + 1
-                self.save(folder, job)
-                return Claim(folder, job, lease)
-            if job and unfinished(job):
-                stuck = (
-                    f"the job was started {MAX_STARTS} times without getting on; send a smaller table, or report its id"
-                )
-                self.end(folder, job, "cancelled" if cancelled(folder) else "failed", stuck)
-            lease.release()
-        return None
-
-    def end(self, folder: Path, job: StoredJob, state: str, error: str | None = None) -> None:
-        """Finish a job, for the holder of the lease. Whatever `state` does not need is removed."""
-        job.state = state  # pyright: ignore[reportAttributeAccessIssue]
-        job.error = error[:1_000] if error and state == "failed" else None
-        job.finished = self.now()
-        job.deleted_after = job.finished + self.retention
-        self.save(folder, job)
-        drop(folder, job)
+    def tell_ended(self, state: str) -> None:
+        """See `JobFolders`."""
         self.watching.ended(state)
 
-    def delete(self, tenant: str, job_id: str) -> None:
-        """Cancel a job that waits or runs, remove a finished one. A running one stops within `poll_s`."""
-        folder, job = self.find(tenant, job_id)
-        with contextlib.suppress(FileNotFoundError):
-            (folder / "cancel").touch()
-        if lease := Lease.take(folder):
-            with lease:
-                if not unfinished(job):
-                    self._remove(folder)
-                elif still := load(folder, raw=True):
-                    self.end(folder, still, "cancelled")
-
-    def sweep(self) -> None:
-        """Remove what is past its time, and what killed processes left."""
-        for place in self.root.glob("*/"):
-            for leftover in place.glob(".trash-*"):
-                shutil.rmtree(leftover, ignore_errors=True)
-            with self.locked(place):
-                for fresh in place.glob(".new-*"):
-                    if lease := Lease.take(fresh):  # whoever brought it in is gone
-                        with lease:
-                            shutil.rmtree(fresh, ignore_errors=True)
-        for folder in self._folders():
-            job = load(folder, raw=True)
-            if job and self._due(folder, job) and (lease := Lease.take(folder)):
-                with lease:
-                    if job := load(folder, raw=True):
-                        self._tidy(folder, job)
-
-    def _due(self, folder: Path, job: StoredJob) -> bool:
-        if unfinished(job):
-            return cancelled(folder) or job.created + 7 * self.retention < self.now()
-        past = job.deleted_after is None or job.deleted_after < self.now()
-        return past or (cancelled(folder) and job.state != "cancelled") or bool(leftovers(folder, job))
-
-    def _tidy(self, folder: Path, job: StoredJob) -> None:
-        if cancelled(folder) and job.state != "cancelled":
-            self.end(folder, job, "cancelled")
-        elif unfinished(job) and self._due(folder, job):
-            self.end(folder, job, "failed", "the job waited too long; send the table again")
-        elif not unfinished(job) and (job.deleted_after is None or job.deleted_after < self.now()):
-            self._remove(folder)
-        elif not unfinished(job):
-            drop(folder, job)
-
-    def _remove(self, folder: Path) -> None:
-        trash = folder.with_name(f".trash-{secrets.token_hex(8)}")
-        with self.locked(folder.parent):
-            os.rename(folder, trash)
-        shutil.rmtree(trash, ignore_errors=True)
-
-    def _folders(self) -> list[Path]:
-        return sorted(self.root.glob("*/b-*"))
+    def tell_open(self, jobs: int, oldest_s: float) -> None:
+        """See `JobFolders`."""
+        self.watching.backlog(jobs, oldest_s)

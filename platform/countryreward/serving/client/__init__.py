@@ -2,6 +2,7 @@
 
 from countryreward.serving.client.asynchronous import AsyncClient
 from countryreward.serving.client.errors import BadAnswer, NotAllowed, Refused, Unavailable
+from countryreward.serving.client.generation_handles import AsyncGenerationHandle, GenerationHandle
 from countryreward.serving.client.handles import AsyncBatchHandle, BatchHandle
 from countryreward.serving.client.retrying import Retries
 from countryreward.serving.client.sync import Client
@@ -9,9 +10,11 @@ from countryreward.serving.client.sync import Client
 __all__ = [
     "AsyncBatchHandle",
     "AsyncClient",
+    "AsyncGenerationHandle",
     "BadAnswer",
     "BatchHandle",
     "Client",
+    "GenerationHandle",
     "NotAllowed",
     "Refused",
     "Retries",

@@ -10,14 +10,16 @@ import httpx2
 import pandas as pd
 from tenacity import AsyncRetrying
 
+from countryreward.data.design import Design
 from countryreward.errors import UserError
 from countryreward.scoring.contracts import PairRequest, Product, Ranking, Verdict
-from countryreward.serving.client import batches, questions
+from countryreward.serving.client import batches, generations, questions
 from countryreward.serving.client.address import address, headers
 from countryreward.serving.client.attempts import Attempt
 from countryreward.serving.client.calls import Call, Done, Pause, Replies, Reply, Round, Talk, advance
 from countryreward.serving.client.errors import Refused
 from countryreward.serving.client.forms import ImageLike
+from countryreward.serving.client.generation_handles import AsyncGenerationHandle
 from countryreward.serving.client.handles import AsyncBatchHandle
 from countryreward.serving.client.retrying import Budget, Patience, Retries
 
@@ -138,6 +140,51 @@ class AsyncClient:
     async def open_batch(self, job_id: str) -> AsyncBatchHandle:
         """A batch job that was started before."""
         return AsyncBatchHandle(self._run, await self._run(batches.state(job_id)))
+
+    async def generate(
+        self,
+        product: Product | str,
+        image: ImageLike,
+        *,
+        markets: Sequence[str] | None = None,
+        designs: Sequence[Design | str] = (),
+        count: int | None = None,
+        keep: int | None = None,
+        seed: int = 0,
+        px: int | None = None,
+        steps: int | None = None,
+        idempotency_key: str | None = None,
+    ) -> AsyncGenerationHandle:
+        """Ask for ads of a product: image is its own picture, designs say how each ad is staged.
+
+        markets: in which the ads are ranked, the best `keep` (4); None: nowhere. designs: none: `count` (8) are drawn from the
+        service's templates. seed: the same gives the same. px, steps: None: the renderer's own. idempotency_key: as of `batch`.
+        """
+        talk = generations.start(
+            product,
+            image,
+            markets=markets,
+            designs=designs,
+            count=count,
+            keep=keep,
+            seed=seed,
+            px=px,
+            steps=steps,
+            idempotency_key=idempotency_key,
+        )
+        return AsyncGenerationHandle(self._run, await self._run(talk))
+
+    async def generations(self) -> list[AsyncGenerationHandle]:
+        """All generation jobs of this key's tenant, newest first."""
+        return [AsyncGenerationHandle(self._run, job) for job in await self._run(generations.jobs())]
+
+    async def open_generation(self, job_id: str) -> AsyncGenerationHandle:
+        """A generation job that was started before."""
+        return AsyncGenerationHandle(self._run, await self._run(generations.state(job_id)))
+
+    async def designs(self, count: int = 8, seed: int = 0) -> list[Design]:
+        """Designs drawn from the service's templates."""
+        return await self._run(generations.designs(count, seed))
 
     async def _run(self, talk: Talk[T]) -> T:
         replies: Replies | None = None

@@ -29,9 +29,7 @@ def start(
     idempotency_key: str | None,
 ) -> Talk[BatchJob]:
     """Send a table. The same key, on a retry or in another run, gives the same job and not a second one."""
-    key = uuid.uuid4().hex if idempotency_key is None else idempotency_key
-    if not (key.isascii() and key.isprintable() and 0 < len(key) <= 200 and key == key.strip()):
-        raise UserError(f"idempotency_key: {key!r} must be 1 to 200 printable ASCII characters; choose another")
+    key = uuid.uuid4().hex if idempotency_key is None else checked_key(idempotency_key)
     asked = [] if markets is None else codes(markets)
     with upload(table, images) as files:
         call = Call(
@@ -43,6 +41,13 @@ def start(
             patient=True,
         )
         return parsed((yield from one(call)), BatchAnswer).job
+
+
+def checked_key(key: str) -> str:
+    """An Idempotency-Key as a header can hold it. Raises `UserError`."""
+    if not (key.isascii() and key.isprintable() and 0 < len(key) <= 200 and key == key.strip()):
+        raise UserError(f"idempotency_key: {key!r} must be 1 to 200 printable ASCII characters; choose another")
+    return key
 
 
 def jobs() -> Talk[list[BatchJob]]:

@@ -1,0 +1,73 @@
+"""An AsyncScorer over a Serve handle: what answers in one application asks the replicas of another."""
+
+import asyncio
+from typing import Any
+
+from ray.serve.exceptions import BackPressureError
+
+from countryreward.errors import UserError
+from countryreward.scoring.contracts import Verdict
+from countryreward.serving.asking import Ask, RefusedImage
+from countryreward.serving.problems import Problem
+
+
+class HandleAsker:
+    """`HandleAsker(serve.get_deployment_handle("reward", "reward"))`. `follow` keeps what is known of the other one new.
+
+    timeout_s: for one `judge`. look_s: for a look at whether it is there. Belongs to one event loop.
+    """
+
+    def __init__(self, handle: Any, *, timeout_s: float = 120.0, look_s: float = 5.0) -> None:
+        self.handle, self.timeout_s, self.look_s = handle, timeout_s, look_s
+        self._about: dict[str, Any] | None = None
+
+    @property
+    def markets(self) -> tuple[str, ...]:
+        """See `AsyncScorer`; none while it is not there."""
+        return tuple((self._about or {}).get("markets", ()))
+
+    def about(self) -> dict[str, Any]:
+        """See `AsyncScorer`."""
+        return self._about or {"model": None, "knowledge_base": None}
+
+    def ready(self) -> bool:
+        """See `Answering`: whether it answered at the last look."""
+        return self._about is not None
+
+    def busy(self, tenant: str = "") -> float | None:
+        """See `Answering`. A call that is not urgent waits its turn there."""
+        return None
+
+    async def follow(self, every_s: float) -> None:
+        """Look for ever."""
+        while True:
+            await self.look()
+            await asyncio.sleep(every_s)
+
+    async def look(self) -> None:
+        """Ask for its versions now."""
+        try:
+            self._about = await asyncio.wait_for(_answer(self.handle.about.remote()), self.look_s)
+        except Exception:  # whatever it is: it is not there
+            self._about = None
+
+    async def judge(self, ask: Ask) -> list[Verdict]:
+        """See `AsyncScorer`. Raises `TimeoutError`, `Problem` busy where no replica has room, what Ray raises for a dead one."""
+        try:
+            return await asyncio.wait_for(_answer(self.handle.judge.remote(ask)), self.timeout_s)
+        except RefusedImage as refused:
+            raise _told(refused) from None
+        except UserError as error:
+            raise _told(error) from None
+        except BackPressureError:
+            raise Problem("busy", retry_after=1) from None
+
+
+async def _answer(response: Any) -> Any:
+    return await response
+
+
+def _told(error: UserError) -> UserError:
+    """Without the other process's traceback, which Ray puts into the message."""
+    cause = getattr(error, "cause", error)
+    return cause if isinstance(cause, UserError) else error

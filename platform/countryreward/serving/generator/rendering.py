@@ -1,0 +1,112 @@
+"""One pass of the renderer for a generation job: what was asked in, images and refusals on disk out. It blocks."""
+
+import hashlib
+import io
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from countryreward.data.decoding import decode, pixels_of
+from countryreward.errors import UserError
+from countryreward.generation.contracts import Rendered, Renderer, RenderJob
+from countryreward.scoring.contracts import Product
+from countryreward.serving.config import ServiceConfig
+from countryreward.serving.generator.job import Asked, StoredGeneration
+from countryreward.serving.generator.results import write_image, write_refused
+from countryreward.serving.generator.schemas import GeneratedImage, ImageFidelity, RefusedDesign
+from countryreward.serving.watching import Watching
+
+
+@dataclass(frozen=True, eq=False)
+class Order:
+    """What a job asks for."""
+
+    asked: Asked
+    product: Product
+    original: bytes
+    """File of the product's own picture."""
+    pixels: np.ndarray
+    """RGB uint8 [height, width, 3] of it."""
+
+    @classmethod
+    def read(cls, folder: Path, config: ServiceConfig) -> "Order":
+        """From a job's folder. Raises `ImageRefused` where the picture's limits have changed."""
+        asked = Asked.model_validate_json((folder / "asked.json").read_bytes())
+        original = (folder / "product.image").read_bytes()
+        picture = decode(original, max_bytes=config.max_image_bytes, max_pixels=config.max_pixels)
+        product = Product(**asked.model_dump(exclude={"image_hash", "designs"}))
+        return cls(asked, product, original, pixels_of(picture))
+
+    def job(self, stored: StoredGeneration, n: int) -> RenderJob:
+        """For the renderer: image n. Its seed is the job's and n, so a design that is sent twice gives two images."""
+        return RenderJob(
+            design=self.asked.designs[n].design(),
+            product=self.product,
+            image=self.pixels,
+            image_hash=self.asked.image_hash,
+            seed=stored.seed + n,
+            px=stored.px,
+            steps=stored.steps,
+        )
+
+
+def render_some(
+    renderer: Renderer, folder: Path, stored: StoredGeneration, order: Order, group: Sequence[int], watching: Watching
+) -> None:
+    """Make the images of these designs in one pass, each written as soon as it is there. What cannot be made is refused."""
+    good: list[int] = []
+    for n in group:
+        try:
+            renderer.check(order.job(stored, n))
+            good.append(n)
+        except UserError as error:
+            refuse(folder, order, n, str(error), watching)
+    if not good:
+        return
+    began = time.monotonic()
+    try:
+        made = renderer.render([order.job(stored, n) for n in good])
+    except UserError as error:
+        if len(good) == 1:
+            refuse(folder, order, good[0], str(error), watching)
+        else:  # one of them: which
+            for n in good:
+                render_some(renderer, folder, stored, order, [n], watching)
+        return
+    watching.rendered(len(made), time.monotonic() - began)
+    for n, rendered in zip(good, made, strict=True):
+        _write(folder, order, n, rendered, stored.seed + n)
+
+
+def refuse(folder: Path, order: Order, n: int, reason: str, watching: Watching) -> None:
+    """There will be no image of this design."""
+    write_refused(folder, RefusedDesign(n=n, design=order.asked.designs[n], reason=reason[:1_000]))
+    watching.design_refused()
+
+
+def forget_images(folder: Path) -> None:
+    """Of another renderer, or of another version."""
+    shutil.rmtree(folder / "images", ignore_errors=True)
+
+
+def _write(folder: Path, order: Order, n: int, rendered: Rendered, seed: int) -> None:
+    pixels = rendered.pixels
+    assert (pixels.dtype, pixels.shape[2:]) == (np.uint8, (3,)), "RGB uint8 [px, px, 3]"
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    png = buffer.getvalue()
+    image = GeneratedImage(
+        n=n,
+        design=order.asked.designs[n],
+        seed=seed,
+        px=pixels.shape[1],
+        sha256=hashlib.sha256(png).hexdigest(),
+        fidelity=ImageFidelity(**asdict(rendered.fidelity)),
+        made=rendered.made,
+    )
+    write_image(folder, image, png)

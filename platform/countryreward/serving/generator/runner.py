@@ -1,0 +1,127 @@
+"""Generation jobs in the background of a replica: rendered design by design in a thread, then ranked by the reward."""
+
+import threading
+from pathlib import Path
+
+from countryreward.data.decoding import ImageRefused
+from countryreward.errors import UserError
+from countryreward.generation.contracts import Renderer
+from countryreward.serving.asking import AsyncScorer
+from countryreward.serving.config import ServiceConfig
+from countryreward.serving.generator.job import StoredGeneration
+from countryreward.serving.generator.ranking import rank_images
+from countryreward.serving.generator.rendering import Order, forget_images, refuse, render_some
+from countryreward.serving.generator.results import finished, images_of, write_rankings
+from countryreward.serving.generator.store import GenerationStore, Versions
+from countryreward.serving.jobs.patience import NoAnswer, PatientScorer
+from countryreward.serving.jobs.store import MAX_STARTS, Claim, Clock, utc_now
+from countryreward.serving.jobs.threads import to_the_end
+from countryreward.serving.jobs.worker import JobWorker
+from countryreward.serving.journal import fault
+from countryreward.serving.watching import Watching
+
+_WAIT_S = 60.0  # for a reward model that is not there: other jobs wait meanwhile
+
+
+class GenerationJobs(JobWorker[StoredGeneration]):
+    """The generation jobs of a service: `store` for its routes, and a task that works them off between `start` and `stop`.
+
+    Any number of replicas may share the folder. A job whose replica was killed is taken up by another one at the next image.
+    """
+
+    def __init__(
+        self,
+        renderer: Renderer,
+        config: ServiceConfig,
+        *,
+        asked: AsyncScorer | None = None,
+        watching: Watching | None = None,
+        now: Clock = utc_now,
+        tries: int = 8,
+        first_pause_s: float = 1.0,
+        wait_s: float = _WAIT_S,
+    ) -> None:
+        """asked: what ranks; None: nothing is ranked. tries, first_pause_s, wait_s: see `PatientScorer`."""
+        self.renderer, self.asked, self.store = renderer, asked, GenerationStore(config, now, watching)
+        super().__init__(self.store, config)
+        self.made_by = f"{renderer.name} {renderer.version}"
+        options = {"tries": tries, "first_pause_s": first_pause_s, "poll_s": config.poll_s, "wait_s": wait_s}
+        self._patient = None if asked is None else PatientScorer(asked, **options)
+
+    def ready(self) -> bool:
+        """See `Answering`."""
+        return True
+
+    def busy(self, tenant: str = "") -> float | None:
+        """See `Answering`. Jobs wait in line, so nobody is sent away."""
+        return None
+
+    def can_work(self) -> bool:
+        """See `JobWorker`."""
+        return True
+
+    async def look(self) -> None:
+        """Tell those who bring jobs in what makes and ranks images now."""
+        await to_the_end(self.store.tell_versions, Versions(renderer=self.made_by, judge=self._judge()))
+
+    def _judge(self) -> str | None:
+        if self.asked is None or not self.asked.ready():
+            return None
+        about = self.asked.about()
+        return f"{about.get('model')} {about.get('knowledge_base')}"
+
+    async def work(self, claim: Claim[StoredGeneration], halted: threading.Event) -> None:
+        """See `JobWorker`."""
+        folder, job = claim.folder, claim.job
+        try:
+            order = await to_the_end(Order.read, folder, self.config)
+        except ImageRefused as refused:
+            await to_the_end(self.store.end, folder, job, "failed", f"image: {refused.reason}; send another one")
+            return
+        if job.renderer != self.made_by:
+            await to_the_end(forget_images, folder)
+            job.renderer = self.made_by
+            await to_the_end(self.store.save, folder, job)
+        await self._render(folder, job, order)
+        if job.markets:
+            await self._rank(folder, job, order)
+        await to_the_end(self.store.end, folder, job, "done")
+
+    async def _render(self, folder: Path, job: StoredGeneration, order: Order) -> None:
+        """Every design that is not done with yet. A design that took its replica with it again and again is refused."""
+        there = await to_the_end(finished, folder)
+        left = [n for n in range(job.total) if n not in there]
+        while left:
+            size = self.config.designs_per_pass if job.starts <= 1 else 1  # after a death, one by one
+            group, left = left[:size], left[size:]
+            if job.starts >= MAX_STARTS:
+                reason = "the renderer failed on it again and again; change the design"
+                await to_the_end(refuse, folder, order, group[0], reason, self.store.watching)
+            else:
+                await to_the_end(render_some, self.renderer, folder, job, order, group, self.store.watching)
+            if job.starts:
+                job.starts = 0
+                await to_the_end(self.store.save, folder, job)
+
+    async def _rank(self, folder: Path, job: StoredGeneration, order: Order) -> None:
+        """Write the rankings, or note why there are none."""
+        images = await to_the_end(images_of, folder)
+        if not images:
+            return
+        if self._patient is None:
+            job.note = "there is no reward model here, so nothing was ranked"
+            return
+        pictures = await to_the_end(lambda: [(folder / "images" / f"{one.n:04d}.png").read_bytes() for one in images])
+        pictures.append(order.original)
+        judge = self._judge()
+        try:
+            rankings = await rank_images(self._patient, job, order.product, images, pictures, self.config.max_verdicts)
+        except NoAnswer as error:
+            fault(f"generation job {job.id}, which is not ranked", error)
+            job.note = "the reward model did not answer, so nothing was ranked; send the request again later"
+            return
+        except UserError as error:
+            job.note = f"nothing was ranked: {error}"[:1_000]
+            return
+        job.judge = judge
+        await to_the_end(write_rankings, folder, rankings)

@@ -1,0 +1,121 @@
+"""The generator service on Ray Serve: replicas of its FastAPI app, each with a renderer of its own, beside the reward.
+
+    serve run --app-dir . serve_apps/generator.yaml      # the reward and the generator; or: make serve
+
+Jobs and keys live in `service.state`, which all replicas of both see. docs/operations.md tells the rest.
+"""
+
+import asyncio
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from ray import serve
+from ray.serve.config import AutoscalingConfig, AutoscalingPolicy, BackpressureConfig
+
+from countryreward.serving.config import ServiceConfig
+
+if TYPE_CHECKING:
+    from countryreward.generation.contracts import Renderer
+
+Make = Callable[["GeneratorArgs"], "Renderer"]
+ROUTE_PREFIX = "/v1/generate"
+"""Where Serve must put this application: its routes are written with it."""
+
+
+class GeneratorArgs(BaseModel):
+    """`args:` of serve_apps/generator.yaml."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    renderer: dict[str, Any] = Field(default_factory=dict, description="Options of generation/config.py.")
+    reward: str = Field("reward", description="Name of the application that ranks; empty: nothing is ranked.")
+    service: ServiceConfig = Field(default_factory=ServiceConfig, description="Limits and lifetimes.")
+
+
+@serve.deployment(
+    name="generator",
+    max_ongoing_requests=64,  # requests are short: jobs wait in their folders
+    max_queued_requests=64,
+    backpressure_config=BackpressureConfig(status_code=503, retry_after_s=1),
+    max_constructor_retry_count=3,
+    max_surge_percent=50,
+    ray_actor_options={"num_cpus": 1},
+    autoscaling_config=AutoscalingConfig(
+        min_replicas=1,
+        max_replicas=2,
+        target_ongoing_requests=4,  # jobs that wait or run, per replica
+        policy=AutoscalingPolicy(policy_function="countryreward.on_ray.backlog:by_backlog"),
+    ),
+    health_check_period_s=2,
+    health_check_timeout_s=10,
+    graceful_shutdown_wait_loop_s=0.5,
+    graceful_shutdown_timeout_s=60,  # a pass of the renderer is waited for
+)
+@serve.ingress()
+class Generator:
+    """One replica."""
+
+    async def __init__(self, args: GeneratorArgs, make: Make | None = None) -> None:
+        """make: how a renderer is made, for tests; None: `generation.rendering.renderer_of`."""
+        from countryreward.serving.prometheus import share_counts
+
+        self.args, config = args, args.service
+        share_counts(Path(config.state) / "metrics" / socket.gethostname())
+        from countryreward.on_ray.handle_asker import HandleAsker
+        from countryreward.serving.generator.runner import GenerationJobs
+        from countryreward.serving.journal import to_files
+        from countryreward.serving.prometheus import Prometheus
+
+        to_files(Path(config.state) / "logs")
+        self.prometheus = Prometheus()
+        self.prometheus.count_errors()
+        renderer = await asyncio.to_thread(make or renderer_of_args, args)
+        asked = HandleAsker(serve.get_deployment_handle("reward", args.reward)) if args.reward else None
+        self._following = asyncio.create_task(asked.follow(config.poll_s)) if asked else None
+        self.jobs = GenerationJobs(renderer, config, asked=asked, watching=self.prometheus)
+
+    def __serve_build_asgi_app__(self):
+        from countryreward.serving.generator.app import create_generator_app
+        from countryreward.serving.keys import FILE, KeyStore
+        from countryreward.serving.rates import Rates
+
+        config = self.args.service
+        return create_generator_app(
+            self.jobs,
+            config,
+            keys=KeyStore(Path(config.state) / FILE, config.poll_s),
+            rates=Rates.of(config),
+            seen=self.prometheus.request,
+            metrics=self.prometheus.text,
+        )
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """For Serve's autoscaling: see `on_ray/backlog.py`."""
+        from countryreward.on_ray.backlog import OPEN_JOBS
+
+        return {OPEN_JOBS: len(await asyncio.to_thread(self.jobs.store.open_jobs))}
+
+    def check_health(self) -> None:
+        """Ray replaces a replica for which this raises."""
+        assert self.jobs.ready()
+
+
+def renderer_of_args(args: GeneratorArgs) -> "Renderer":
+    """The renderer that is configured. Raises `UserError` or pydantic's ValidationError for options that make none."""
+    from countryreward.generation.config import RendererConfig
+    from countryreward.generation.rendering import renderer_of
+
+    return renderer_of(TypeAdapter(RendererConfig).validate_python(args.renderer))
+
+
+def build(args: GeneratorArgs, make: Make | None = None, options: dict[str, Any] | None = None) -> serve.Application:
+    """The application. options: of the deployment, over those above. make: see `Generator`."""
+    return Generator.options(**options or {}).bind(args, make)
+
+
+def app(args: GeneratorArgs) -> serve.Application:
+    """What YAML names: `import_path: serve_apps.generator:app`."""
+    return build(args)

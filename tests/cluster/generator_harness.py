@@ -1,0 +1,71 @@
+"""The generator beside the reward on the harness's Ray: a renderer that draws and writes down what it made."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from countryreward.serving.client import Client
+from countryreward.serving.config import ServiceConfig
+from countryreward.serving.keys import FILE, KeyStore
+from tests.cluster.service_harness import Service, children, title
+from tests.unit.literal_renderer import LiteralRenderer, templates_if_missing
+
+APP = "generator"
+
+
+def make_literal(args: Any) -> LiteralRenderer:
+    """What `Generator` makes instead of a renderer of ours. Options: `pause_s`."""
+    templates_if_missing()
+    return LiteralRenderer(pause_s=args.renderer.get("pause_s", 0.0), log=Path(args.service.state) / "made.log")
+
+
+class Generating:
+    """The generator on a service's Ray."""
+
+    def __init__(self, running: Service) -> None:
+        self.running, self.url, self.state = running, running.url, running.state
+        self.keys = KeyStore(running.state / FILE, poll_s=0)
+
+    def deploy(self, *, pause_s: float = 0.0, config: dict[str, Any] | None = None, **options: Any) -> None:
+        """Deploy and wait until it answers. config: of the service. options: of the deployment."""
+        from ray import serve
+
+        from serve_apps.generator import ROUTE_PREFIX, GeneratorArgs, build
+
+        options = {"ray_actor_options": {"num_cpus": 0.5}} | options
+        if "num_replicas" in options:
+            options["autoscaling_config"] = None
+        service = ServiceConfig(state=str(self.state), **{"poll_s": 0.3, **(config or {})})
+        args = GeneratorArgs(renderer={"pause_s": pause_s}, reward="reward", service=service)
+        serve.run(build(args, make_literal, options), name=APP, route_prefix=ROUTE_PREFIX)
+
+    def key(self, tenant: str = "acme") -> str:
+        """Replicas know it."""
+        key = self.keys.create(tenant, ("generate",), "10000000/minute")
+        time.sleep(0.7)
+        return key
+
+    def client(self, tenant: str = "acme") -> Client:
+        return Client(self.url, self.key(tenant))
+
+    def replicas(self) -> list[psutil.Process]:
+        return [one for one in children() if title(one).startswith(f"ray::ServeReplica:{APP}:")]
+
+    def at_work(self) -> psutil.Process | None:
+        """A replica that holds the lease of a generation job."""
+        for one in self.replicas():
+            if any("/g-" in opened.path and opened.path.endswith("/lease") for opened in one.open_files()):
+                return one
+        return None
+
+    def made(self) -> list[str]:
+        """Title and seed of every image that was rendered to its end."""
+        log = self.state / "made.log"
+        return log.read_text().splitlines() if log.exists() else []
+
+    def stored(self, tenant: str) -> list[dict[str, Any]]:
+        """Every job.json of a tenant, as it lies on disk."""
+        return [json.loads(path.read_text()) for path in (self.state / "jobs" / tenant).glob("g-*/job.json")]
