@@ -3,6 +3,7 @@
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,7 +19,7 @@ from countryreward.generation.contracts import Rendered, RenderJob
 from countryreward.generation.outline import canny_image
 from countryreward.generation.prompts import fair_shares, prompt_of, prompt_parts, token_ids
 from countryreward.generation.sdxl import DiffusionRenderer
-from countryreward.generation.sdxl_shapes import NOISE, small_tokenizer
+from countryreward.generation.sdxl_shapes import NOISE, SDXL, random_pipeline, small_tokenizer
 from countryreward.generation.subject import subject_of
 from countryreward.generation.templates import TEMPLATES
 from countryreward.scoring.contracts import Product
@@ -34,7 +35,7 @@ def tiny() -> DiffusionRenderer:
     return DiffusionRenderer.load(RendererConfig(kind="tiny"))
 
 
-def job(number: int = 13, picture: np.ndarray | None = None, name: str = "bottle", **more: int) -> RenderJob:
+def job(number: int = 13, picture: np.ndarray | None = None, name: str = "bottle", **more: Any) -> RenderJob:
     image = bottle(128) if picture is None else picture
     return RenderJob(design=TEMPLATES[number].design, product=OIL, image=image, image_hash=name, **more)
 
@@ -111,7 +112,7 @@ def test_one_step_of_eq_13_is_that_of_diffusers(t: int, before: int) -> None:
     scheduler.set_timesteps(timesteps=[t, before] if before else [t, 0])
     draws = torch.Generator().manual_seed(0)
     z, predicted = (torch.randn(2, 4, 8, 8, generator=draws) for _ in range(2))
-    theirs = scheduler.step(predicted, t, z, generator=torch.Generator().manual_seed(1)).prev_sample
+    theirs = scheduler.step(predicted, t, z, generator=torch.Generator().manual_seed(1), return_dict=False)[0]
     noise = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(1))
     alpha_bar, alpha_bar_before = scheduler.alphas_cumprod[t], scheduler.alphas_cumprod[before]
     sigma = diffusion.sigma(alpha_bar, alpha_bar_before)
@@ -174,11 +175,24 @@ def test_guidance_may_end_early(tiny: DiffusionRenderer) -> None:
     assert apart(ads[0], one(tiny, job(seed=1, steps=4))) > 0
 
 
+def test_the_full_shape_is_sdxls() -> None:
+    """Parameters as the published weights have them, without making any."""
+    pipeline = random_pipeline(SDXL, device="meta")
+    counts = {
+        name: sum(value.numel() for value in getattr(pipeline, name).parameters())
+        for name in ("unet", "vae", "text_encoder", "text_encoder_2")
+    }
+    assert counts == {
+        "unet": 2_567_463_684, "vae": 83_653_863, "text_encoder": 123_060_480, "text_encoder_2": 694_659_840,
+    }  # fmt: skip
+
+
 def test_jobs_that_cannot_be_are_named(tiny: DiffusionRenderer) -> None:
-    for wrong, message in (
+    cases: tuple[tuple[dict[str, Any], str], ...] = (
         ({"px": 65}, "px: 65; write a multiple of 8"), ({"px": 4096}, "px: 4096"), ({"px": 0}, "px: 0"),
         ({"steps": 0}, "steps: 0; write 1 to 200"), ({"steps": 500}, "steps: 500"),
-    ):  # fmt: skip
+    )  # fmt: skip
+    for wrong, message in cases:
         with pytest.raises(UserError, match=message):
             tiny.render([job(**wrong)])
     with pytest.raises(UserError, match="scale: 3"):
@@ -225,9 +239,10 @@ def test_long_texts_are_cut_fairly() -> None:
 def test_any_title_is_only_text(title: str, tiny: DiffusionRenderer) -> None:
     ids = token_ids(TOKENIZER, prompt_parts(BEACH, Product(title=title)))
     assert len(ids) == 77
-    ends = ids.index(TOKENIZER.eos_token_id)
-    assert set(ids[ends:]) == {TOKENIZER.eos_token_id}  # CLIP pads with it: the first ends the prompt
-    assert TOKENIZER.decode(ids[1:ends]).strip().endswith("soft natural daylight")
+    end: Any = TOKENIZER.eos_token_id
+    ends = ids.index(end)
+    assert set(ids[ends:]) == {end}  # CLIP pads with it: the first ends the prompt
+    assert str(TOKENIZER.decode(ids[1:ends])).strip().endswith("soft natural daylight")
     tiny.prompt_embeddings([prompt_parts(BEACH, Product(title=title))])
     assert title.strip() in prompt_of(BEACH, Product(title=title))
 

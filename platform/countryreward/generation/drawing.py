@@ -65,10 +65,11 @@ class DrawerRenderer:
 
     def _render(self, job: RenderJob, subject: Subject) -> Rendered:
         px = job.px or self._px
-        pixels = draw(job.design, subject.look or subject.tile, px=px, seed=job.seed)
+        spec = design_to_spec(job.design)
+        pixels = draw(spec, subject.look or subject.tile, px=px, seed=job.seed)
         made = what_made(self.name, self.version, job, subject, px, None) | {
             "look": asdict(subject.look) if subject.look else None,
-            "spec": asdict(design_to_spec(job.design)),
+            "spec": asdict(spec),
         }
         return Rendered(pixels=pixels, fidelity=fidelity(subject.view, pixels), made=made)
 

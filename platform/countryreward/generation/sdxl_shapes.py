@@ -95,17 +95,16 @@ def random_pipeline(
         "unet": partial(UNet2DConditionModel, sample_size=shape.sample_size, up_block_types=up, **shape.unet),
         "controlnet": partial(ControlNetModel, **shape.unet),
     }
-    parts: dict[str, Any] = {}
+    parts: dict[str, Any] = {"scheduler": EulerDiscreteScheduler(**NOISE)}
     with torch.random.fork_rng(), torch.device(device):
         torch.manual_seed(seed)
         for name, make in makers.items():
-            made = make()
-            if isinstance(made, ControlNetModel):
+            made: Any = make()
+            if name == "controlnet":
                 _unzero(made)
-            parts[name] = (made if dtype == torch.float32 else made.to(dtype)).eval()
-    scheduler = EulerDiscreteScheduler(**NOISE)
+            parts[name] = (made if dtype == torch.float32 else made.to(dtype=dtype)).eval()
     return StableDiffusionXLControlNetPipeline(
-        **parts, tokenizer=tokenizer, tokenizer_2=tokenizer, scheduler=scheduler, add_watermarker=False
+        **parts, tokenizer=tokenizer, tokenizer_2=tokenizer, add_watermarker=False
     )
 
 
@@ -134,4 +133,5 @@ def small_tokenizer() -> CLIPTokenizer:
     vocabulary = dict(learned["vocab"])
     for special in ("<|startoftext|>", "<|endoftext|>"):
         vocabulary[special] = len(vocabulary)
-    return CLIPTokenizer(vocab=vocabulary, merges=[tuple(merge) for merge in learned["merges"]], model_max_length=77)
+    merges: Any = [tuple(merge) for merge in learned["merges"]]
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=77)

@@ -34,7 +34,7 @@ def _weights_digest(pipeline: StableDiffusionXLControlNetPipeline) -> str:
 
     def one(item: tuple[str, Tensor]) -> str:
         name, tensor = item
-        data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+        data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
         return f"{name} {tensor.dtype} {list(tensor.shape)} {hashlib.sha256(data).hexdigest()}"
 
     parts = ("unet", "controlnet", "vae", "text_encoder", "text_encoder_2")
