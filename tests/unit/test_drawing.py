@@ -1,6 +1,8 @@
 """The drawer as a renderer: bytes, products drawn anew and cut out, fidelity's bounds, the list of templates."""
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -192,3 +194,18 @@ def test_designs_are_drawn_by_seed() -> None:
         draw_designs(25, 0)
     with pytest.raises(UserError, match="0 designs"):
         draw_designs(0, 0)
+
+
+def test_the_example_of_the_documentation_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    root = Path(__file__).parents[2]
+    monkeypatch.chdir(root)
+    code = (root / "docs/generation.md").read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
+    names: dict[str, Any] = {}
+    exec(code, names)
+    assert len(names["ads"]) == 4
+
+
+def test_the_documentation_names_every_template() -> None:
+    page = (Path(__file__).parents[2] / "docs/generation.md").read_text(encoding="utf-8")
+    names = page.split("with their\nnames: ")[1].split(". They")[0]
+    assert tuple(names.replace("\n", " ").split(", ")) == tuple(template.name for template in TEMPLATES)

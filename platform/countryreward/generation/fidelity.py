@@ -12,9 +12,9 @@ import numpy as np
 from countryreward.generation.contracts import Fidelity
 from countryreward.generation.product_view import BINS, Edges, ProductView, Template, edge_field, edges_of
 
-_COARSE, _FINE = 48, 112  # sides of the copies of the ad, in pixels
-_SIZES = np.geomspace(0.2, 1.0, 12)  # longer side of the product as a share of the ad's
-_CANDIDATES = 3
+_COARSE, _FINE = 40, 112  # sides of the copies of the ad, in pixels
+_SIZES = np.geomspace(0.2, 1.0, 11)  # longer side of the product as a share of the ad's
+_CANDIDATES = 2
 _SOFT = 70  # gradient of an ad at which an edge is one (blurred and dark ads have weak ones)
 _NEARBY = (0.94, 1.0, 1.06)  # sizes that are tried about a candidate
 _REACH = 4  # pixels of the fine copy about a candidate
@@ -49,6 +49,7 @@ def fidelity(view: ProductView, ad: np.ndarray) -> Fidelity:
 
 def find(view: ProductView, ad: np.ndarray) -> tuple[Place, Fidelity]:
     """The best place and what `fidelity` says of it."""
+    ad = cv2.resize(ad, (_FINE, _FINE), interpolation=cv2.INTER_AREA)
     fine = _Ad(ad)
     best: tuple[Place, Fidelity] | None = None
     for size, x, y in _candidates(view, ad):
@@ -79,7 +80,7 @@ class _Ad:
         field = edge_field(self.pixels, _SOFT)
         self.field = cv2.GaussianBlur(field, (0, 0), 0.012 * _FINE)
         self.near = _near(edges_of(self.pixels, field, 30, _SOFT), round(0.02 * _FINE))
-        self.chance = np.minimum(self.near.mean(axis=(1, 2)), 0.5)
+        self.chance = self.near.mean(axis=(1, 2)) ** 2
 
 
 def _near(edges: Edges, reach: int) -> np.ndarray:
@@ -137,38 +138,37 @@ def _agreement(template: Template, ad: _Ad, left: int, top: int) -> Fidelity:
     """Of a template with its corner there, in pixels of the copy."""
     height, width = template.inside.shape
     part = slice(top, top + height), slice(left, left + width)
-    edges = _edge_agreement(template.edges, ad.near[:, *part], ad.chance)
+    edges = _edge_agreement(template.outline, ad.near[:, *part], ad.chance)
     look = _look(template, ad.pixels[part])
     return Fidelity(edges=edges, look=look, score=float(np.sqrt(edges * look)))
 
 
-def _edge_agreement(edges: Edges, near: np.ndarray, chance: np.ndarray) -> float:
+def _edge_agreement(outline: tuple[np.ndarray, np.ndarray, np.ndarray], near: np.ndarray, chance: np.ndarray) -> float:
     """Share of the edges that are found, less chance: 0 at chance, 1 where all are found."""
-    rows, columns = np.nonzero(edges.canny)
-    if not len(rows):
+    bins = outline[0]
+    if not len(bins):
         return 0.0
-    bins = edges.bins[rows, columns]
-    share = float(near[bins, rows, columns].mean())
-    luck = float(chance[bins].mean())
-    return float(np.clip((share - luck) / (1 - luck), 0, 1))
+    share, luck = float(near[outline].mean()), float(chance[bins].mean())
+    return float(np.clip((share - luck) / max(1 - luck, 0.05), 0, 1))
 
 
 def _look(template: Template, area: np.ndarray) -> float:
     """Colour times structure inside the outline, 0 to 1."""
-    own, seen = template.pixels[template.inside].astype(np.float32), area[template.inside].astype(np.float32)
-    gains = (own * seen).sum(axis=0) / np.maximum((own * own).sum(axis=0), 1)
-    light = float(np.clip((own * seen).sum() / max(float((own * own).sum()), 1), *_LIGHT))
-    lit = np.clip(own * np.clip(gains, light * (1 - _TINT), light * (1 + _TINT)), 0, 255).astype(np.uint8)
-    lab_own, lab_seen = (_lab(part) for part in (lit, area[template.inside]))
-    apart = np.sqrt(np.square((lab_own - lab_seen) * (0.5, 1, 1)).sum(axis=1))
-    colour = float(np.exp(-np.square(apart / _COLOUR)).mean())
-    first, second = own.mean(axis=1), seen.mean(axis=1)
-    spread = float(((first - first.mean()) * (second - second.mean())).mean())
-    structure = (2 * spread + _FLAT) / (float(first.var() + second.var()) + _FLAT)
+    own, pixels = template.colours, area[template.sample]
+    seen = pixels.astype(np.float32)
+    both, squares = np.einsum("nc,nc->c", own, seen), np.einsum("nc,nc->c", own, own)
+    light = float(np.clip(both.sum() / max(float(squares.sum()), 1), *_LIGHT))
+    gains = np.clip(both / np.maximum(squares, 1), light * (1 - _TINT), light * (1 + _TINT))
+    lit = np.minimum(own * gains, 255).astype(np.uint8)
+    lab_own, lab_seen = _lab(np.stack([lit, pixels]))
+    lightness, red, blue = (lab_own - lab_seen).T
+    colour = float(np.exp((np.square(lightness / 2) + np.square(red) + np.square(blue)) / -(_COLOUR**2)).mean())
+    (first, shared), (_, second) = np.cov(own.sum(axis=1) / 3, seen.sum(axis=1) / 3)
+    structure = (2 * float(shared) + _FLAT) / (float(first + second) + _FLAT)
     return colour * max(0.0, structure) ** 0.5
 
 
 def _lab(pixels: np.ndarray) -> np.ndarray:
-    """uint8 RGB [n, 3] -> float32 L, a, b, each about 0 to 100 or -100 to 100."""
-    lab = cv2.cvtColor(pixels[None], cv2.COLOR_RGB2LAB)[0].astype(np.float32)
+    """uint8 RGB [m, n, 3] -> float32 L, a, b, each about 0 to 100 or -100 to 100."""
+    lab = cv2.cvtColor(pixels, cv2.COLOR_RGB2LAB).astype(np.float32)
     return lab * np.array((100 / 255, 1, 1), np.float32)

@@ -8,6 +8,7 @@ import numpy as np
 
 BINS = 4
 """Directions of edges that are told apart, 45 degrees each."""
+_SAMPLE = 600
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,12 @@ class Template:
     """`edge_field` with the outline, zero outside of it."""
     norm: float
     """Sum of the squares of the field."""
-    edges: Edges
-    """Inside, and the outline."""
+    outline: tuple[np.ndarray, np.ndarray, np.ndarray]
+    """Canny's edges inside, and the outline: their directions (one of BINS), rows and columns."""
+    sample: tuple[np.ndarray, np.ndarray]
+    """Rows and columns of `_SAMPLE` pixels or fewer, spread evenly over `inside`."""
+    colours: np.ndarray
+    """float32 [n, 3]: the pixels of the sample."""
 
 
 class ProductView:
@@ -104,10 +109,16 @@ class ProductView:
         inside = cv2.erode(mask, square) > 200
         if inside.sum() < 12:
             inside = mask > 127
+        edge_rows, edge_columns = np.nonzero((edges.canny & (mask > 127)) | rim)
+        rows, columns = np.nonzero(inside)
+        kept = np.linspace(0, len(rows) - 1, min(len(rows), _SAMPLE)).astype(int)
+        sample = rows[kept], columns[kept]
         return Template(
             pixels=pixels,
             inside=inside,
             field=field,
             norm=float(np.square(field).sum()) + 1e-6,
-            edges=Edges(canny=(edges.canny & (mask > 127)) | rim, bins=edges.bins),
+            outline=(edges.bins[edge_rows, edge_columns], edge_rows, edge_columns),
+            sample=sample,
+            colours=pixels[sample].astype(np.float32),
         )
