@@ -12,7 +12,7 @@ from countryreward.data.design import Design
 from countryreward.data.marketplace.canvas import Canvas, mix, text_mask
 from countryreward.data.marketplace.catalogue import CATEGORIES
 from countryreward.data.marketplace.scenes import DRAW, Tint
-from countryreward.data.marketplace.shapes import PATTERNS, product_tile
+from countryreward.data.marketplace.shapes import PATTERNS, ProductTile, product_tile
 from countryreward.data.marketplace.vocabulary import CLUTTERS, COLOURS, PALETTES, RGB, Palette, Spec
 from countryreward.data.marketplace.wording import design_to_spec
 from countryreward.errors import UserError
@@ -64,10 +64,11 @@ class Craft:
 
 
 GOOD_CRAFT = Craft()
+TileOfSide = Callable[[int], ProductTile]  # a product that is none of the catalogue's: its tile at a side in pixels
 
 
 def draw(
-    design: Spec | Design, look: ProductLook, *, px: int = 224, seed: int = 0, craft: Craft = GOOD_CRAFT
+    design: Spec | Design, look: ProductLook | TileOfSide, *, px: int = 224, seed: int = 0, craft: Craft = GOOD_CRAFT
 ) -> np.ndarray:
     """The picture of a product staged by a design: uint8 RGB [px, px, 3]. The seed places what the design leaves open.
 
@@ -112,12 +113,15 @@ def draw_variant(title: str, colour: str, *, px: int = 224) -> np.ndarray:
     return canvas.pixels
 
 
-def _product(canvas: Canvas, look: ProductLook, craft: Craft) -> None:
+def _product(canvas: Canvas, look: ProductLook | TileOfSide, craft: Craft) -> None:
     """Soft shadow, then the product, centred at (0.5, 0.56) plus its offset."""
     side = max(8, round(craft.size * canvas.px))
-    tile = product_tile(look.category, COLOURS[look.colour], look.pattern, side)
+    if isinstance(look, ProductLook):
+        tile = product_tile(look.category, COLOURS[look.colour], look.pattern, side)
+    else:
+        tile = look(side)
     x, y = 0.5 + craft.offset_x, 0.56 + craft.offset_y
-    canvas.stamp(_shadow(side), x + 0.01, y + (tile.foot - 0.5) * craft.size, (16, 14, 20))
+    canvas.stamp(_shadow(round(side * tile.breadth)), x + 0.01, y + (tile.foot - 0.5) * craft.size, (16, 14, 20))
     canvas.paste(tile.premultiplied, tile.remainder, x, y)
 
 

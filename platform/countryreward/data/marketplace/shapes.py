@@ -187,6 +187,8 @@ class ProductTile:
     """255 (1 - alpha)."""
     foot: float
     """Where the shape ends below, as a share of the tile: the shadow lies there."""
+    breadth: float = 1.0
+    """Width of the shadow as a share of the usual one."""
 
 
 @lru_cache(maxsize=512)
