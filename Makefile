@@ -23,7 +23,8 @@ serve: $(RUN)  ## start the reward service and the studio on the demo model; mak
 
 studio: $(PAGE)  ## build the studio's page; takes Node from PyPI where there is none
 
-test: $(DEV) studio  ## everything that CI runs
+test: $(DEV)  ## everything that CI runs
+	@$(PAGE_OR_NOT)
 	$(MAKE) --no-print-directory lint
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile $(UNIT)
 	$(BIN)/python -m pytest -q tests/cluster
