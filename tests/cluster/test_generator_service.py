@@ -154,7 +154,7 @@ def test_replicas_come_and_go_with_the_queue(generating: Generating, client: Cli
         "policy": {"policy_function": "countryreward.on_ray.backlog:by_backlog"},
     }  # fmt: skip
     generating.deploy(pause_s=0.2, autoscaling_config=scaling, config={"max_generations": 40})
-    jobs = [client.generate(f"Vase {n}", picture(), designs=designs(16)) for n in range(8)]
+    jobs = [client.generate(f"Vase {n}", picture(), designs=designs(16)) for n in range(30)]
     wait_until(lambda: generating.running_replicas() == 2, 120)  # nobody asks over HTTP meanwhile
     for job in jobs[2:]:
         job.cancel()
