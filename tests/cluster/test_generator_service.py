@@ -17,7 +17,7 @@ from countryreward.data.design import Design
 from countryreward.errors import UserError
 from countryreward.serving.client import AsyncClient, Client, Refused
 from tests.cluster.generator_harness import Generating
-from tests.cluster.service_harness import Service, publish_emulated, service, small_pair, wait_until
+from tests.cluster.service_harness import ROOT, Service, publish_emulated, service, small_pair, wait_until
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Serve's own
 
@@ -161,3 +161,20 @@ def test_replicas_come_and_go_with_the_queue(generating: Generating, client: Cli
     for job in jobs[:2]:
         assert job.wait(progress=False).done == 16
     wait_until(lambda: generating.running_replicas() == 1, 120)
+
+
+def test_the_yaml_names_both_applications():
+    import yaml
+    from ray.serve.schema import ServeDeploySchema
+
+    from serve_apps.generator import ROUTE_PREFIX, Generator, GeneratorArgs
+
+    told = yaml.safe_load((ROOT / "serve_apps" / "generator.yaml").read_text(encoding="utf-8"))
+    applications = {one.name: one for one in ServeDeploySchema(**told).applications}
+    assert {name: one.route_prefix for name, one in applications.items()} == {"reward": "/", "generator": ROUTE_PREFIX}
+    args = GeneratorArgs(**applications["generator"].args)
+    assert (args.reward, args.renderer.kind, args.service.state) == ("reward", "drawer", "runs/service")
+    (deployment,) = applications["generator"].deployments
+    assert deployment.name == Generator.name
+    policy = deployment.autoscaling_config["policy"]["policy_function"]
+    assert Generator._deployment_config.autoscaling_config.policy.policy_function == policy
