@@ -8,6 +8,7 @@ import io
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -176,5 +177,6 @@ def test_the_yaml_names_both_applications():
     assert (args.reward, args.renderer.kind, args.service.state) == ("reward", "drawer", "runs/service")
     (deployment,) = applications["generator"].deployments
     assert deployment.name == Generator.name
-    policy = deployment.autoscaling_config["policy"]["policy_function"]
-    assert Generator._deployment_config.autoscaling_config.policy.policy_function == policy
+    scaling: Any = Generator._deployment_config.autoscaling_config
+    listed: Any = deployment.autoscaling_config
+    assert scaling.policy.policy_function == listed["policy"]["policy_function"]
