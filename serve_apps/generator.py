@@ -8,6 +8,7 @@ Jobs and keys live in `service.state`, which all replicas of both see. docs/oper
 import asyncio
 import socket
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,7 +75,7 @@ class Generator:
         self.prometheus = Prometheus()
         self.prometheus.count_errors()
         renderer = await asyncio.to_thread(make or renderer_of_args, args)
-        asked = HandleAsker(serve.get_deployment_handle("reward", args.reward)) if args.reward else None
+        asked = HandleAsker(partial(serve.get_deployment_handle, "reward", args.reward)) if args.reward else None
         self._following = asyncio.create_task(asked.follow(config.poll_s)) if asked else None
         self.jobs = GenerationJobs(renderer, config, asked=asked, watching=self.prometheus)
 

@@ -8,6 +8,7 @@ import io
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from countryreward.data.design import Design
 from countryreward.errors import UserError
 from countryreward.serving.client import AsyncClient, Client, Refused
 from tests.cluster.generator_harness import Generating
-from tests.cluster.service_harness import Service, publish_emulated, service, small_pair, wait_until
+from tests.cluster.service_harness import ROOT, Service, publish_emulated, service, small_pair, wait_until
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Serve's own
 
@@ -154,10 +155,28 @@ def test_replicas_come_and_go_with_the_queue(generating: Generating, client: Cli
         "policy": {"policy_function": "countryreward.on_ray.backlog:by_backlog"},
     }  # fmt: skip
     generating.deploy(pause_s=0.2, autoscaling_config=scaling, config={"max_generations": 40})
-    jobs = [client.generate(f"Vase {n}", picture(), designs=designs(16)) for n in range(8)]
+    jobs = [client.generate(f"Vase {n}", picture(), designs=designs(16)) for n in range(30)]
     wait_until(lambda: generating.running_replicas() == 2, 120)  # nobody asks over HTTP meanwhile
     for job in jobs[2:]:
         job.cancel()
     for job in jobs[:2]:
         assert job.wait(progress=False).done == 16
     wait_until(lambda: generating.running_replicas() == 1, 120)
+
+
+def test_the_yaml_names_both_applications():
+    import yaml
+    from ray.serve.schema import ServeDeploySchema
+
+    from serve_apps.generator import ROUTE_PREFIX, Generator, GeneratorArgs
+
+    told = yaml.safe_load((ROOT / "serve_apps" / "generator.yaml").read_text(encoding="utf-8"))
+    applications = {one.name: one for one in ServeDeploySchema(**told).applications}
+    assert {name: one.route_prefix for name, one in applications.items()} == {"reward": "/", "generator": ROUTE_PREFIX}
+    args = GeneratorArgs(**applications["generator"].args)
+    assert (args.reward, args.renderer.kind, args.service.state) == ("reward", "drawer", "runs/service")
+    (deployment,) = applications["generator"].deployments
+    assert deployment.name == Generator.name
+    scaling: Any = Generator._deployment_config.autoscaling_config
+    listed: Any = deployment.autoscaling_config
+    assert scaling.policy.policy_function == listed["policy"]["policy_function"]
