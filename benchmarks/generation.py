@@ -102,6 +102,7 @@ def drawer(config: Config) -> dict[str, Any]:
 
     report = _side_by_side("drawer, with fidelity / without", config.rounds, with_fidelity, without)
     return report | {
+        "drawer: processor milliseconds an ad": round(statistics.median(work), 2),
         "drawer: a new product, seconds": round(first, 3),
         "drawer: px, threads": [config.px, config.threads],
     }
