@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from countryreward.command import run
+from countryreward.generation.config import RendererConfig
 from countryreward.on_ray.config import RayConfig
 from countryreward.serving.config import ServiceConfig
 
@@ -43,8 +44,8 @@ class Config:
     """Replicas of the generator; 0: none."""
     gpus_per_generator: float = 0.0
     """GPUs of each replica of the generator, fractions allowed."""
-    renderer: dict[str, Any] = field(default_factory=dict)
-    """What makes the images: options of generation/config.py."""
+    renderer: RendererConfig = field(default_factory=RendererConfig)
+    """What makes the images."""
     service: ServiceConfig = field(default_factory=ServiceConfig)
     """Limits and lifetimes."""
     ray: RayConfig = field(default_factory=RayConfig)

@@ -8,13 +8,15 @@ Jobs and keys live in `service.state`, which all replicas of both see. docs/oper
 import asyncio
 import socket
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy, BackpressureConfig
 
+from countryreward.generation.config import RendererConfig
 from countryreward.serving.config import ServiceConfig
 
 if TYPE_CHECKING:
@@ -30,7 +32,7 @@ class GeneratorArgs(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    renderer: dict[str, Any] = Field(default_factory=dict, description="Options of generation/config.py.")
+    renderer: RendererConfig = Field(default_factory=RendererConfig, description="What makes the images.")
     reward: str = Field("reward", description="Name of the application that ranks; empty: nothing is ranked.")
     service: ServiceConfig = Field(default_factory=ServiceConfig, description="Limits and lifetimes.")
 
@@ -73,7 +75,7 @@ class Generator:
         self.prometheus = Prometheus()
         self.prometheus.count_errors()
         renderer = await asyncio.to_thread(make or renderer_of_args, args)
-        asked = HandleAsker(serve.get_deployment_handle("reward", args.reward)) if args.reward else None
+        asked = HandleAsker(partial(serve.get_deployment_handle, "reward", args.reward)) if args.reward else None
         self._following = asyncio.create_task(asked.follow(config.poll_s)) if asked else None
         self.jobs = GenerationJobs(renderer, config, asked=asked, watching=self.prometheus)
 
@@ -104,11 +106,10 @@ class Generator:
 
 
 def renderer_of_args(args: GeneratorArgs) -> "Renderer":
-    """The renderer that is configured. Raises `UserError` or pydantic's ValidationError for options that make none."""
-    from countryreward.generation.config import RendererConfig
+    """The renderer that is configured. Raises `UserError` where it cannot be had."""
     from countryreward.generation.rendering import renderer_of
 
-    return renderer_of(TypeAdapter(RendererConfig).validate_python(args.renderer))
+    return renderer_of(args.renderer)
 
 
 def build(args: GeneratorArgs, make: Make | None = None, options: dict[str, Any] | None = None) -> serve.Application:

@@ -7,19 +7,19 @@ from typing import Any
 
 import psutil
 
+from countryreward.generation.config import RendererConfig
 from countryreward.serving.client import Client
 from countryreward.serving.config import ServiceConfig
 from countryreward.serving.keys import FILE, KeyStore
 from tests.cluster.service_harness import Service, children, title
-from tests.unit.literal_renderer import LiteralRenderer, templates_if_missing
+from tests.unit.literal_renderer import LiteralRenderer
 
 APP = "generator"
 
 
 def make_literal(args: Any) -> LiteralRenderer:
-    """What `Generator` makes instead of a renderer of ours. Options: `pause_s`."""
-    templates_if_missing()
-    return LiteralRenderer(pause_s=args.renderer.get("pause_s", 0.0), log=Path(args.service.state) / "made.log")
+    """What `Generator` makes instead of a renderer of ours: each image takes `pause_s`, told as `args.renderer.steps` in ms."""
+    return LiteralRenderer(pause_s=args.renderer.steps / 1e3, log=Path(args.service.state) / "made.log")
 
 
 class Generating:
@@ -39,7 +39,7 @@ class Generating:
         if "num_replicas" in options:
             options["autoscaling_config"] = None
         service = ServiceConfig(state=str(self.state), **{"poll_s": 0.3, **(config or {})})
-        args = GeneratorArgs(renderer={"pause_s": pause_s}, reward="reward", service=service)
+        args = GeneratorArgs(renderer=RendererConfig(steps=round(pause_s * 1e3)), reward="reward", service=service)
         serve.run(build(args, make_literal, options), name=APP, route_prefix=ROUTE_PREFIX)
 
     def key(self, tenant: str = "acme") -> str:
@@ -53,6 +53,13 @@ class Generating:
 
     def replicas(self) -> list[psutil.Process]:
         return [one for one in children() if title(one).startswith(f"ray::ServeReplica:{APP}:")]
+
+    def running_replicas(self) -> int:
+        """That Serve counts as running."""
+        from ray import serve
+
+        states = serve.status().applications[APP].deployments["generator"].replica_states
+        return states.get("RUNNING", 0)  # pyright: ignore
 
     def at_work(self) -> psutil.Process | None:
         """A replica that holds the lease of a generation job."""

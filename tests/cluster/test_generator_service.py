@@ -145,3 +145,19 @@ def test_a_cancelled_job_frees_its_slot(generating: Generating, client: Client):
 
     assert asyncio.run(in_line()) < 5  # and not the 3.2 s of the other one on top
     assert sum(line.startswith("Sofa") for line in generating.made()) < 16
+
+
+def test_replicas_come_and_go_with_the_queue(generating: Generating, client: Client):
+    scaling = {
+        "min_replicas": 1, "max_replicas": 2, "target_ongoing_requests": 2, "upscale_delay_s": 0.5,
+        "downscale_delay_s": 1, "metrics_interval_s": 0.5, "look_back_period_s": 1,
+        "policy": {"policy_function": "countryreward.on_ray.backlog:by_backlog"},
+    }  # fmt: skip
+    generating.deploy(pause_s=0.2, autoscaling_config=scaling, config={"max_generations": 40})
+    jobs = [client.generate(f"Vase {n}", picture(), designs=designs(16)) for n in range(30)]
+    wait_until(lambda: generating.running_replicas() == 2, 120)  # nobody asks over HTTP meanwhile
+    for job in jobs[2:]:
+        job.cancel()
+    for job in jobs[:2]:
+        assert job.wait(progress=False).done == 16
+    wait_until(lambda: generating.running_replicas() == 1, 120)

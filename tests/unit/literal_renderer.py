@@ -3,9 +3,7 @@
 import hashlib
 import os
 import signal
-import sys
 import time
-import types
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -62,16 +60,3 @@ class LiteralRenderer:
             fidelity=Fidelity(edges=0.5, look=0.75, score=0.6),
             made={"renderer": self.name, "version": self.version, "design": asdict(job.design), "seed": job.seed},
         )
-
-
-def templates_if_missing() -> None:
-    """countryreward.generation.templates, where it is not there yet."""
-    try:
-        import countryreward.generation.templates  # noqa: F401  # pyright: ignore[reportMissingImports]
-    except ImportError:
-        module = types.ModuleType("countryreward.generation.templates")
-        module.draw_designs = lambda n, seed: [  # pyright: ignore[reportAttributeAccessIssue]
-            Design(foreground=f"Ribbon {seed + i}.", background="A beach.", color_tone="Warm.", lighting="Golden.")
-            for i in range(n)
-        ]
-        sys.modules["countryreward.generation.templates"] = module

@@ -37,11 +37,10 @@ from countryreward.serving.jobs.store import MAX_STARTS
 from countryreward.serving.keys import FILE, KeyStore
 from countryreward.serving.problems import Problem
 from countryreward.serving.rates import Rates
-from tests.unit.literal_renderer import STUDIO, LiteralRenderer, templates_if_missing
+from tests.unit.literal_renderer import STUDIO, LiteralRenderer
 
 pytestmark = pytest.mark.slow  # `make check` has 90 seconds for everything
 
-templates_if_missing()
 MUG = Product(title="Oak mug")
 
 

@@ -26,10 +26,10 @@ class RendererConfig:
     """Side of an ad in pixels where a job names none; 0: 224 (drawer), 64 (tiny), 1024 (sdxl)."""
     threads: int = 0
     """Threads of the drawer; 0: one per core, 8 at most."""
-    model: str = "stabilityai/stable-diffusion-xl-base-1.0"
-    """Folder or name of the SDXL pipeline. `tiny` reads a folder that `save` wrote; the default: built anew from `seed`."""
-    controlnet: str = "diffusers/controlnet-canny-sdxl-1.0"
-    """Folder or name of the canny ControlNet; empty: the folder `controlnet` of the model."""
+    model: str = ""
+    """Folder or name of the SDXL pipeline; empty: stabilityai/stable-diffusion-xl-base-1.0, for `tiny` built anew from `seed`."""
+    controlnet: str = ""
+    """Folder or name of the canny ControlNet; empty: diffusers/controlnet-canny-sdxl-1.0, or the one in the model's folder."""
     revision: str = ""
     """Commit of the model by name; empty: the newest that is stored here."""
     controlnet_revision: str = ""
@@ -45,6 +45,8 @@ class RendererConfig:
     Lightning, Turbo) and lcm (latent consistency): few steps, for weights that were distilled to them."""
     guidance: float = -1.0
     """Weight of the prompt (classifier-free guidance); up to 1: none, at half the price. -1: 5, with a few-step scheduler 0."""
+    guidance_until: float = 1.0
+    """Share of the steps that is guided; later ones cost half and change little of the composition."""
     conditioning_scale: float = 0.6
     """Weight of the product's outline: 0 ignores it, 1 follows it closely."""
     negative_prompt: str = NEGATIVE_PROMPT
@@ -72,6 +74,8 @@ class RendererConfig:
             raise UserError(f"px: {self.px}; SDXL makes multiples of 8, such as 1024")
         if not (self.guidance == -1 or 0 <= self.guidance <= 30):
             raise UserError(f"guidance: {self.guidance}; write 0 to 30, or -1 for the scheduler's own")
+        if not 0 < self.guidance_until <= 1:
+            raise UserError(f"guidance_until: {self.guidance_until}; write a share above 0, at most 1")
         if not 0 <= self.conditioning_scale <= 2:
             raise UserError(f"conditioning_scale: {self.conditioning_scale}; write 0 to 2")
 

@@ -4,7 +4,6 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
-from typing import Any
 
 import cv2
 
@@ -13,10 +12,10 @@ from countryreward.data.marketplace.wording import design_to_spec
 from countryreward.errors import UserError
 from countryreward.generation.contracts import Rendered, RenderJob
 from countryreward.generation.fidelity import fidelity
-from countryreward.generation.subject import Subject, subject_of
+from countryreward.generation.provenance import check_picture, what_made
+from countryreward.generation.subject import Subject, Subjects
 
 _VERSION = 1  # raised whenever the same job would give other bytes
-_KEPT = 64  # products whose subject is kept
 _PX = (32, 1024)
 
 
@@ -32,7 +31,7 @@ class DrawerRenderer:
         _check_px(px)
         self._px = px
         self._threads = threads or min(8, _cores())
-        self._subjects: dict[tuple[str, str], Subject] = {}
+        self._subjects = Subjects()
 
     @property
     def name(self) -> str:
@@ -58,7 +57,7 @@ class DrawerRenderer:
         """In order, several at once. The same job gives the same bytes."""
         for job in jobs:
             self.check(job)
-        subjects = [self._subject(job) for job in jobs]
+        subjects = [self._subjects.of(job) for job in jobs]
         if len(jobs) < 2 or self._threads < 2:
             return [self._render(*pair) for pair in zip(jobs, subjects, strict=True)]
         with ThreadPoolExecutor(self._threads) as pool:
@@ -67,44 +66,11 @@ class DrawerRenderer:
     def _render(self, job: RenderJob, subject: Subject) -> Rendered:
         px = job.px or self._px
         pixels = draw(job.design, subject.look or subject.tile, px=px, seed=job.seed)
-        return Rendered(pixels=pixels, fidelity=fidelity(subject.view, pixels), made=self._made(job, subject, px))
-
-    def _made(self, job: RenderJob, subject: Subject, px: int) -> dict[str, Any]:
-        return {
-            "renderer": self.name,
-            "version": self.version,
-            "design": asdict(job.design),
-            "title": job.product.title,
-            "category": job.product.category,
-            "attributes": dict(job.product.attributes),
-            "image_hash": job.image_hash,
-            "seed": job.seed,
-            "px": px,
-            "steps": None,
-            "product": subject.seen,
+        made = what_made(self.name, self.version, job, subject, px, None) | {
             "look": asdict(subject.look) if subject.look else None,
             "spec": asdict(design_to_spec(job.design)),
         }
-
-    def _subject(self, job: RenderJob) -> Subject:
-        words = (job.product.title, job.product.category, sorted(job.product.attributes.items()))
-        key = job.image_hash, repr(words)
-        found = self._subjects.pop(key, None) or subject_of(job.product, job.image)
-        self._subjects[key] = found  # now the newest
-        while len(self._subjects) > _KEPT:
-            del self._subjects[next(iter(self._subjects))]
-        return found
-
-
-def check_picture(job: RenderJob) -> None:
-    """Raises `UserError` unless the product's picture is RGB uint8 of at least 8 pixels a side and the seed is not negative."""
-    image = job.image
-    if image.ndim != 3 or image.shape[2] != 3 or str(image.dtype) != "uint8" or min(image.shape[:2]) < 8:
-        raise UserError(
-            f"image: {image.dtype} {list(image.shape)}; give RGB uint8 [height, width, 3], 8 pixels or more"
-        )
-    if not 0 <= job.seed < 2**63:
-        raise UserError(f"seed: {job.seed}; write a whole number from 0 to 2**63 - 1")
+        return Rendered(pixels=pixels, fidelity=fidelity(subject.view, pixels), made=made)
 
 
 def _check_px(px: int) -> None:

@@ -79,7 +79,7 @@ class _Ad:
         field = edge_field(self.pixels, _SOFT)
         self.field = cv2.GaussianBlur(field, (0, 0), 0.012 * _FINE)
         self.near = _near(edges_of(self.pixels, field, 30, _SOFT), round(0.02 * _FINE))
-        self.chance = np.minimum(self.near.mean(axis=(1, 2)), 0.5)
+        self.chance = self.near.mean(axis=(1, 2)) ** 2
 
 
 def _near(edges: Edges, reach: int) -> np.ndarray:
@@ -150,7 +150,7 @@ def _edge_agreement(edges: Edges, near: np.ndarray, chance: np.ndarray) -> float
     bins = edges.bins[rows, columns]
     share = float(near[bins, rows, columns].mean())
     luck = float(chance[bins].mean())
-    return float(np.clip((share - luck) / (1 - luck), 0, 1))
+    return float(np.clip((share - luck) / max(1 - luck, 0.05), 0, 1))
 
 
 def _look(template: Template, area: np.ndarray) -> float:

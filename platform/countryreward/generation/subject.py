@@ -10,6 +10,7 @@ from countryreward.data.marketplace.catalogue import CATEGORIES
 from countryreward.data.marketplace.drawer import ProductLook
 from countryreward.data.marketplace.shapes import PATTERNS, ProductTile, product_tile
 from countryreward.data.marketplace.vocabulary import COLOURS
+from countryreward.generation.contracts import RenderJob
 from countryreward.generation.fidelity import Place, fidelity, find
 from countryreward.generation.foreground import foreground
 from countryreward.generation.product_view import ProductView, Template
@@ -51,6 +52,24 @@ def subject_of(product: Product, picture: np.ndarray) -> Subject:
     return Subject(
         seen="whole picture", look=None, view=ProductView(picture, np.full(picture.shape[:2], 255, np.uint8))
     )
+
+
+class Subjects:
+    """Keeps the subjects of the products seen last: many ads are made of one picture. One thread at a time."""
+
+    def __init__(self, kept: int = 64) -> None:
+        self._kept = kept
+        self._subjects: dict[tuple[str, str], Subject] = {}
+
+    def of(self, job: RenderJob) -> Subject:
+        """Found by the picture's hash and the product's words."""
+        words = job.product.title, job.product.category, sorted(job.product.attributes.items())
+        key = job.image_hash, repr(words)
+        found = self._subjects.pop(key, None) or subject_of(job.product, job.image)
+        self._subjects[key] = found  # now the newest
+        while len(self._subjects) > self._kept:
+            del self._subjects[next(iter(self._subjects))]
+        return found
 
 
 def pasted_tile(view: ProductView, side: int) -> ProductTile:

@@ -1,6 +1,7 @@
 """An AsyncScorer over a Serve handle: what answers in one application asks the replicas of another."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from ray.serve.exceptions import BackPressureError
@@ -12,13 +13,15 @@ from countryreward.serving.problems import Problem
 
 
 class HandleAsker:
-    """`HandleAsker(serve.get_deployment_handle("reward", "reward"))`. `follow` keeps what is known of the other one new.
+    """`HandleAsker(partial(serve.get_deployment_handle, "reward", "reward"))`. `follow` keeps what is known of it new.
 
-    timeout_s: for one `judge`. look_s: for a look at whether it is there. Belongs to one event loop.
+    find: gives the handle, or raises while the other one is not there; it may block. timeout_s: for one `judge`.
+    look_s: for a look at whether it is there. Belongs to one event loop.
     """
 
-    def __init__(self, handle: Any, *, timeout_s: float = 120.0, look_s: float = 5.0) -> None:
-        self.handle, self.timeout_s, self.look_s = handle, timeout_s, look_s
+    def __init__(self, find: Callable[[], Any], *, timeout_s: float = 120.0, look_s: float = 5.0) -> None:
+        self.find, self.timeout_s, self.look_s = find, timeout_s, look_s
+        self._handle: Any = None
         self._about: dict[str, Any] | None = None
 
     @property
@@ -47,14 +50,17 @@ class HandleAsker:
     async def look(self) -> None:
         """Ask for its versions now."""
         try:
-            self._about = await asyncio.wait_for(_answer(self.handle.about.remote()), self.look_s)
+            if self._handle is None:
+                self._handle = await asyncio.to_thread(self.find)
+            self._about = await asyncio.wait_for(_answer(self._handle.about.remote()), self.look_s)
         except Exception:  # whatever it is: it is not there
             self._about = None
 
     async def judge(self, ask: Ask) -> list[Verdict]:
         """See `AsyncScorer`. Raises `TimeoutError`, `Problem` busy where no replica has room, what Ray raises for a dead one."""
+        assert self._handle is not None, "ready() comes first"
         try:
-            return await asyncio.wait_for(_answer(self.handle.judge.remote(ask)), self.timeout_s)
+            return await asyncio.wait_for(_answer(self._handle.judge.remote(ask)), self.timeout_s)
         except RefusedImage as refused:
             raise _told(refused) from None
         except UserError as error:

@@ -1,0 +1,137 @@
+"""SDXL with a canny ControlNet built from its shape alone, with random weights: small for tests, full for measurements."""
+
+import json
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.controlnets.controlnet import ControlNetModel
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.pipelines.controlnet.pipeline_controlnet_sd_xl import StableDiffusionXLControlNetPipeline
+from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+from countryreward.data.marketplace.vocabulary import AXES
+
+NOISE: dict[str, Any] = {
+    "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000,
+    "steps_offset": 1, "timestep_spacing": "leading", "prediction_type": "epsilon",
+}  # fmt: skip
+"""The noise of SDXL as published."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """Options of the parts' own config classes."""
+
+    unet: dict[str, Any]
+    """What UNet and ControlNet share."""
+    vae: dict[str, Any]
+    text: dict[str, Any]
+    text_2: dict[str, Any]
+    sample_size: int
+    """Side of the latents."""
+
+
+_BLOCKS = ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D")
+_COMMON = {"in_channels": 4, "use_linear_projection": True, "addition_embed_type": "text_time"}
+TINY = Shape(
+    sample_size=8,
+    unet=_COMMON | {
+        "block_out_channels": (32, 64), "layers_per_block": 2, "transformer_layers_per_block": (1, 2),
+        "attention_head_dim": (2, 4), "cross_attention_dim": 64, "addition_time_embed_dim": 8,
+        "projection_class_embeddings_input_dim": 80, "norm_num_groups": 8, "down_block_types": _BLOCKS[:2],
+    },
+    vae={"block_out_channels": (16, 32, 32, 32), "norm_num_groups": 8, "sample_size": 64},
+    text={"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "projection_dim": 32},
+    text_2={"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "projection_dim": 32},
+)  # fmt: skip
+"""3.7 million parameters, 64 pixels."""
+SDXL = Shape(
+    sample_size=128,
+    unet=_COMMON | {
+        "block_out_channels": (320, 640, 1280), "layers_per_block": 2, "transformer_layers_per_block": (1, 2, 10),
+        "attention_head_dim": (5, 10, 20), "cross_attention_dim": 2048, "addition_time_embed_dim": 256,
+        "projection_class_embeddings_input_dim": 2816, "down_block_types": _BLOCKS,
+    },
+    vae={
+        "block_out_channels": (128, 256, 512, 512), "layers_per_block": 2, "sample_size": 1024, "scaling_factor": 0.13025,
+    },
+    text={
+        "vocab_size": 49408, "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12,
+        "num_attention_heads": 12, "projection_dim": 768, "hidden_act": "quick_gelu",
+    },
+    text_2={
+        "vocab_size": 49408, "hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32,
+        "num_attention_heads": 20, "projection_dim": 1280, "hidden_act": "gelu",
+    },
+)  # fmt: skip
+"""SDXL base 1.0 with the ControlNet of its size: 4.7 billion parameters, 1024 pixels."""
+
+
+def random_pipeline(
+    shape: Shape = TINY, seed: int = 0, *, device: str = "cpu", dtype: torch.dtype = torch.float32
+) -> StableDiffusionXLControlNetPipeline:
+    """The real classes with weights that the seed fixes; other draws of the process are not disturbed.
+
+    A fresh ControlNet's outputs are zero, so the canny image would have exactly no effect: here they are not.
+    """
+    tokenizer = small_tokenizer()
+    ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    ends["pad_token_id"] = tokenizer.pad_token_id
+    text, text_2 = (
+        CLIPTextConfig(**{"vocab_size": len(tokenizer), **ends, **options}) for options in (shape.text, shape.text_2)
+    )
+    down = shape.unet["down_block_types"]
+    up = tuple(name.replace("Down", "Up") for name in reversed(down))
+    of_vae = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
+    makers = {
+        "vae": partial(AutoencoderKL, latent_channels=4, **of_vae, **shape.vae),
+        "text_encoder": partial(CLIPTextModel, text),
+        "text_encoder_2": partial(CLIPTextModelWithProjection, text_2),
+        "unet": partial(UNet2DConditionModel, sample_size=shape.sample_size, up_block_types=up, **shape.unet),
+        "controlnet": partial(ControlNetModel, **shape.unet),
+    }
+    parts: dict[str, Any] = {}
+    with torch.random.fork_rng(), torch.device(device):
+        torch.manual_seed(seed)
+        for name, make in makers.items():
+            made = make()
+            if isinstance(made, ControlNetModel):
+                _unzero(made)
+            parts[name] = (made if dtype == torch.float32 else made.to(dtype)).eval()
+    scheduler = EulerDiscreteScheduler(**NOISE)
+    return StableDiffusionXLControlNetPipeline(
+        **parts, tokenizer=tokenizer, tokenizer_2=tokenizer, scheduler=scheduler, add_watermarker=False
+    )
+
+
+def _unzero(controlnet: ControlNetModel) -> None:
+    """Weights that carry on what comes in, as trained ones do; torch's own lose nearly all of it over eight convolutions."""
+    embedding = [part for part in controlnet.controlnet_cond_embedding.modules() if isinstance(part, torch.nn.Conv2d)]
+    outputs = [*controlnet.controlnet_down_blocks, controlnet.controlnet_mid_block]
+    for part in [*embedding, *outputs]:
+        torch.nn.init.kaiming_normal_(part.weight)  # type: ignore[union-attr, arg-type]
+
+
+def small_tokenizer() -> CLIPTokenizer:
+    """CLIP's way of splitting, learned from the design vocabulary: any text has ids, known words have few."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    learning = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
+    learning.normalizer = normalizers.Lowercase()  # type: ignore[assignment]
+    words = pre_tokenizers.Split(Regex(r"\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"), behavior="removed", invert=True)
+    by_byte = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    learning.pre_tokenizer = pre_tokenizers.Sequence([words, by_byte])  # type: ignore[assignment]
+    learning.decoder = decoders.ByteLevel()  # type: ignore[assignment]
+    known = [*letters, *(f"{letter}</w>" for letter in letters)]
+    trainer = trainers.BpeTrainer(vocab_size=900, show_progress=False, end_of_word_suffix="</w>", special_tokens=known)
+    text = [" ".join([word.phrase, *word.keywords]) for axis in AXES.values() for word in axis.values()]
+    learning.train_from_iterator(text, trainer)
+    learned = json.loads(learning.to_str())["model"]
+    vocabulary = dict(learned["vocab"])
+    for special in ("<|startoftext|>", "<|endoftext|>"):
+        vocabulary[special] = len(vocabulary)
+    return CLIPTokenizer(vocab=vocabulary, merges=[tuple(merge) for merge in learned["merges"]], model_max_length=77)

@@ -1,0 +1,104 @@
+"""An AsyncScorer over a Serve handle, and how many replicas a queue needs. The handle is one that answers at once."""
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from countryreward.data.decoding import ImageRefused
+from countryreward.errors import UserError
+from countryreward.on_ray.backlog import OPEN_JOBS, by_backlog
+from countryreward.on_ray.handle_asker import HandleAsker
+from countryreward.scoring.contracts import Product
+from countryreward.serving.asking import Ask, RefusedImage
+
+ASK = Ask(product=Product(title="Oak mug"), images=(b"a", b"b"), markets=("KR",))
+
+
+class Remote:
+    """`method.remote(...)` to be awaited; an exception is raised."""
+
+    def __init__(self, answer: Any, wait_s: float = 0.0) -> None:
+        self.answer, self.wait_s, self.asked = answer, wait_s, []
+
+    async def remote(self, *asked: Any) -> Any:
+        self.asked.append(asked)
+        await asyncio.sleep(self.wait_s)
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+class FromAfar(UserError):
+    """As Ray makes it of an exception in another process: its message is a traceback."""
+
+    def __init__(self, cause: UserError) -> None:
+        super().__init__("Traceback (most recent call last): /secret/path")
+        self.cause = cause
+
+
+def test_it_is_ready_while_the_other_one_answers():
+    about, there = Remote({"model": "m1", "knowledge_base": "k1", "markets": ["BR", "KR"]}), []
+
+    def find() -> Any:
+        if not there:
+            raise KeyError("does not exist")
+        return SimpleNamespace(about=about, judge=Remote(["verdict"]))
+
+    async def look() -> None:
+        asker = HandleAsker(find, look_s=0.05)
+        await asker.look()
+        assert (asker.ready(), asker.markets, asker.about()) == (False, (), {"model": None, "knowledge_base": None})
+        there.append(True)
+        await asker.look()
+        assert (asker.ready(), asker.markets, asker.about()["model"]) == (True, ("BR", "KR"), "m1")
+        assert await asker.judge(ASK) == ["verdict"]
+        about.wait_s = 1.0
+        await asker.look()
+        assert not asker.ready()
+
+    asyncio.run(look())
+
+
+@pytest.mark.parametrize(
+    ("raised", "kind", "words"),
+    [
+        (FromAfar(UserError("title: names another market; correct it")), UserError, "title: names another market"),
+        (FromAfar(RefusedImage(1, ImageRefused("pixel_bomb", "9x9"))), RefusedImage, "images[1]: pixel_bomb"),
+        (UserError("markets: none; name one"), UserError, "markets: none"),
+        (RuntimeError("the replica died"), RuntimeError, "the replica died"),
+    ],
+)
+def test_errors_come_without_the_other_process(raised: Exception, kind: type[Exception], words: str):
+    async def ask() -> None:
+        asker = HandleAsker(lambda: SimpleNamespace(about=Remote({}), judge=Remote(raised)))
+        await asker.look()
+        await asker.judge(ASK)
+
+    with pytest.raises(kind) as told:
+        asyncio.run(ask())
+    assert str(told.value).startswith(words)
+
+
+def test_one_that_never_answers_is_not_waited_for():
+    async def ask() -> None:
+        asker = HandleAsker(lambda: SimpleNamespace(about=Remote({}), judge=Remote([], 1.0)), timeout_s=0.05)
+        await asker.look()
+        await asker.judge(ASK)
+
+    with pytest.raises(TimeoutError):
+        asyncio.run(ask())
+
+
+@pytest.mark.parametrize(
+    ("told", "now", "wanted"),
+    [({}, 2, 2), ({}, 0, 1), ({"a": 0.0}, 3, 1), ({"a": 4.0, "b": 4.0}, 1, 1), ({"a": 5.0, "b": 9.0}, 1, 3)],
+)
+def test_a_replica_for_every_four_jobs(told: dict[str, float], now: int, wanted: int):
+    context = SimpleNamespace(
+        aggregated_metrics={OPEN_JOBS: told} if told else None,
+        target_num_replicas=now,
+        config=SimpleNamespace(target_ongoing_requests=4),
+    )
+    assert by_backlog(context) == (wanted, {})
