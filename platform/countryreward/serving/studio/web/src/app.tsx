@@ -132,7 +132,7 @@ function Rooms({ me, out }: { me: Me; out: () => void }) {
       </main>
       <footer>
         Pictures and results are deleted {me.kept_hours >= 1 ? `${Math.round(me.kept_hours)} hours` : "soon"} after they
-        were sent. Only {me.team} can see them.
+        were sent. Only team {me.team} can see them.
       </footer>
     </>
   );
