@@ -82,6 +82,9 @@ def main(config: Config) -> None:
     print(f"next: .venv/bin/countryreward ask {config.out} A.jpg B.jpg --title 'Your product'   # your own two images")
     print(f"next: .venv/bin/countryreward data check {config.out}")
     print(f"next: .venv/bin/countryreward kb show {config.out} --market KR")
+    print(
+        "next: make serve   # the service and the studio, a page to try it in your browser; prints a link that lets you in"
+    )
 
 
 def _show_verdicts(config: Config) -> None:

@@ -7,6 +7,7 @@ Guests, results and reports live in `service.state`, which all replicas of both 
 
 import asyncio
 import socket
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ class Studio:
         to_files(Path(args.service.state) / "logs")
         self.prometheus = Prometheus()  # any replica of the reward on this node tells of it, too
         self.prometheus.count_errors()
-        self.asked = HandleAsker(serve.get_deployment_handle("reward", args.reward))
+        self.asked = HandleAsker(partial(serve.get_deployment_handle, "reward", args.reward))
         self.sample = await asyncio.to_thread(campaign_of, Path(args.model))
         self._following = asyncio.create_task(self.asked.follow(args.service.poll_s))
 

@@ -169,6 +169,7 @@ def test_everybody_can_read_and_use_it(visit, pictures, width, dark):
 def test_by_keyboard_alone(visit, pictures):
     ana = visit()
     page = ana.page
+    page.on("filechooser", lambda _: None)  # the browser has to be told, in time, that nobody will see its dialog
     page.goto(ana.studio.link())
     page.get_by_role("button", name="Open the studio").wait_for()
     page.keyboard.press("Enter")  # it has the focus

@@ -74,7 +74,9 @@ def add_session_routes(
 
     @app.get("/api/me", tags=["session"])
     def me(request: Request) -> Me:
-        """Who is there, and what can be asked."""
+        """Who is there, and what can be asked. 503 while nothing has told yet what was learned."""
+        if not asked.markets:
+            raise Problem("starting", retry_after=2)
         known = sorted((_market(code) for code in asked.markets), key=lambda one: one.name)
         trained = set(asked.markets)
         return Me(

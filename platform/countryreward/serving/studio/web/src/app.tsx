@@ -6,7 +6,7 @@ import { Pictures } from "./pictures";
 import { Tables } from "./tables";
 import { Alert } from "./parts";
 
-type State = { kind: "looking" } | { kind: "out"; trouble?: string } | { kind: "invited"; code: string } | { kind: "in"; me: Me };
+type State = { kind: "looking"; told?: string } | { kind: "out"; trouble?: string } | { kind: "invited"; code: string } | { kind: "in"; me: Me };
 
 /** The invitation in the address, which is taken out of it at once: it stays in no history and no bookmark. */
 function takeInvitation(): string | null {
@@ -22,6 +22,10 @@ function Studio() {
       const { signed_in } = await get<{ signed_in: boolean }>("session"); // without a session the page asks nothing else
       setState(signed_in ? { kind: "in", me: await get<Me>("me") } : { kind: "out" });
     } catch (error) {
+      if (error instanceof Trouble && error.code === "starting") {
+        setState({ kind: "looking", told: "The service is starting, this takes a moment …" });
+        return void setTimeout(enter, 2_000);
+      }
       const known = error instanceof Trouble && error.code === "signed_out";
       setState({ kind: "out", trouble: known ? undefined : (error as Error).message });
     }
@@ -40,7 +44,7 @@ function Studio() {
   return (
     <main class="door">
       <Brand />
-      {state.kind === "looking" && <p aria-live="polite">One moment …</p>}
+      {state.kind === "looking" && <p aria-live="polite">{state.told ?? "One moment …"}</p>}
       {state.kind === "invited" && <ComeIn code={state.code} enter={enter} />}
       {state.kind === "out" && (
         <>
@@ -128,7 +132,7 @@ function Rooms({ me, out }: { me: Me; out: () => void }) {
       </main>
       <footer>
         Pictures and results are deleted {me.kept_hours >= 1 ? `${Math.round(me.kept_hours)} hours` : "soon"} after they
-        were sent. Only {me.team} can see them.
+        were sent. Only team {me.team} can see them.
       </footer>
     </>
   );
