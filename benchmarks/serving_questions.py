@@ -75,12 +75,12 @@ def _numbered(image: bytes, number: int) -> bytes:
 
 
 def service_key(state: Path) -> str:
-    """A key of a state folder that no rate holds back, where jobs/serve.py looks for one; made when there is none."""
+    """A key of a state folder that no rate holds back; made when there is none."""
     from countryreward.serving.keys import FILE, KeyStore
 
-    path = state / "demo.key"
+    path = state / "benchmark.key"
     if not path.exists():
-        state.mkdir(mode=0o700)
+        state.mkdir(mode=0o700, exist_ok=True)
         key = KeyStore(state / FILE, poll_s=0).create("demo", scopes=("score", "metrics"), rate="1000000000/minute")
         path.touch(mode=0o600)
         path.write_text(key, encoding="ascii")

@@ -47,6 +47,8 @@ def ours(options: argparse.Namespace) -> None:
         replicas=options.workers,
         max_replicas=options.workers,
         cpus_per_replica=options.threads / options.workers,
+        generators=0,
+        studio=False,
         # nothing is refused: saturation is what is measured
         service=ServiceConfig(state=options.state, max_wait_s=60.0, max_wait_passes=1e3),
         ray=RayConfig(cpus=options.threads),

@@ -1,9 +1,9 @@
-"""Serve a trained model and the generator of ads over HTTP on this machine, until Ctrl-C.
+"""Serve a trained model, the generator of ads and the studio over HTTP on this machine, until Ctrl-C.
 
     python jobs/serve.py                       # the demo's model on http://127.0.0.1:8000
     python jobs/serve.py --model=runs/mine/model --replicas=4 --port=9000
 
-On a cluster `serve deploy` takes serve_apps/reward.yaml or generator.yaml instead (docs/operations.md).
+On a cluster `serve deploy` takes serve_apps/reward.yaml, generator.yaml or studio.yaml instead (docs/operations.md).
 """
 
 import logging
@@ -44,6 +44,8 @@ class Config:
     """Replicas of the generator; 0: none."""
     gpus_per_generator: float = 0.0
     """GPUs of each replica of the generator, fractions allowed."""
+    studio: bool = True
+    """Whether the studio is served."""
     renderer: RendererConfig = field(default_factory=RendererConfig)
     """What makes the images."""
     service: ServiceConfig = field(default_factory=ServiceConfig)
@@ -69,8 +71,6 @@ def main(config: Config, load: "Load | None" = None) -> None:
         from ray import serve
 
         from serve_apps.reward import RewardArgs, build
-        from serve_apps.studio import StudioArgs
-        from serve_apps.studio import build as build_studio
 
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
         service = config.service
@@ -97,16 +97,15 @@ def main(config: Config, load: "Load | None" = None) -> None:
         serve.run(build(args, load, options | {"logging_config": quiet}), name="reward", route_prefix="/")
         if config.generators:
             _serve_generator(config, quiet)
-        studio = StudioArgs(model=args.model, service=service, variants=config.generators > 0)
-        light = {"ray_actor_options": {"num_cpus": 0}, "logging_config": quiet}  # it waits for the others
-        serve.run(build_studio(studio, light), name="studio", route_prefix="/studio")
+        if config.studio:
+            _serve_studio(args.model, config, quiet)
         if key_file.is_relative_to(Path.cwd()):
             key_file = key_file.relative_to(Path.cwd())  # shorter to read and to copy
         url = f"http://{config.host}:{config.port}"
         print(f"serve: {url} answers; the key is in {key_file}; ask:\n\n{example_call(url, key_file, config.model)}\n")
-        print(
-            f"serve: the studio, a page for people who make ads; this link lets you in, once:\n\n{studio_link(state, url)}\n"
-        )
+        if config.studio:
+            link = studio_link(state, url)
+            print(f"serve: the studio, a page for people who make ads; this link lets you in, once:\n\n{link}\n")
         print("serve: Ctrl-C ends it")
         until_stopped()
         print("serve: stopping")
@@ -127,6 +126,17 @@ def _serve_generator(config: Config, quiet: dict[str, Any]) -> None:
         "logging_config": quiet,
     }
     serve.run(build(args, None, options), name="generator", route_prefix=ROUTE_PREFIX)
+
+
+def _serve_studio(model: str, config: Config, quiet: dict[str, Any]) -> None:
+    """Beside the reward, which it asks, and the generator where there is one."""
+    from ray import serve
+
+    from serve_apps.studio import StudioArgs, build
+
+    args = StudioArgs(model=model, service=config.service, variants=config.generators > 0)
+    light = {"ray_actor_options": {"num_cpus": 0}, "logging_config": quiet}  # it waits for the others
+    serve.run(build(args, light), name="studio", route_prefix="/studio")
 
 
 if __name__ == "__main__":
