@@ -27,9 +27,8 @@ test: $(DEV)  ## everything that CI runs
 	@$(PAGE_OR_NOT)
 	$(MAKE) --no-print-directory lint
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile $(UNIT)
-	$(BIN)/python -m pytest -q tests/cluster
 	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get install -qq -y --no-install-recommends chromium >/dev/null; } || echo "test: there is no chromium, so the tests of the page will be skipped"
-	$(BIN)/python -m pytest -q -s tests/browser
+	$(BIN)/python -m pytest -q tests/cluster tests/browser
 
 check: $(DEV)  ## lint and unit tests, without Ray, <= 90 s
 	$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint quick

@@ -38,17 +38,14 @@ def chromium() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="session")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(request: pytest.FixtureRequest) -> Path:
     """A run folder with a model, and the export it was trained on."""
-    if (ROOT / "runs" / "demo" / "model").exists():
-        return ROOT / "runs" / "demo"
-    from tests.cluster.demo_run import run_demo
-
-    return run_demo(tmp_path_factory.mktemp("demo") / "run").folder
+    there = ROOT / "runs" / "demo"
+    return there if (there / "model").exists() else request.getfixturevalue("demo").folder
 
 
 @pytest.fixture(scope="session")
-def running(chromium: Any, demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
+def running(chromium: Any, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
     """The studio, which has answered once: a replica that is loaded has run its probe."""
     if not (WEB / "web" / "node_modules" / ".package-lock.json").is_file():  # which npm writes when it has all packages
         pytest.skip("the page's packages could not be had: make studio")
@@ -59,8 +56,8 @@ def running(chromium: Any, demo: Path, tmp_path_factory: pytest.TempPathFactory)
     from countryreward.serving.studio.sample import campaign_of
     from countryreward.serving.watching import Watching
 
-    asked = load_reward(Published.at(str(demo / "model"), ""), ServiceConfig(), "cpu", Watching())
-    with studio(asked, campaign_of(demo / "model"), tmp_path_factory.mktemp("studio") / "state") as started:
+    asked = load_reward(Published.at(str(folder / "model"), ""), ServiceConfig(), "cpu", Watching())
+    with studio(asked, campaign_of(folder / "model"), tmp_path_factory.mktemp("studio") / "state") as started:
         yield started
 
 

@@ -20,10 +20,10 @@ NOT_OURS = re.compile(r"probab|calibrat|inference|\bmodel|abstain|embedding|log.
 
 
 @pytest.fixture(scope="session")
-def pictures(demo: Path) -> list[str]:
+def pictures(folder: Path) -> list[str]:
     """Files of three ads of one product of the demo."""
-    creatives = pd.read_csv(demo / "export" / "creatives.csv")
-    return [str(demo / "export" / "images" / uri) for uri in creatives["image_uri"].iloc[:3]]
+    creatives = pd.read_csv(folder / "export" / "creatives.csv")
+    return [str(folder / "export" / "images" / uri) for uri in creatives["image_uri"].iloc[:3]]
 
 
 def compare(page: Any, files: list[str], title: str = "Hand-glazed tea mug") -> None:

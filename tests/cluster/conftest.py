@@ -1,14 +1,8 @@
-"""The demo's runs: one from nothing, the same again, one with another option."""
+"""The demo's runs beside the one from nothing: the same again, one with another option."""
 
 import pytest
 
 from tests.cluster.demo_run import Run, run_demo
-
-
-@pytest.fixture(scope="session")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """The only run from nothing."""
-    return run_demo(tmp_path_factory.mktemp("demo") / "run")
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""benchmarks/serving.py at its shortest: all servers start and answer 200, all ratios are printed. No time is asserted."""
+"""benchmarks/serving.py at its shortest: every server starts and answers 200, ratios are printed. No time is asserted."""
 
 import json
 import os
@@ -12,10 +12,8 @@ RATIOS = {
     "HTTP / in process, one market",
     "HTTP / in process, all markets",
     "HTTP / in process, repeating images",
-    "ours / litserve (1 workers)",
     "ours / unbatched",
     "ours / litserve (1 workers), model of 20 ms a batch",
-    "ours / unbatched, model of 20 ms a batch",
 }
 
 

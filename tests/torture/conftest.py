@@ -5,13 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.demo_run import Run, run_demo
-
-
-@pytest.fixture(scope="session")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return run_demo(tmp_path_factory.mktemp("demo") / "run")
-
 
 @pytest.fixture(scope="session")
 def run(request: pytest.FixtureRequest) -> Path:
