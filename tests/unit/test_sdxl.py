@@ -25,6 +25,8 @@ from countryreward.generation.templates import TEMPLATES
 from countryreward.scoring.contracts import Product
 from tests.unit.photo_like import bottle
 
+pytestmark = pytest.mark.slow  # `make check` has 90 seconds for everything
+
 BEACH = TEMPLATES[13].design
 OIL = Product(title="Olive oil", attributes={"colour": "green"})
 TOKENIZER = small_tokenizer()
