@@ -1,6 +1,7 @@
 """An AsyncScorer over a Serve handle, and how many replicas a queue needs. The handle is one that answers at once."""
 
 import asyncio
+import json
 from types import SimpleNamespace
 from typing import Any
 
@@ -59,6 +60,20 @@ def test_it_is_ready_while_the_other_one_answers():
         assert not asker.ready()
 
     asyncio.run(look())
+
+
+def test_why_it_is_not_there_is_told_once(caplog: pytest.LogCaptureFixture):
+    about = Remote(RuntimeError("no such method"))
+
+    async def look() -> None:
+        asker = HandleAsker(lambda: SimpleNamespace(about=about), look_s=0.05)
+        for answer in (about.answer, about.answer, {"model": "m1"}, about.answer):
+            about.answer = answer
+            await asker.look()
+
+    with caplog.at_level("ERROR", "countryreward.service"):
+        asyncio.run(look())
+    assert [json.loads(record.message)["error"][0]["type"] for record in caplog.records] == ["RuntimeError"] * 2
 
 
 @pytest.mark.parametrize(

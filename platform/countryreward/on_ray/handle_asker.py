@@ -9,6 +9,7 @@ from ray.serve.exceptions import BackPressureError
 from countryreward.errors import UserError
 from countryreward.scoring.contracts import Verdict
 from countryreward.serving.asking import Ask, RefusedImage
+from countryreward.serving.journal import fault
 from countryreward.serving.problems import Problem
 
 
@@ -23,6 +24,7 @@ class HandleAsker:
         self.find, self.timeout_s, self.look_s = find, timeout_s, look_s
         self._handle: Any = None
         self._about: dict[str, Any] | None = None
+        self._told: type[Exception] | None = None
 
     @property
     def markets(self) -> tuple[str, ...]:
@@ -53,8 +55,12 @@ class HandleAsker:
             if self._handle is None:
                 self._handle = await asyncio.to_thread(self.find)
             self._about = await asyncio.wait_for(_answer(self._handle.about.remote()), self.look_s)
-        except Exception:  # whatever it is: it is not there
-            self._about = None
+        except Exception as error:  # whatever it is, it is not there; why is told once, until it was there again
+            if type(error) is not self._told:
+                fault("looking for the application that answers", error)
+            self._about, self._told = None, type(error)
+        else:
+            self._told = None
 
     async def judge(self, ask: Ask) -> list[Verdict]:
         """See `AsyncScorer`. Raises `TimeoutError`, `Problem` busy where no replica has room, what Ray raises for a dead one."""

@@ -15,6 +15,7 @@ import os
 import re
 import secrets
 import shutil
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -47,7 +48,7 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-class JobFolders(Generic[J]):
+class JobFolders(ABC, Generic[J]):
     """Finds, claims, ends and removes jobs of one kind. A subclass says which kind, and what of it is kept."""
 
     model: type[J]
@@ -66,17 +67,17 @@ class JobFolders(Generic[J]):
         self.root = Path(config.state).absolute() / "jobs"
         self.retention = timedelta(hours=config.retention_hours)
 
+    @abstractmethod
     def leftovers(self, folder: Path, job: J) -> list[Path]:
         """What a finished job keeps no longer, as far as it is there."""
-        raise NotImplementedError
 
+    @abstractmethod
     def tell_ended(self, state: str) -> None:
         """Tell `watching`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def tell_open(self, jobs: int, oldest_s: float) -> None:
         """Tell `watching`."""
-        raise NotImplementedError
 
     def place(self, tenant: str) -> Path:
         """The folder of a tenant's jobs, made if need be. A tenant of any spelling stays inside `root`."""
