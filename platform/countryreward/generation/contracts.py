@@ -1,4 +1,4 @@
-"""What a renderer is given and gives back: a design, a product and its picture in, an ad and what made it out."""
+"""What a design writer and a renderer are given and give back: a product in, designs out; a design in, an ad out."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -75,4 +75,48 @@ class Renderer(Protocol):
 
     def render(self, jobs: Sequence[RenderJob]) -> list[Rendered]:
         """In order; several jobs may share a pass. Raises as `check`."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class DesignRequest:
+    """What a design is written for (Eq. 12): a product, its own picture, a market."""
+
+    product: Product
+    """What is advertised."""
+    market: str
+    """ISO 3166 alpha-2."""
+    image: np.ndarray
+    """The product's own picture, RGB uint8 [height, width, 3]."""
+    image_hash: str
+    """SHA-256 of its file, as hex."""
+    seed: int = 0
+    """The same request, of the same writer, gives the same answer, whatever it shares a batch with (up to rounding)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """What a writer answered."""
+
+    text: str
+    """As it was written."""
+    design: Design | None
+    """None: the answer was refused."""
+    repaired: bool = False
+    """Whether something was mended before it could be read."""
+    reason: str | None = None
+    """What was mended, or why it was refused."""
+
+
+class DesignWriter(Protocol):
+    """Writes designs. Not more than one thread at a time."""
+
+    @property
+    def version(self) -> str:
+        """Changes when the same request would give another answer."""
+        ...
+
+    def write(self, requests: Sequence[DesignRequest], /) -> list[Written]:
+        """In order. Raises `UserError`, naming the field, for a product that cannot be asked about (an empty title, a title
+        that names another market)."""
         ...
