@@ -111,3 +111,61 @@ PRIORS = pa.schema(
         pa.field("neighbours_b", pa.list_(pa.string())),
     ]
 )
+
+PREFERENCE_PAIRS = pa.schema(
+    [
+        pa.field(
+            "key", pa.string(), nullable=False
+        ),  # content key: same product, picture, market, seed, versions, rule
+        pa.field("product_id", pa.string(), nullable=False),
+        pa.field("title", pa.string(), nullable=False),
+        pa.field("category", pa.string()),
+        pa.field("attributes", pa.map_(pa.string(), pa.string())),
+        pa.field("tags", pa.list_(pa.string())),
+        pa.field("market", pa.string(), nullable=False),
+        pa.field("images", pa.list_(pa.string()), nullable=False),  # content hashes: the product's own picture
+        pa.field("prompt", pa.string(), nullable=False),  # what the writer was asked, in words
+        pa.field("chosen", pa.string(), nullable=False),  # written form of the design whose ad won
+        pa.field("rejected", pa.string(), nullable=False),
+        pa.field("seed_chosen", pa.int64(), nullable=False),  # the writer's
+        pa.field("seed_rejected", pa.int64(), nullable=False),
+        pa.field("seed_render", pa.int64(), nullable=False),  # the renderer's, the same for both
+        pa.field("ad_chosen", pa.string(), nullable=False),  # SHA-256 of the ad's PNG file, hex
+        pa.field("ad_rejected", pa.string(), nullable=False),
+        pa.field("fidelity_chosen", pa.float64(), nullable=False),
+        pa.field("fidelity_rejected", pa.float64(), nullable=False),
+        pa.field("probability", pa.float64(), nullable=False),  # that chosen beats rejected; calibrated where it can be
+        pa.field("swapped_probability", pa.float64()),  # the same asked in the other order; null: it was not asked
+        pa.field("writer", pa.string(), nullable=False),  # versions
+        pa.field("renderer", pa.string(), nullable=False),
+        pa.field("model", pa.string()),
+        pa.field("knowledge_base", pa.string()),
+    ]
+)
+"""Contract 9. `generation/pair_table.py` gives the same rows in TRL's vision format."""
+
+CASES = pa.schema(
+    [
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("product_id", pa.string(), nullable=False),
+        pa.field("market", pa.string(), nullable=False),
+        pa.field("image_hash", pa.string(), nullable=False),  # the product's original creative
+        pa.field("foreground", pa.string(), nullable=False),
+        pa.field("background", pa.string(), nullable=False),
+        pa.field("color_tone", pa.string(), nullable=False),
+        pa.field("lighting", pa.string(), nullable=False),
+        pa.field("repaired", pa.bool_(), nullable=False),
+        pa.field("seed", pa.int64(), nullable=False),  # the writer's
+        pa.field("seed_render", pa.int64(), nullable=False),
+        pa.field("ad", pa.string(), nullable=False),  # SHA-256 of ads/<ad>.png
+        pa.field("fidelity", pa.float64(), nullable=False),
+        pa.field("writer", pa.string(), nullable=False),
+        pa.field("renderer", pa.string(), nullable=False),
+        pa.field("beats_original", pa.map_(pa.string(), pa.float64()), nullable=False),  # judge -> probability
+        pa.field("beats_reference", pa.map_(pa.string(), pa.float64()), nullable=False),  # the reference writer's ad
+    ]
+)
+"""What a writer is worth: one ad per (product, market), judged against the original creative. Judges: `JUDGES`."""
+
+JUDGES = ("reward", "held_out", "truth")
+"""Who says it: the reward that trained the writer, a judge that took no part, on the simulator the true click rates."""
