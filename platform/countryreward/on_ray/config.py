@@ -50,3 +50,36 @@ class WorkersConfig:
                 f"workers: {self.workers} workers with {self.cpus_per_worker} CPUs and {self.gpus_per_worker} GPUs each; "
                 "write at least 1 worker, CPUs above 0, GPUs 0 or more"
             )
+
+
+@dataclass(kw_only=True)
+class LoopConfig:
+    """How pairs are made: items of a call, and calls at a time, of each stage."""
+
+    write_batch: int = 8
+    """Tasks a writer is given at once, each with all its designs."""
+    write_in_flight: int = 2
+    """Calls of the writers at a time; twice their number keeps all of them busy."""
+    render_batch: int = 4
+    """Tasks the renderer is given at once."""
+    render_in_flight: int = 2
+    """Calls of the renderer at a time; twice its replicas keeps all of them busy."""
+    score_batch: int = 8
+    """Tasks the reward is given at once."""
+    score_in_flight: int = 4
+    """Calls of the reward at a time."""
+    timeout_s: float = 300.0
+    """For one call; then it is made again."""
+    patience_s: float = 600.0
+    """How long a call is made again while nobody answers; then the run ends, and goes on when it is started again."""
+
+    def __post_init__(self) -> None:
+        for stage in ("write", "render", "score"):
+            if min(self.of(stage)) < 1:
+                raise UserError(f"loop: {stage}_batch, {stage}_in_flight: {self.of(stage)}; write at least 1")
+        if self.timeout_s <= 0 or self.patience_s <= 0:
+            raise UserError(f"loop: timeout_s {self.timeout_s}, patience_s {self.patience_s}; write seconds above 0")
+
+    def of(self, stage: str) -> tuple[int, int]:
+        """(items of a call, calls at a time) of write, render or score."""
+        return getattr(self, f"{stage}_batch"), getattr(self, f"{stage}_in_flight")
