@@ -1,4 +1,4 @@
-"""Stages that overlap, with calls that only sleep, fail and die: nothing is lost or doubled, whatever fails and wherever it ends."""
+"""Stages that overlap, with calls that sleep, fail and die: nothing is lost or doubled, whatever fails and wherever it ends."""
 
 import asyncio
 import time
@@ -98,7 +98,8 @@ def test_the_slowest_stage_is_always_busy_and_holds_the_others_back(slow: str):
     assert most <= 3 * (1 + 1 + 1) + 1 + 4 * 3
 
 
-def test_calls_that_nobody_answers_are_made_again():
+def test_calls_that_nobody_answers_are_made_again(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("countryreward.on_ray.pipeline._FIRST_PAUSE_S", 0.001)
     errors = iter([ConnectionError("cut"), TimeoutError(), RayActorError(), Unavailable("503"), OSError("odd")] * 2)
 
     async def flaky(items: list[Item]) -> list[Any]:

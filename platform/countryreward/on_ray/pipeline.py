@@ -251,7 +251,8 @@ class Pipeline:
         stage, busy = self.stages[number], self.busy[number]
         began = busy.begin()
         try:
-            answers = list(await asyncio.wait_for(stage.call(items), stage.timeout_s))
+            async with asyncio.timeout(stage.timeout_s):  # wait_for of Python 3.11 may swallow a cancellation
+                answers = list(await stage.call(items))
         except Exception:
             busy.failed += 1
             raise
@@ -268,7 +269,8 @@ class Pipeline:
         due = time.monotonic() + self.take_s
         while True:
             try:
-                item = await asyncio.wait_for(done.get(), max(0.001, due - time.monotonic()))
+                async with asyncio.timeout(max(0.001, due - time.monotonic())):
+                    item = await done.get()
             except TimeoutError:
                 item = None
             if isinstance(item, Outcome):
