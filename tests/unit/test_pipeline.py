@@ -99,7 +99,7 @@ def test_the_slowest_stage_is_always_busy_and_holds_the_others_back(slow: str):
 
 
 def test_calls_that_nobody_answers_are_made_again(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("countryreward.on_ray.pipeline._FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr("countryreward.on_ray.patience._FIRST_PAUSE_S", 0.001)
     errors = iter([ConnectionError("cut"), TimeoutError(), RayActorError(), Unavailable("503"), OSError("odd")] * 2)
 
     async def flaky(items: list[Item]) -> list[Any]:
@@ -131,7 +131,7 @@ def test_a_call_that_hangs_is_made_again():
 def test_what_kills_again_and_again_is_given_up_alone(
     error: Exception, where: int, batch: int, in_flight: int, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("countryreward.on_ray.pipeline._FIRST_PAUSE_S", 0.005)
+    monkeypatch.setattr("countryreward.on_ray.patience._FIRST_PAUSE_S", 0.005)
     now: set[int] = set()
 
     async def call(items: list[Item]) -> list[Any]:
@@ -152,7 +152,7 @@ def test_what_kills_again_and_again_is_given_up_alone(
 
 @pytest.mark.parametrize("items", [1, 30])
 def test_a_stage_that_fails_on_everything_ends_the_run(items: int, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("countryreward.on_ray.pipeline._FIRST_PAUSE_S", 0.002)
+    monkeypatch.setattr("countryreward.on_ray.patience._FIRST_PAUSE_S", 0.002)
 
     async def call(_: list[Item]) -> list[Any]:
         raise RuntimeError("CUDA error")

@@ -1,8 +1,9 @@
 """Configs of the Ray pieces. Standard library only."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from countryreward.errors import UserError
+from countryreward.generation.config import RendererConfig
 
 
 @dataclass(kw_only=True)
@@ -83,3 +84,53 @@ class LoopConfig:
     def of(self, stage: str) -> tuple[int, int]:
         """(items of a call, calls at a time) of write, render or score."""
         return getattr(self, f"{stage}_batch"), getattr(self, f"{stage}_in_flight")
+
+
+@dataclass(kw_only=True)
+class ServicesConfig:
+    """Who renders ads and who judges them. Replicas that a job starts end with it and answer nobody else."""
+
+    reward: str = "runs/demo/model"
+    """A model folder, of which replicas are started; app:NAME for an application on this Ray; or the address of a service."""
+    generator: str = ""
+    """Empty: replicas with `renderer` are started; app:NAME; or the address of a service."""
+    renderer: RendererConfig = field(default_factory=RendererConfig)
+    """What the started replicas of the generator render with."""
+    key_file: str = ""
+    """File with the API key for addresses; empty: the environment variable COUNTRYREWARD_KEY."""
+    reward_replicas: int = 1
+    """Replicas of the reward to start."""
+    reward_cpus: float = 1.0
+    """Processors of each."""
+    reward_gpus: float = 0.0
+    """GPUs of each, fractions allowed."""
+    generator_replicas: int = 1
+    """Replicas of the generator to start."""
+    generator_cpus: float = 1.0
+    """Processors of each."""
+    generator_gpus: float = 0.0
+    """GPUs of each, fractions allowed."""
+
+    def __post_init__(self) -> None:
+        if self.reward_replicas < 1 or self.generator_replicas < 1:
+            raise UserError(
+                f"services: {self.reward_replicas} and {self.generator_replicas} replicas; write at least 1 of each"
+            )
+
+
+@dataclass(kw_only=True)
+class WritersConfig:
+    """The actors that write designs."""
+
+    actors: int = 1
+    """How many; each holds the model."""
+    cpus: float = 1.0
+    """Processors of each."""
+    gpus: float = 0.0
+    """GPUs of each, fractions allowed; 0: processors only."""
+
+    def __post_init__(self) -> None:
+        if self.actors < 1 or self.cpus < 0 or self.gpus < 0:
+            raise UserError(
+                f"writers: {self.actors} actors, {self.cpus} CPUs, {self.gpus} GPUs; write at least 1 actor"
+            )

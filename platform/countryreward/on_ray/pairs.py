@@ -22,6 +22,7 @@ from countryreward.generation.pairs import Proposed, Shown, chosen, named, quest
 from countryreward.generation.tasks import AdTask
 from countryreward.on_ray.awaited import AwaitedRenderer, AwaitedScorer, AwaitedWriter
 from countryreward.on_ray.config import LoopConfig
+from countryreward.on_ray.patience import patiently
 from countryreward.on_ray.pipeline import Pipeline, Stage
 from countryreward.progress import bar
 from countryreward.scoring.contracts import Verdict
@@ -46,11 +47,17 @@ class Versions:
 
 
 async def versions_of(
-    writer: AwaitedWriter, renderer: AwaitedRenderer, judges: Mapping[str, AwaitedScorer]
+    writer: AwaitedWriter,
+    renderer: AwaitedRenderer,
+    judges: Mapping[str, AwaitedScorer],
+    *,
+    patience_s: float = 600.0,
 ) -> Versions:
-    """It waits until all of them are there."""
-    version, about = await asyncio.gather(writer.version(), renderer.about())
-    told = [await judge.about() for judge in judges.values()]
+    """It waits until all of them are there. Raises `UserError` when that takes longer than `patience_s`."""
+    version, about = await asyncio.gather(
+        patiently(writer.version, "writer", patience_s), patiently(renderer.about, "renderer", patience_s)
+    )
+    told = [await patiently(judge.about, name, patience_s) for name, judge in judges.items()]
     kept = [{name: one.get(name) for name in ("model", "knowledge_base")} for one in told]
     return Versions(
         writer=version,

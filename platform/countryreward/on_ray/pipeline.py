@@ -7,17 +7,14 @@ itself, is given up once others are answered. What a stage gives as an `Outcome`
 
 import asyncio
 import contextlib
-import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from countryreward.errors import UserError
 from countryreward.generation.outcomes import Outcome
-from countryreward.on_ray.patience import Failure, failure_of
+from countryreward.on_ray.patience import Failure, failure_of, in_a_line, pause
 
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 8.0
 _SPLIT_AFTER, _ALONE_AFTER, _GIVE_UP_AFTER = 2, 2, 5  # failures of a call with several items, then of one with one item
 _END: Any = object()
 
@@ -237,15 +234,9 @@ class Pipeline:
             if len(items) > 1 and bad >= _SPLIT_AFTER:  # one of them may be what it fails on
                 return [answer for item in items for answer in await self._answers(number, [item])]
             if len(items) == 1 and bad >= _GIVE_UP_AFTER:
-                self._given_up[number].add(stage.give_up(items[0], _told(last)), last)
+                self._given_up[number].add(stage.give_up(items[0], in_a_line(last)), last)
                 return []
-            pause = random.uniform(0.5, 1.0) * min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** min(tries - 1, 10))
-            if time.monotonic() + pause > until:
-                raise UserError(
-                    f"{stage.name}: no answer for {self.patience_s:g} s; the last: {_told(last)}; run the same command again"
-                    " when it is there: what is finished is kept"
-                ) from last
-            await asyncio.sleep(pause)
+            await pause(stage.name, tries, until, self.patience_s, last)
 
     async def _call(self, number: int, items: list[Any]) -> list[Any]:
         stage, busy = self.stages[number], self.busy[number]
@@ -301,9 +292,3 @@ def _first(errors: BaseExceptionGroup) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
-
-
-def _told(error: Exception) -> str:
-    """In a line."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[-1] if lines else ''}"[:300]
