@@ -1,4 +1,4 @@
-"""Pair-making on a private Ray with writers, a renderer and a reward that are literal: in this process, or as a program to be killed.
+"""Pair-making on a private Ray with literal writers, renderer and reward: in this process, or as a program to be killed.
 
 python -m tests.cluster.pairs_harness FOLDER PAUSE_S     # jobs/generate_pairs.py over the dataset in FOLDER
 """
@@ -106,8 +106,12 @@ def on_ray(pause_s: float) -> Iterator[None]:
     with session(RayConfig(cpus=4)):
         serve.start(proxy_location="Disabled")  # pyright: ignore[reportArgumentType]
         light = {"num_replicas": 2, "ray_actor_options": {"num_cpus": 0.1}}
-        serve.run(LiteralGenerator.options(**light).bind(pause_s), name="literal-generator", route_prefix=None)
-        serve.run(LiteralReward.options(**light).bind(pause_s), name="literal-reward", route_prefix=None)
+        apps = {"literal-generator": LiteralGenerator, "literal-reward": LiteralReward}
+        targets = [
+            serve.RunTarget(target=app.options(**light).bind(pause_s), name=name, route_prefix=None)
+            for name, app in apps.items()
+        ]
+        serve.run_many(targets)
         yield
 
 

@@ -5,7 +5,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import ray
+from ray.exceptions import RayActorError
 
+from countryreward.errors import UserError
 from countryreward.generation.contracts import DesignWriter
 from countryreward.generation.outcomes import Outcome
 from countryreward.generation.pairs import Proposed, propose
@@ -51,7 +53,7 @@ class WriterActors:
             ray.kill(actor)
 
     async def version(self) -> str:
-        """Of the first one; it waits until that is there. What `make` raises comes as `RayActorError`, with its text."""
+        """Of the first one; it waits until that is there. Raises `UserError` with the last line of what `make` raised."""
         return await _answer(self.actors[0].version.remote())
 
     async def propose(self, tasks: Sequence[AdTask], designs: int) -> list[Proposed | Outcome]:
@@ -65,4 +67,9 @@ class WriterActors:
 
 
 async def _answer(reference: Any) -> Any:
-    return await asyncio.wrap_future(reference.future())
+    try:
+        return await asyncio.wrap_future(reference.future())
+    except RayActorError as error:
+        if error.actor_init_failed:  # it is not started again
+            raise UserError(f"writer: it cannot be opened: {str(error).strip().splitlines()[-1]}") from error
+        raise
