@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,14 @@ from countryreward.generation.outcomes import Outcome
 from countryreward.generation.pairs import make_pairs
 from countryreward.on_ray.awaited import LocalRenderer, LocalScorer, LocalWriter
 from countryreward.on_ray.config import LoopConfig
-from countryreward.on_ray.pairs import Stages, run_tasks, versions_of
+from countryreward.on_ray.pairs import Stages, Versions, run_tasks, versions_of
 from countryreward.on_ray.pipeline import Pipeline, Stage
 from countryreward.scoring.contracts import Product
-from countryreward.serving.client import NotAllowed, Unavailable
+from countryreward.serving.client import AsyncClient, NotAllowed, Retries, Unavailable
+from countryreward.serving.client.awaited import ClientRenderer, ClientScorer
 from tests.unit.literal_renderer import LiteralRenderer
 from tests.unit.literal_writer import LiteralScorer, LiteralWriter
+from tests.unit.pair_services import Wire, services
 from tests.unit.test_pairs import picture
 
 Item = int
@@ -237,8 +240,13 @@ async def pairs_in(folder: Path, tasks: AdTasks, fast: bool = True) -> dict[str,
     return await run_tasks(tasks, versions.as_dict(), stages, OutcomeStore(folder))
 
 
+def local_versions() -> Versions:
+    writer, renderer, scorer = local()
+    return asyncio.run(versions_of(writer, renderer, {"reward": scorer}))
+
+
 def expected(tasks: AdTasks) -> dict[str, Outcome]:
-    versions = asyncio.run(versions_of(*local()[:2], {"reward": local()[2]}))
+    versions = local_versions()
     given = list(tasks.take(versions.as_dict()))
     asked = [task for task in given if not isinstance(task, Outcome)]
     outcomes = make_pairs(LiteralWriter(), LiteralRenderer(px=32), LiteralScorer(), asked, PairRule())
@@ -313,3 +321,70 @@ def test_time_spent_waiting_for_another_try_is_not_busy():
     told, _ = run([stage("a", call=call)], 1)
     assert time.monotonic() - began > 0.3
     assert told["stages"]["a"]["busy"] < 0.5
+
+
+@pytest.mark.slow
+def test_services_over_http_give_the_same_while_the_wire_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("countryreward.on_ray.patience._FIRST_PAUSE_S", 0.02)
+    tasks, made_by = AdTasks(listed(16), OnePicture()), local_versions().as_dict()
+    quick = Retries(at_most=1, first_s=0.02, deadline_s=5)
+    with (
+        services(tmp_path, pause_s=0.002) as there,
+        Wire(there.reward).running() as a,
+        Wire(there.generator).running() as b,
+    ):
+
+        async def run_all() -> dict[str, Any]:
+            options = {"retries": quick, "parallel": 16, "timeout_s": 2.0}
+            async with (
+                AsyncClient(a.url, there.key, **options) as judge,
+                AsyncClient(b.url, there.key, **options) as maker,
+            ):
+                writer, renderer, scorer = local()[0], ClientRenderer(maker, poll_s=0.02), ClientScorer(judge)
+                versions = await versions_of(writer, renderer, {"reward": scorer})
+                assert versions.as_dict() == {
+                    "writer": "literal-1",
+                    "renderer": "literal 1",
+                    "px": 32,
+                    "judges": {"reward": {"model": "judge-1", "knowledge_base": "kb-1"}},
+                }
+                config = LoopConfig(write_batch=2, render_batch=2, score_batch=2)
+                stages = Stages(writer=writer, renderer=renderer, versions=versions, config=config)
+                cutting = asyncio.create_task(cut_twice())
+                counts = await run_tasks(
+                    tasks, made_by, stages.pairs(scorer, PairRule()), OutcomeStore(tmp_path / "store")
+                )
+                cutting.cancel()
+                return counts
+
+        async def cut_twice() -> None:
+            for wire in (b, a):
+                await asyncio.sleep(0.4)
+                wire.cut()
+                await asyncio.sleep(0.5)
+                wire.mend()
+
+        counts = asyncio.run(run_all())
+        left = list((tmp_path / "state" / "jobs").glob("*/g-*/images/*.png"))
+    found, wanted = OutcomeStore(tmp_path / "store").found, expected(tasks)
+    assert {key: replace(one, value="") for key, one in found.items()} == {
+        key: replace(one, value="") for key, one in wanted.items()
+    }  # but for the service's words about what it refuses
+    assert counts["made"] == 32
+    assert len(left) <= 2  # jobs are removed when their ad is here; a cut may leave one
+
+
+def test_a_key_that_is_not_known_ends_the_run(tmp_path: Path):
+    versions = local_versions()
+    with services(tmp_path) as there:
+
+        async def ask() -> None:
+            async with AsyncClient(there.urls[0], f"cr_{'0' * 8}_{'x' * 43}") as judge:
+                stages = Stages(writer=local()[0], renderer=local()[1], versions=versions)
+                tasks = AdTasks(listed(2), OnePicture())
+                await run_tasks(
+                    tasks, None, stages.pairs(ClientScorer(judge), PairRule()), OutcomeStore(tmp_path / "store")
+                )
+
+        with pytest.raises(NotAllowed):
+            asyncio.run(ask())

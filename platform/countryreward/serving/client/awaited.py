@@ -87,7 +87,10 @@ class ClientRenderer:
             (image,) = job.images
             png = await handle.image(image.n)
             answer = RenderedFile(
-                png=png, sha256=image.sha256, fidelity=Fidelity(**image.fidelity.model_dump()), made=dict(image.made)
+                png=png,
+                sha256=image.sha256,
+                fidelity=Fidelity(**image.fidelity.model_dump()),
+                made={"px": image.px} | image.made,
             )
         else:
             answer = Refusal(reason=job.refused[0].reason if job.refused else str(job.error))
