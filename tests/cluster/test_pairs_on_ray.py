@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -60,7 +61,11 @@ def test_a_writer_that_cannot_be_opened_is_said(ray_here: None, tmp_path: Path):
 
     make_dataset(tmp_path, 2)
     services = ServicesConfig(reward="app:literal-reward", generator="app:literal-generator")
-    paths = {"dataset": str(tmp_path / "dataset"), "records": str(tmp_path / "records"), "out": str(tmp_path / "pairs")}
+    paths: dict[str, Any] = {
+        "dataset": str(tmp_path / "dataset"),
+        "records": str(tmp_path / "records"),
+        "out": str(tmp_path / "pairs"),
+    }
     with pytest.raises(UserError, match="no such writer"):
         main(Config(**paths, markets=["KR"], services=services), no_writer)
     services = ServicesConfig(reward="app:nobody", generator="app:literal-generator")

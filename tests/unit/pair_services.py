@@ -82,6 +82,8 @@ class Wire:
     cuts: int = 0
     """Connections that were broken."""
     _writers: set[asyncio.StreamWriter] = field(default_factory=set)
+    _loop: Any = None
+    _stop: Any = None
 
     @property
     def url(self) -> str:

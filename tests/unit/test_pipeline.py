@@ -52,7 +52,8 @@ def stage(name: str, seconds: float = 0.0, *, last: bool = False, call: Any = No
 
 def run(stages: list[Stage], items: int, **options: Any) -> tuple[dict[str, Any], list[Outcome]]:
     taken: list[Outcome] = []
-    told = asyncio.run(Pipeline(stages, taken.extend, **{"take_s": 0.02} | options).run(iter(range(items))))
+    options = {"take_s": 0.02} | options
+    told = asyncio.run(Pipeline(stages, taken.extend, **options).run(iter(range(items))))
     return told, taken
 
 
