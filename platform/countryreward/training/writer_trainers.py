@@ -113,13 +113,14 @@ class PreferenceTrainer(DPOTrainer):
 
     def compute_ref_log_probs(self, model: Any, inputs: dict[str, Any]) -> Any:
         """See TRL."""
-        return super().compute_ref_log_probs(_TwoRows(model), inputs)
+        return super().compute_ref_log_probs(TwoRows(model), inputs)
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Any:
-        return super()._compute_loss(_TwoRows(model), inputs, return_outputs)
+        assert self.precompute_ref_logps or isinstance(self.ref_model, TwoRows), "TRL asks ref_model as it is"
+        return super()._compute_loss(TwoRows(model), inputs, return_outputs)
 
 
-class _TwoRows:
+class TwoRows:
     """A model that is called as TRL calls it and reads `packed`; what it says comes back as two rows a pair."""
 
     def __init__(self, model: Any) -> None:
