@@ -1,9 +1,11 @@
-"""Teach a design writer by example: supervised fine-tuning on designs by product and market (Ray Train, DeepSpeed).
+"""Teach a design writer by example, or by what was preferred (Ray Train, DeepSpeed).
 
     python jobs/train_designer.py
     python jobs/train_designer.py --preset=qwen2-vl-7b --workers.workers=8 --workers.gpus_per_worker=1 --lora.rank=64
+    python jobs/train_designer.py --pairs=runs/demo/pairs --writer=runs/demo/designer --out=runs/demo/aligned
 
-A run that was killed goes on from its newest checkpoint when the same command is given again.
+The first two are supervised fine-tuning on designs by product and market; the third is DPO (Eq. 14) on preference pairs, against
+the writer it starts from. A run that was killed goes on from its newest checkpoint when the same command is given again.
 """
 
 from dataclasses import dataclass, field
@@ -11,6 +13,7 @@ from pathlib import Path
 
 from countryreward.command import run
 from countryreward.data.artifacts import Artifact, current, open_artifact
+from countryreward.errors import UserError
 from countryreward.models.reward_config import LoraOptions
 from countryreward.on_ray.config import RayConfig, WorkersConfig
 from countryreward.training.writer_config import WriterLoop, WriterTraining
@@ -18,14 +21,16 @@ from countryreward.training.writer_config import WriterLoop, WriterTraining
 
 @dataclass(kw_only=True)
 class Config:
-    """Train on the designs of the train split."""
+    """Train on the designs of the train split, or on pairs."""
 
     designs: str = "runs/demo/designs"
     """Published designs (jobs/import_designs.py)."""
     dataset: str = "runs/demo/dataset"
     """The published dataset of their products."""
+    pairs: str = ""
+    """Published preference pairs (jobs/generate_pairs.py) to learn from instead of designs."""
     writer: str = ""
-    """Published design writer to go on from; empty: the backbone."""
+    """Published design writer to go on from, with pairs the reference of Eq. 14; empty: the backbone."""
     out: str = "runs/demo/designer"
     """Design writer to publish."""
     runs: str = ""
@@ -49,20 +54,23 @@ class Config:
 
 
 def main(config: Config) -> Artifact:
-    job = WriterTraining(
-        stage="supervised",
-        rows=config.designs,
-        pictures=config.dataset,
-        dataset=config.dataset,
-        **{name: getattr(config, name) for name in ("writer", "preset", "backbone", "image_px", "lora", "loop")},
-    )
+    if config.pairs and not config.writer:
+        raise UserError("writer: pairs are learned against a reference; give the design writer that wrote them")
+    same = {name: getattr(config, name) for name in ("writer", "preset", "backbone", "image_px", "lora", "loop")}
+    if config.pairs:
+        job = WriterTraining(stage="preference", rows=config.pairs, pictures=config.pairs, **same)
+        inputs = {"pairs": open_artifact(config.pairs, kind="pairs")}
+    else:
+        job = WriterTraining(
+            stage="supervised", rows=config.designs, pictures=config.dataset, dataset=config.dataset, **same
+        )
+        inputs = {
+            "designs": open_artifact(config.designs, kind="designs"),
+            "dataset": open_artifact(config.dataset, kind="dataset"),
+        }
+    inputs |= {"writer": open_artifact(config.writer, kind="design_writer")} if config.writer else {}
     from countryreward.training.writer_folder import publish_writer, writer_options
 
-    inputs = {
-        "designs": open_artifact(config.designs, kind="designs"),
-        "dataset": open_artifact(config.dataset, kind="dataset"),
-    }
-    inputs |= {"writer": open_artifact(config.writer, kind="design_writer")} if config.writer else {}
     options = writer_options(job) | {"workers": config.workers.workers}
     found = current(config.out, kind="design_writer", inputs=inputs, config=options)
     if found:

@@ -118,7 +118,7 @@ def test_our_trainer_computes_eq_14_and_the_reference_once(tmp_path: Path, share
 
 def write_pairs(folder: Path, count: int) -> Path:
     """Preference pairs as jobs/generate_pairs.py publishes them."""
-    with publish(folder, kind="preference_pairs") as draft:
+    with publish(folder, kind="pairs") as draft:
         pictures = [cv2.imencode(".png", np.full((60, 60, 3), shade, np.uint8))[1].tobytes() for shade in (30, 200)]
         with ImageWriter(draft.path, embed=True) as images:
             names = []

@@ -87,7 +87,7 @@ def pair_rows(
     pairs: str, pictures: Pictures, prompt: DesignPrompt, grid: Any, quarantine: Quarantine
 ) -> list[WriterRow]:
     """Rows of published preference pairs, in their order."""
-    table = pq.read_table(open_artifact(pairs, kind="preference_pairs").path / "pairs.parquet")
+    table = pq.read_table(open_artifact(pairs, kind="pairs").path / "pairs.parquet")
     found = []
     for number, row in enumerate(table.to_pylist()):
         fields = DesignFields(

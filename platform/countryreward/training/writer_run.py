@@ -112,7 +112,7 @@ def _train(
     return True
 
 
-_PICTURES = {"supervised": "dataset", "preference": "preference_pairs"}
+_PICTURES = {"supervised": "dataset", "preference": "pairs"}
 
 
 def _open(job: WriterTraining, device: torch.device, dtype: torch.dtype) -> DesignWriterModel:
