@@ -1,7 +1,5 @@
 """One pass of the renderer for a generation job: what was asked in, images and refusals on disk out. It blocks."""
 
-import hashlib
-import io
 import shutil
 import time
 from collections.abc import Sequence
@@ -9,11 +7,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from countryreward.data.decoding import decode, pixels_of
 from countryreward.errors import UserError
 from countryreward.generation.contracts import Rendered, Renderer, RenderJob
+from countryreward.generation.render_files import png_of
 from countryreward.scoring.contracts import Product
 from countryreward.serving.config import ServiceConfig
 from countryreward.serving.generator.job import Asked, Plan, PlannedDesign, StoredGeneration
@@ -101,18 +99,14 @@ def forget_images(folder: Path) -> None:
 
 
 def _write(folder: Path, order: Order, n: int, rendered: Rendered, seed: int) -> None:
-    pixels = rendered.pixels
-    assert (pixels.dtype, pixels.shape[2:]) == (np.uint8, (3,)), "RGB uint8 [px, px, 3]"
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    png = buffer.getvalue()
+    file = png_of(rendered)
     image = GeneratedImage(
         n=n,
         **dict(order.planned(n)),
         seed=seed,
-        px=pixels.shape[1],
-        sha256=hashlib.sha256(png).hexdigest(),
+        px=rendered.pixels.shape[1],
+        sha256=file.sha256,
         fidelity=ImageFidelity(**asdict(rendered.fidelity)),
         made=rendered.made,
     )
-    write_image(folder, image, png)
+    write_image(folder, image, file.png)

@@ -1,13 +1,15 @@
 """Generation jobs in the background of a replica: written and rendered in a thread, design by design, then ranked."""
 
+import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from countryreward.data.decoding import ImageRefused
 from countryreward.errors import UserError
-from countryreward.generation.contracts import DesignWriter, Renderer
+from countryreward.generation.contracts import DesignWriter, Refusal, RenderedFile, Renderer, RenderJob
+from countryreward.generation.render_files import render_files
 from countryreward.serving.asking import AsyncScorer
 from countryreward.serving.config import ServiceConfig
 from countryreward.serving.generator.job import StoredGeneration
@@ -54,6 +56,7 @@ class GenerationJobs(JobWorker[StoredGeneration]):
         self.renderer, self.writer, self.asked = renderer, writer, asked
         self.store = GenerationStore(config, now, watching)
         self._turn = threading.Lock()  # renderer and writer take one thread at a time, and share a device
+        self._others = asyncio.Lock()  # whoever waits for it takes no thread
         super().__init__(self.store, config)
         self.made_by = f"{renderer.name} {renderer.version}"
         options = {"tries": tries, "first_pause_s": first_pause_s, "poll_s": config.poll_s, "wait_s": wait_s}
@@ -101,6 +104,11 @@ class GenerationJobs(JobWorker[StoredGeneration]):
         if job.markets:
             await self._rank(folder, job, order)
         await to_the_end(self.store.end, folder, job, "done")
+
+    async def render_files(self, jobs: Sequence[RenderJob]) -> list[RenderedFile | Refusal]:
+        """Images for others than the jobs of this service: as `generation.render_files`, between two passes of a job's."""
+        async with self._others:
+            return await to_the_end(self._in_turn, render_files, self.renderer, jobs)
 
     async def _plan(self, folder: Path, job: StoredGeneration, order: Order) -> None:
         """Decide on the designs, once, on disk before anything is rendered. A writer that took its replica with it is let be."""
