@@ -592,7 +592,9 @@ def made(service: Service, job_id: str, beats: list[float]) -> None:
     for n in range(len(beats)):
         fidelity = ImageFidelity(edges=0.9, look=0.9, score=0.4 if n else 0.9)
         written = {"market": "KR", "writer": "w1"} if n else {}
-        image = GeneratedImage(n=n, design=design, seed=n, px=32, sha256="0" * 64, fidelity=fidelity, made={}, **written)
+        image = GeneratedImage(
+            n=n, design=design, seed=n, px=32, sha256="0" * 64, fidelity=fidelity, made={}, **written
+        )
         write_image(claim.folder, image, picture(200 + n))
     order = sorted(range(len(beats)), key=lambda n: -beats[n])
     images = [RankedImage(n=n, rank=rank, win_share=0.5, beats_original=beats[n]) for rank, n in enumerate(order, 1)]

@@ -104,7 +104,7 @@ function Made({ of, variant }: { of: Variants; variant: Variant }) {
       </p>
       {variant.check && <p class="bad">Look closely: the product may have changed.</p>}
       <p class="quiet">
-        <b>{variant.origin}.</b> {variant.design[1]}
+        {variant.origin}. {variant.design[1]}
       </p>
     </li>
   );
