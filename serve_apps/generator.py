@@ -35,7 +35,7 @@ class GeneratorArgs(BaseModel):
 
     renderer: RendererConfig = Field(default_factory=RendererConfig, description="What makes the images.")
     writer: str = Field(default="", description="Folder of what writes designs for a market; empty: templates alone.")
-    reward: str = Field("reward", description="Name of the application that ranks; empty: nothing is ranked.")
+    reward: str = Field(default="reward", description="Name of the application that ranks; empty: nothing is ranked.")
     service: ServiceConfig = Field(default_factory=ServiceConfig, description="Limits and lifetimes.")
 
 

@@ -1,7 +1,8 @@
-"""Generation jobs whose designs a writer writes for their markets. Beside test_generator_jobs.py; no model."""
+"""Generation jobs whose designs a writer writes for their markets. Beside test_generator_jobs.py; no trained model."""
 
 import asyncio
 import json
+import runpy
 import signal
 import time
 from pathlib import Path
@@ -10,9 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from countryreward.data.artifacts import publish
 from countryreward.errors import UserError
 from countryreward.generation.contracts import DesignRequest, Refusal, RenderedFile, RenderJob
 from countryreward.generation.templates import draw_designs
+from countryreward.generation.writing import ABOUT, KIND, ModelWriter, open_writer
+from countryreward.models.writer_config import SamplingConfig
 from countryreward.scoring.contracts import Product
 from countryreward.serving.generator import results
 from countryreward.serving.generator.job import Asked
@@ -22,6 +26,7 @@ from countryreward.serving.jobs.store import MAX_STARTS
 from countryreward.serving.prometheus import Prometheus
 from tests.unit.literal_designs import LiteralWriter, written_design
 from tests.unit.literal_renderer import STUDIO, LiteralRenderer
+from tests.unit.micro_writer import PX, micro_writer
 from tests.unit.test_generator_jobs import BestFirst, Service, config, picture, replica, service
 
 pytestmark = pytest.mark.slow  # `make check` has 90 seconds for everything
@@ -160,6 +165,7 @@ import asyncio, sys
 from pathlib import Path
 from tests.unit.literal_designs import LiteralWriter
 from tests.unit.literal_renderer import LiteralRenderer
+from tests.unit.micro_writer import PX, micro_writer
 from tests.unit.test_generator_jobs import BestFirst, GenerationJobs, config
 
 async def main():
@@ -200,22 +206,18 @@ def test_killed_after_writing_the_rest_is_rendered_as_it_was_written(tmp_path: P
     assert len((tmp_path / "written.log").read_text().splitlines()) == 12
 
 
-def test_killed_while_writing_again_and_again_the_templates_are_taken(tmp_path: Path) -> None:
+def test_a_writer_that_kills_its_replica_again_and_again_is_let_be(tmp_path: Path) -> None:
     with service(tmp_path, running=False) as running:
         sent = running.send(design=[], markets=["KR"], count=2, title="A deadly mug")
         job_id = sent.json()["job"]["id"]
         folder, job = running.store.find("acme", job_id)
         job.starts = MAX_STARTS - 2
         running.store.save(folder, job)
-        for _ in range(2):
-            process = replica(tmp_path, WRITING)
-            while process.poll() is None and running.call("GET", f"/{job_id}").json()["job"]["state"] != "done":
-                time.sleep(0.02)
-            process.kill()
-            process.wait()
-        assert process.returncode == -signal.SIGKILL
-        job = running.call("GET", f"/{job_id}").json()["job"]
-        assert (job["state"], backgrounds(job)) == ("done", of_templates(2))
+    process = replica(tmp_path, WRITING)
+    assert process.wait(timeout=120) == -signal.SIGKILL
+    with service(tmp_path, writer=(writer := LiteralWriter()), asked=BestFirst()) as running:
+        job = running.wait(job_id)
+        assert (job["state"], backgrounds(job), writer.asked) == ("done", of_templates(2), [])
         assert "the writer failed again and again" in job["note"]
 
 
@@ -307,3 +309,34 @@ def test_the_product_and_its_picture_reach_the_writer(tmp_path: Path) -> None:
     assert (request.product.title, request.product.category, request.market) == ("Oak mug", "Kitchen", "KR")
     assert (request.image.shape, request.image.dtype, int(request.image.mean())) == ((40, 40, 3), np.uint8, 99)
     assert len(request.image_hash) == 64
+
+
+def test_a_published_writer_that_knows_nothing_yet(tmp_path: Path) -> None:
+    """The real one, with random weights: its answers are no designs, its refusals of a title are told."""
+    with publish(tmp_path / "designer", kind=KIND) as draft:
+        micro_writer().save(draft.path)
+        (draft.path / ABOUT).write_text(json.dumps({"image_px": PX}))
+    writer = ModelWriter.open(tmp_path / "designer", sampling=SamplingConfig(max_new_tokens=8))
+    with service(tmp_path, writer=writer, asked=BestFirst()) as running:
+        job = running.finish(design=[], markets=["KR"], count=2)
+        assert job["note"] == "2 of 2 designs from the templates: what the writer wrote could not be used"
+        job = running.finish(design=[], markets=["KR", "BR"], count=2, title="A cup for the Brazilian market")
+        assert job["note"].startswith("1 of 2 designs from the templates: title: ")
+        assert "names the market BR, but market is KR" in job["note"]
+        assert [one["market"] for one in job["images"]] == [None, None]
+        assert running.store.find("acme", job["id"])[1].writer == writer.version
+    (tmp_path / "designer" / ABOUT).write_text("{}")
+    with pytest.raises(UserError, match="does not match its SHA-256"):
+        open_writer(tmp_path / "designer")
+
+
+def test_make_serve_takes_the_writer_beside_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = runpy.run_path(str(Path(__file__).parents[2] / "jobs" / "serve.py"))
+    folder, make = job["writer_folder"], job["Config"]
+    model = str(tmp_path / "demo" / "model")
+    monkeypatch.chdir(tmp_path)
+    assert folder(make(model=model)) == ""
+    (tmp_path / "demo" / "designer").mkdir(parents=True)
+    assert folder(make(model=model)) == str(tmp_path / "demo" / "designer")
+    assert folder(make(model=model, writer="")) == ""
+    assert folder(make(model=model, writer="mine")) == str(tmp_path / "mine")
