@@ -31,7 +31,7 @@ FOUR = BEACH.as_text()
 
 def test_the_whole_prompt_to_the_letter() -> None:
     assert TOKENIZER.decode(prompt(WRITER).ids) == WHOLE
-    assert words_of(WRITER.fields("Red bag", None, {}, "BR", "one")) == (
+    assert words_of("Red bag", None, {}, "BR") == (
         "\nProduct Title: Red bag"
         "\nGenerate a background design for Brazilian market, based on the Product Attributes and Product Image."
         "\nAnswer in four lines: Foreground, Background, Color Tone, Lighting."

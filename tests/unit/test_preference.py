@@ -54,7 +54,7 @@ def config(folder: Path, **options: Any) -> DPOConfig:
 def test_eq_14_is_trls_loss(tmp_path: Path) -> None:
     """TRL's own trainer, collator and chat template, on rows in TRL's vision format."""
     policy, reference = micro_writer(1), micro_writer(2)
-    words = [words_of(fields) for fields in pair_fields(policy)]
+    words = [words_of(one.title, one.category, one.attributes, one.market) for one in pair_fields(policy)]
     rows = {
         "images": [[Image.fromarray(cv2.resize(PICTURES[name], (PX, PX)))] for name in ("one", "two", "one")],
         "prompt": [[{"role": "user", "content": text}] for text in words],

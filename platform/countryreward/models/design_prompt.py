@@ -106,13 +106,12 @@ class DesignPrompt:
         return [*self.words.users(design.as_text(), "design"), self.end_id]
 
 
-def words_of(fields: DesignFields) -> str:
+def words_of(title: str, category: str | None, attributes: Mapping[str, str], market: str) -> str:
     """The prompt's text in words, for people and for tables: what `DesignPrompt` splices after the picture."""
-    parts = [f"\nProduct Title: {fields.title}"]
-    parts += [f"\nProduct Category: {fields.category}"] if fields.category else []
-    told = "; ".join(f"{name}: {value}" for name, value in sorted(fields.attributes.items()))
-    parts += [f"\nProduct Attributes: {told}"] if told else []
-    return "".join(parts) + INSTRUCTION.format(adjective=markets.adjective(fields.market))
+    told = "; ".join(f"{name}: {value}" for name, value in sorted(attributes.items()))
+    parts = [("Title", title), ("Category", category or ""), ("Attributes", told)]
+    said = "".join(f"\nProduct {name}: {text}" for name, text in parts if text)
+    return said + INSTRUCTION.format(adjective=markets.adjective(market))
 
 
 def read_design(text: str) -> Reading:

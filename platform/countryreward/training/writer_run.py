@@ -240,14 +240,16 @@ def _numbers(count: int, folder: Path, ranks: Ranks) -> datasets.Dataset:
         datasets.Dataset.from_dict({"row": list(range(count))}).save_to_disk(str(partial))
         os.rename(partial, place)
     ranks.agree(None)
-    return datasets.load_from_disk(str(place))
+    found = datasets.load_from_disk(str(place))
+    assert isinstance(found, datasets.Dataset)
+    return found
 
 
 def _weights(trainer: Trainer) -> dict[str, torch.Tensor]:
     """Whole weights on the processor, LoRA merged; under ZeRO-3 every rank must call it and only the first gets them."""
     from peft import PeftModel
 
-    found = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    found: Any = trainer.accelerator.get_state_dict(trainer.model_wrapped)
     model = trainer.accelerator.unwrap_model(trainer.model_wrapped)
     if isinstance(model, PeftModel):
         merged: Any = model.merge_and_unload()
@@ -277,7 +279,7 @@ def _finish(
     facts["log"] = {name: value for name, value in _last(trainer).items() if isinstance(value, int | float)}
 
     def write(place: Path) -> None:
-        base = trainer.accelerator.unwrap_model(trainer.model_wrapped)
+        base: Any = trainer.accelerator.unwrap_model(trainer.model_wrapped)
         base = base.get_base_model() if hasattr(base, "get_base_model") else base
         with contextlib.suppress(AttributeError):
             del base.forward  # TRL's head hangs on the instance; what is saved is the class
