@@ -94,3 +94,22 @@ class RendererConfig:
         if self.guidance >= 0:
             return self.guidance
         return 0.0 if self.scheduler in FEW_STEP else 5.0
+
+
+@dataclass(kw_only=True)
+class PairRule:
+    """Which designs of a case become a preference pair."""
+
+    designs: int = 2
+    """Designs written for each (product, market); of more than two every pair of ads is judged, and the best is paired with the
+    worst."""
+    margin: float = 0.6
+    """Probability that the chosen ad wins, at least; in both orders where both are asked. Below, the pair is dropped."""
+    both_orders: bool = True
+    """Ask every pair also with A and B exchanged; when the answers contradict each other, the pair is dropped."""
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.designs <= 16:
+            raise UserError(f"designs: {self.designs}; write 2 to 16")
+        if not 0.5 <= self.margin < 1:
+            raise UserError(f"margin: {self.margin}; write a probability from 0.5, below 1")

@@ -1,8 +1,9 @@
 """Configs of the Ray pieces. Standard library only."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from countryreward.errors import UserError
+from countryreward.generation.config import RendererConfig
 
 
 @dataclass(kw_only=True)
@@ -49,4 +50,87 @@ class WorkersConfig:
             raise UserError(
                 f"workers: {self.workers} workers with {self.cpus_per_worker} CPUs and {self.gpus_per_worker} GPUs each; "
                 "write at least 1 worker, CPUs above 0, GPUs 0 or more"
+            )
+
+
+@dataclass(kw_only=True)
+class LoopConfig:
+    """How pairs are made: items of a call, and calls at a time, of each stage."""
+
+    write_batch: int = 8
+    """Tasks a writer is given at once, each with all its designs."""
+    write_in_flight: int = 2
+    """Calls of the writers at a time; twice their number keeps all of them busy."""
+    render_batch: int = 4
+    """Tasks the renderer is given at once."""
+    render_in_flight: int = 2
+    """Calls of the renderer at a time; twice its replicas keeps all of them busy."""
+    score_batch: int = 8
+    """Tasks the reward is given at once."""
+    score_in_flight: int = 4
+    """Calls of the reward at a time."""
+    timeout_s: float = 300.0
+    """For one call; then it is made again."""
+    patience_s: float = 600.0
+    """How long a call is made again while nobody answers; then the run ends, and goes on when it is started again."""
+
+    def __post_init__(self) -> None:
+        for stage in ("write", "render", "score"):
+            if min(self.of(stage)) < 1:
+                raise UserError(f"loop: {stage}_batch, {stage}_in_flight: {self.of(stage)}; write at least 1")
+        if self.timeout_s <= 0 or self.patience_s <= 0:
+            raise UserError(f"loop: timeout_s {self.timeout_s}, patience_s {self.patience_s}; write seconds above 0")
+
+    def of(self, stage: str) -> tuple[int, int]:
+        """(items of a call, calls at a time) of write, render or score."""
+        return getattr(self, f"{stage}_batch"), getattr(self, f"{stage}_in_flight")
+
+
+@dataclass(kw_only=True)
+class ServicesConfig:
+    """Who renders ads and who judges them. Replicas that a job starts end with it and answer nobody else."""
+
+    reward: str = "runs/demo/model"
+    """A model folder, of which replicas are started; app:NAME for an application on this Ray; or the address of a service."""
+    generator: str = ""
+    """Empty: replicas with `renderer` are started; app:NAME; or the address of a service."""
+    renderer: RendererConfig = field(default_factory=RendererConfig)
+    """What the started replicas of the generator render with."""
+    key_file: str = ""
+    """File with the API key for addresses; empty: the environment variable COUNTRYREWARD_KEY."""
+    reward_replicas: int = 1
+    """Replicas of the reward to start."""
+    reward_cpus: float = 1.0
+    """Processors of each."""
+    reward_gpus: float = 0.0
+    """GPUs of each, fractions allowed."""
+    generator_replicas: int = 1
+    """Replicas of the generator to start."""
+    generator_cpus: float = 1.0
+    """Processors of each."""
+    generator_gpus: float = 0.0
+    """GPUs of each, fractions allowed."""
+
+    def __post_init__(self) -> None:
+        if self.reward_replicas < 1 or self.generator_replicas < 1:
+            raise UserError(
+                f"services: {self.reward_replicas} and {self.generator_replicas} replicas; write at least 1 of each"
+            )
+
+
+@dataclass(kw_only=True)
+class WritersConfig:
+    """The actors that write designs."""
+
+    actors: int = 1
+    """How many; each holds the model."""
+    cpus: float = 1.0
+    """Processors of each."""
+    gpus: float = 0.0
+    """GPUs of each, fractions allowed; 0: processors only."""
+
+    def __post_init__(self) -> None:
+        if self.actors < 1 or self.cpus < 0 or self.gpus < 0:
+            raise UserError(
+                f"writers: {self.actors} actors, {self.cpus} CPUs, {self.gpus} GPUs; write at least 1 actor"
             )

@@ -1,9 +1,14 @@
 """A Scorer over a Serve handle: what runs on the same Ray asks the reward replicas without HTTP and without a key."""
 
+import asyncio
 import time
 from collections.abc import Hashable, Sequence
 from typing import Any
 
+from ray.exceptions import RayActorError
+from ray.serve.exceptions import BackPressureError
+
+from countryreward.errors import UserError
 from countryreward.scoring.contracts import PairRequest, Verdict
 from countryreward.serving.asking import Ask
 
@@ -39,9 +44,6 @@ class HandleScorer:
 
     def _answer(self, ask: Ask, call: Any, until: float) -> list[Verdict]:
         """The call's result; of a call made anew where its replica died or was full."""
-        from ray.exceptions import RayActorError
-        from ray.serve.exceptions import BackPressureError
-
         while True:
             try:
                 return call.result(timeout_s=max(0.0, until - time.monotonic()))
@@ -62,8 +64,61 @@ class HandleScorer:
         )
 
 
-def _but_market(request: PairRequest) -> tuple[Hashable, ...]:
-    """The same for requests that differ in their market alone."""
+class AwaitedHandleScorer:
+    """The same to be awaited: an `AwaitedScorer`. Requests of one product and market that share images make one call, in which
+    each image is encoded once. Nothing is asked again: raises what Ray raises for a dead replica."""
+
+    def __init__(self, handle: Any, *, tenant: str = "ray") -> None:
+        self.handle, self.tenant = handle, tenant
+
+    async def about(self) -> dict[str, Any]:
+        """Versions: see `AsyncScorer.about`."""
+        return await self.handle.about.remote()
+
+    async def score(self, requests: Sequence[PairRequest], /) -> list[Verdict]:
+        """See `Scorer.score`. Raises `UserError` for what is wrong with a request."""
+        groups: dict[Hashable, list[int]] = {}  # one call each
+        for position, request in enumerate(requests):
+            groups.setdefault((*_but_images(request), request.market_code()), []).append(position)
+        asked = [self._ask([requests[position] for position in positions]) for positions in groups.values()]
+        answers = await asyncio.gather(*(self._answer(ask) for ask in asked))
+        found: dict[int, Verdict] = {}
+        for positions, verdicts in zip(groups.values(), answers, strict=True):
+            found.update(zip(positions, verdicts, strict=True))
+        return [found[position] for position in range(len(requests))]
+
+    async def _answer(self, ask: Ask) -> list[Verdict]:
+        try:
+            return await self.handle.judge.remote(ask)
+        except UserError as error:
+            cause = getattr(error, "cause", error)  # without the other process's traceback
+            raise cause if isinstance(cause, UserError) else error from None
+
+    def _ask(self, requests: Sequence[PairRequest]) -> Ask:
+        images: dict[bytes, int] = {}
+        for request in requests:
+            for image in (request.image_a, request.image_b):
+                images.setdefault(image, len(images))
+        first = requests[0]
+        return Ask(
+            product=first.product,
+            images=tuple(images),
+            pairs=tuple((images[request.image_a], images[request.image_b]) for request in requests),
+            markets=(first.market_code(),),
+            as_of=first.as_of,
+            tenant=self.tenant,
+            evidence=0,
+            urgent=False,
+        )
+
+
+def _but_images(request: PairRequest) -> tuple[Hashable, ...]:
+    """The same for requests that differ in their images and their market alone."""
     product = request.product
     described = (product.title, product.category, *sorted(product.attributes.items()), *product.tags)
-    return described, product.product_id, request.image_a, request.image_b, request.as_of
+    return described, product.product_id, request.as_of
+
+
+def _but_market(request: PairRequest) -> tuple[Hashable, ...]:
+    """The same for requests that differ in their market alone."""
+    return *_but_images(request), request.image_a, request.image_b

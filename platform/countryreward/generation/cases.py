@@ -1,0 +1,115 @@
+"""Cases: what a writer is worth. One design per (product, market), its ad judged against the product's own picture and, where
+there is one, against the ad of a reference writer; by any number of judges. The stages of `pairs.py` with another last one.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from countryreward.data.artifacts import Artifact, open_artifact
+from countryreward.errors import UserError
+from countryreward.generation.contracts import DesignWriter, Renderer
+from countryreward.generation.outcomes import Outcome, refused
+from countryreward.generation.pairs import Proposed, Shown, probability, propose, show, through
+from countryreward.generation.tasks import AdTask
+from countryreward.scoring.contracts import PairRequest, Scorer, Verdict
+
+Reference = Callable[[AdTask], bytes | None]
+"""Gives the PNG file of the reference writer's ad of the same case; None: there is none."""
+ADS = "ads"
+"""Folder of a cases artifact: <SHA-256>.png of every ad."""
+
+
+def no_reference(_: AdTask) -> bytes | None:
+    """Where nothing is compared with."""
+    return None
+
+
+def case_questions(task: Shown, reference: bytes | None) -> list[PairRequest]:
+    """The ad against the original and against the reference's ad, each in both orders: the ad as A, then as B."""
+    (ad,) = task.ads
+    others = [task.task.image, *([] if reference is None else [reference])]
+    sides = [pair for other in others for pair in ((ad.png, other), (other, ad.png))]
+    return [PairRequest(product=task.task.product, image_a=a, image_b=b, market=task.task.market) for a, b in sides]
+
+
+def beats(verdicts: Sequence[Verdict]) -> list[float]:
+    """Probability that the ad wins, against each other image of `case_questions`: the mean of both orders."""
+    ways = [probability(verdict) for verdict in verdicts]
+    return [(as_a + 1 - as_b) / 2 for as_a, as_b in zip(ways[::2], ways[1::2], strict=True)]
+
+
+def case(task: Shown, judged: Mapping[str, Sequence[Verdict]], writer: str) -> Outcome:
+    """A row of CASES. judged: what each judge answered to `case_questions`. writer: its version."""
+    (candidate,), (ad,), design = task.candidates, task.ads, task.candidates[0].design
+    shares = {judge: beats(verdicts) for judge, verdicts in judged.items()}
+    row: dict[str, Any] = {
+        "key": task.task.key,
+        "product_id": task.task.product.product_id or "",
+        "market": task.task.market,
+        "image_hash": task.task.image_hash,
+        "foreground": design.foreground,
+        "background": design.background,
+        "color_tone": design.color_tone,
+        "lighting": design.lighting,
+        "repaired": candidate.repaired,
+        "seed": candidate.seed,
+        "seed_render": task.seed,
+        "ad": ad.sha256,
+        "fidelity": ad.fidelity.score,
+        "writer": writer,
+        "renderer": task.renderer,
+        "beats_original": {judge: share[0] for judge, share in shares.items()},
+        "beats_reference": {judge: share[1] for judge, share in shares.items() if len(share) > 1},
+    }
+    return Outcome(key=task.task.key, row=row, designs=task.counts, files={f"{ADS}/{ad.sha256}.png": ad.png})
+
+
+def judge_cases(
+    judges: Mapping[str, Scorer], tasks: Sequence[Shown], writer: str, reference: Reference = no_reference
+) -> list[Outcome]:
+    """One call per judge and case, so that one that is refused takes no other with it. Quarantined: what a judge refuses."""
+    outcomes = []
+    for task in tasks:
+        asked = case_questions(task, reference(task.task))
+        try:
+            judged = {name: judge.score(asked) for name, judge in judges.items()}
+        except UserError as error:
+            outcomes.append(refused(task.task, error, "product"))
+        else:
+            outcomes.append(case(task, judged, writer))
+    return outcomes
+
+
+def make_cases(
+    writer: DesignWriter,
+    renderer: Renderer,
+    judges: Mapping[str, Scorer],
+    tasks: Sequence[AdTask],
+    reference: Reference = no_reference,
+) -> list[Outcome]:
+    """One outcome per task, in order; the PNG files are in `Outcome.files`."""
+    written = propose(writer, tasks, 1)
+    rendered = through(written, Proposed, lambda some: show(renderer, some))
+    return through(rendered, Shown, lambda some: judge_cases(judges, some, writer.version, reference))
+
+
+class ReferenceAds:
+    """A `Reference` that reads a cases artifact: its ads by product, market and the product's picture."""
+
+    def __init__(self, artifact: Artifact) -> None:
+        columns = ["product_id", "market", "image_hash", "ad"]
+        rows = pq.read_table(artifact.path / "cases.parquet", columns=columns).to_pylist()
+        self.artifact = artifact
+        self._ads = {(row["product_id"], row["market"], row["image_hash"]): row["ad"] for row in rows}
+
+    @classmethod
+    def open(cls, folder: str) -> "ReferenceAds":
+        """Every file checked against its hash."""
+        return cls(open_artifact(folder, kind="cases"))
+
+    def __call__(self, task: AdTask) -> bytes | None:
+        """See `Reference`."""
+        ad = self._ads.get((task.product.product_id or "", task.market, task.image_hash))
+        return None if ad is None else (self.artifact.path / ADS / f"{ad}.png").read_bytes()

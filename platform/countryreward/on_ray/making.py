@@ -1,0 +1,106 @@
+"""From tasks to a published artifact of pairs or cases, over a work folder that a killed run leaves for the next one."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from countryreward.data.artifacts import Artifact, as_plain, current, open_artifact, publish
+from countryreward.generation.ad_tasks import AdTasks
+from countryreward.generation.cases import ADS, Reference, no_reference
+from countryreward.generation.config import PairRule
+from countryreward.generation.outcome_store import OutcomeStore
+from countryreward.generation.outcomes import Outcome
+from countryreward.generation.pair_table import CASE_TABLE, PAIRS, write_outcomes, write_pictures
+from countryreward.on_ray.awaited import AwaitedRenderer, AwaitedScorer, AwaitedWriter
+from countryreward.on_ray.config import LoopConfig
+from countryreward.on_ray.pairs import Stages, run_tasks, versions_of
+from countryreward.on_ray.pipeline import Stage
+from countryreward.scoring.work_folder import WorkFolder
+
+
+async def publish_pairs(
+    tasks: AdTasks,
+    writer: AwaitedWriter,
+    renderer: AwaitedRenderer,
+    scorer: AwaitedScorer,
+    rule: PairRule,
+    *,
+    out: str,
+    work: WorkFolder,
+    loop: LoopConfig,
+    inputs: Mapping[str, Artifact],
+    options: Mapping[str, Any],
+) -> Artifact:
+    """pairs.parquet, quarantine.jsonl and the products' own pictures; what is there already and up to date is left.
+
+    work: held by the caller. options: which tasks these are, for the manifest. See `Pipeline.run` for what it raises.
+    """
+    versions = await versions_of(writer, renderer, {"reward": scorer}, patience_s=loop.patience_s)
+    made_by = {**versions.as_dict(), "rule": as_plain(rule)}
+    stages = Stages(writer=writer, renderer=renderer, versions=versions, config=loop).pairs(scorer, rule)
+    return await _publish(PAIRS, tasks, made_by, stages, out, work, loop, inputs, options)
+
+
+async def publish_cases(
+    tasks: AdTasks,
+    writer: AwaitedWriter,
+    renderer: AwaitedRenderer,
+    judges: Mapping[str, AwaitedScorer],
+    *,
+    out: str,
+    work: WorkFolder,
+    loop: LoopConfig,
+    inputs: Mapping[str, Artifact],
+    options: Mapping[str, Any],
+    reference: Reference = no_reference,
+) -> Artifact:
+    """cases.parquet, ads/*.png, quarantine.jsonl and the products' own pictures. See `publish_pairs`.
+
+    reference: gives the ads to compare with; the artifact they are from belongs into `inputs`.
+    """
+    versions = await versions_of(writer, renderer, judges, patience_s=loop.patience_s)
+    made_by = {**versions.as_dict(), "inputs": {name: one.manifest.version for name, one in inputs.items()}}
+    stages = Stages(writer=writer, renderer=renderer, versions=versions, config=loop).cases(judges, reference)
+    return await _publish(CASE_TABLE, tasks, made_by, stages, out, work, loop, inputs, options)
+
+
+async def _publish(
+    kind: str,
+    tasks: AdTasks,
+    made_by: dict[str, Any],
+    stages: list[Stage],
+    out: str,
+    work: WorkFolder,
+    loop: LoopConfig,
+    inputs: Mapping[str, Artifact],
+    options: Mapping[str, Any],
+) -> Artifact:
+    told = {**options, "made_by": made_by}
+    if found := current(out, kind=kind, inputs=inputs, config=told):
+        print(f"{kind}: {out} is up to date")
+        return found
+    store = OutcomeStore(work.of("parts", made_by))
+    with publish(out, kind=kind, inputs=inputs, config=told) as draft:
+        draft.counts |= await run_tasks(
+            tasks, made_by, stages, store, patience_s=loop.patience_s, progress=f"{kind} made"
+        )
+        outcomes = [store.found[key] for key in tasks.keys(made_by)]
+        write_outcomes(draft.path, kind, outcomes)
+        kept = [outcome.row for outcome in outcomes if outcome.row is not None]
+        write_pictures(draft.path, (_picture(row) for row in kept), tasks.images)
+        if kind == CASE_TABLE:
+            _copy_ads(outcomes, store.folder, draft.path)
+    work.clear(keep_encodes=False)
+    return open_artifact(out, kind=kind)
+
+
+def _picture(row: dict[str, Any]) -> str:
+    return row["image_hash"] if "image_hash" in row else row["images"][0]
+
+
+def _copy_ads(outcomes: list[Outcome], store: Path, folder: Path) -> None:
+    """The files of the rows, which the work folder gives up in a moment."""
+    (folder / ADS).mkdir()
+    for name in sorted({outcome.row["ad"] for outcome in outcomes if outcome.row is not None}):
+        shutil.copyfile(store / ADS / f"{name}.png", folder / ADS / f"{name}.png")

@@ -1,0 +1,75 @@
+"""Writers in Ray actors: each holds one, dies and is started again without a word of ours."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError
+
+from countryreward.errors import UserError
+from countryreward.generation.contracts import DesignWriter
+from countryreward.generation.outcomes import Outcome
+from countryreward.generation.pairs import Proposed, propose
+from countryreward.generation.tasks import AdTask
+
+_AHEAD = 2  # calls an actor may have, so that it finds the next one when it is done with one
+
+
+class _WriterActor:
+    """One writer."""
+
+    def __init__(self, make: Callable[[], DesignWriter]) -> None:
+        self.writer = make()
+
+    def version(self) -> str:
+        return self.writer.version
+
+    def propose(self, tasks: list[AdTask], designs: int) -> list[Proposed | Outcome]:
+        return propose(self.writer, tasks, designs)
+
+
+class WriterActors:
+    """An `AwaitedWriter`: so many actors, each with what `make` makes there.
+
+    make: can be pickled; it is called again when an actor was killed. Calls raise what Ray raises for a dead one. Use it in a
+    `with` block: the actors end with it.
+    """
+
+    def __init__(
+        self, make: Callable[[], DesignWriter], *, actors: int = 1, cpus: float = 1.0, gpus: float = 0.0
+    ) -> None:
+        options: dict[str, Any] = {"num_cpus": cpus, "num_gpus": gpus, "max_restarts": -1, "max_task_retries": 0}
+        remote: Any = ray.remote(**options)(_WriterActor)
+        self.actors = [remote.remote(make) for _ in range(actors)]
+        self.in_flight = actors * _AHEAD
+        self._load = [0] * actors
+
+    def __enter__(self) -> "WriterActors":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for actor in self.actors:
+            ray.kill(actor)
+
+    async def version(self) -> str:
+        """Of the first one; it waits until that is there. Raises `UserError` with the last line of what `make` raised."""
+        return await _answer(self.actors[0].version.remote())
+
+    async def propose(self, tasks: Sequence[AdTask], designs: int) -> list[Proposed | Outcome]:
+        """By the actor with the fewest calls."""
+        number = min(range(len(self.actors)), key=self._load.__getitem__)
+        self._load[number] += 1
+        try:
+            return await _answer(self.actors[number].propose.remote(list(tasks), designs))
+        finally:
+            self._load[number] -= 1
+
+
+async def _answer(reference: Any) -> Any:
+    try:
+        return await asyncio.wrap_future(reference.future())
+    except RayActorError as error:
+        if error.actor_init_failed:  # it is not started again
+            raise UserError(f"writer: it cannot be opened: {str(error).strip().splitlines()[-1]}") from error
+        raise
