@@ -73,7 +73,7 @@ def world(
             rows.append(
                 case(
                     f"p{p:03d}",
-                    markets[m],
+                    list(markets)[int(m)],
                     seed=int(rng.integers(2**40)),
                     fidelity=float(np.clip(rng.normal(fidelity, 0.05), 0, 1)),
                     **dict(
