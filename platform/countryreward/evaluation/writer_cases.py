@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from countryreward.data.artifacts import Artifact, open_artifact
+from countryreward.data.design import LABELS, Design
 from countryreward.data.tables import CASES, JUDGES
 from countryreward.errors import UserError
 
@@ -68,6 +69,11 @@ def open_cases(path: str | Path, *, name: str, pairs: Mapping[str, int] | None =
         refused=counted.get("quarantined") if isinstance(counted, Mapping) else None,
         artifact=artifact,
     )
+
+
+def design_of(row: Any) -> Design:
+    """The design of a row of CASES."""
+    return Design(**{name: str(row[name]) for name in LABELS})
 
 
 def _as_dict(judged: Any) -> Mapping[str, float]:
