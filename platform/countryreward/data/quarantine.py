@@ -41,6 +41,8 @@ REASONS: dict[str, str] = {
     "overlapping_period": "two periods of one creative and market share a day: keep one",
     "same_image": "a pair needs two different images: correct image_a or image_b",
     "refused_prompt": "the record has no valid prompt: mend the named field, or leave the record out",
+    "unreadable_design": "write Foreground, Background, Color Tone and Lighting, each once, or a JSON object of the four",
+    "no_picture": "give the product a creative whose image can be read, or leave the design out",
     "conflicting_value": "the same image has two different values in one market and period: keep one",
 }
 """Every reason a row can be quarantined for, with the way out."""

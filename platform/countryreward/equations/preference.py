@@ -1,27 +1,28 @@
-"""What the paper's Table 2 counts, by our definition, and how far a writer went from its reference. On arrays.
+"""Section 3.2, Eq. 14: direct preference optimization of the design writer, and how far it moved from its reference.
 
-Legend: N cases (one per product, market and draw) or designs. Table 2's caption says neither who is compared with whom nor what
-its percentages are shares of; docs/method.md says what we decided.
+Legend: B pairs of designs.
 """
 
-import numpy as np
-from numpy.typing import NDArray
-
-Floats = NDArray[np.float64]
+from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 
-def preferred(probability: Floats) -> Floats:
-    """1 where a judge prefers the ad (p > .5), .5 where it has no opinion (p = .5 exactly), 0 else; NaN stays. Shapes [N].
+def dpo_loss(
+    policy_chosen: Tensor, policy_rejected: Tensor, reference_chosen: Tensor, reference_rejected: Tensor, *, beta: float
+) -> Tensor:
+    """Eq. 14 per pair: -log sigma(beta log(pi(d+) / ref(d+)) - beta log(pi(d-) / ref(d-))).
 
-    The mean over cases is the share of Table 2. An ad against itself, or a judge that always says .5, has exactly .5.
+    Each argument [B] is the natural log of the probability of a whole design, summed over its tokens, given (country,
+    product, image). beta: the paper names it and gives no number; ours is 0.1. Returns [B], log 2 where the policy is the
+    reference.
     """
-    return np.where(np.isnan(probability), np.nan, (1 + np.sign(probability - 0.5)) / 2)
+    margin_B = (policy_chosen - reference_chosen) - (policy_rejected - reference_rejected)
+    return -logsigmoid(beta * margin_B)
 
 
-def log_ratio(log_prob: Floats, log_prob_reference: Floats) -> Floats:
-    """log pi(design) - log pi_ref(design), in nats, each log probability summed over the design's tokens. Shapes [N].
+def kl_estimate(policy: Tensor, reference: Tensor) -> Tensor:
+    """KL(policy || reference) in nats per design, from designs that the policy wrote: the mean of log pi(d) - log ref(d).
 
-    Its mean over designs *sampled from pi* estimates KL(pi || pi_ref) in nats per design, without bias; single values, and
-    the mean of few, may be below 0.
+    policy, reference [B]: natural logs of the probability of the same designs. Unbiased; a single draw may be negative.
     """
-    return log_prob - log_prob_reference
+    return (policy - reference).mean()

@@ -18,7 +18,7 @@ from countryreward.equations.diversity import (
     within_market,
     word_sets,
 )
-from countryreward.equations.preference import log_ratio, preferred
+from countryreward.equations.gain import log_ratio, preferred
 from countryreward.evaluation.paired_means import Key
 from countryreward.evaluation.writer_cases import QUESTIONS, WriterCases
 
