@@ -51,6 +51,27 @@ class Rendered:
     """What made it, as JSON, enough to make it again: renderer, version, design, seed, px, steps, image_hash and more."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class RenderedFile:
+    """An ad as a file, for whoever asked from another process."""
+
+    png: bytes
+    """The PNG file."""
+    sha256: str
+    """Of the PNG file, hex."""
+    fidelity: Fidelity
+    made: dict[str, Any]
+    """As of `Rendered`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refusal:
+    """There is no ad of a job."""
+
+    reason: str
+    """Why, naming the field, and the way out."""
+
+
 class Renderer(Protocol):
     """Makes ads. Not more than one thread at a time."""
 
