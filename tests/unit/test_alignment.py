@@ -203,7 +203,7 @@ def test_a_cases_artifact_is_read(tmp_path):
     with publish(tmp_path / "cases", kind="cases") as draft:
         table = pa.Table.from_pylist([_as_lists(row) for row in rows], schema=CASES)
         pq.write_table(table, draft.path / "cases.parquet")
-        draft.counts["cases"] = {"input": 5, "kept": 2, "dropped": 0, "quarantined": 3}
+        draft.counts["designs"] = {"written": 5, "not_read": 3}
     found = open_cases(tmp_path / "cases", name="round-1", pairs={"BR": 4})
     assert found.probabilities("beats_original", "reward").tolist()[0] == 0.75
     assert np.isnan(found.probabilities("beats_original", "reward")[1])

@@ -55,6 +55,15 @@ class AdBoard:
     rows: tuple[AdRow, ...]
 
 
+def ranked_board(title: str, category: str, original: bytes, markets: Sequence[Sequence[ShownAd]]) -> AdBoard:
+    """Every market's best beside each other, then every second best, and so on. markets: the ads of each, best first."""
+    rows = [
+        AdRow(label=f"choice {rank + 1}", ads=tuple(ads[rank] for ads in markets if rank < len(ads)))
+        for rank in range(max((len(ads) for ads in markets), default=0))
+    ]
+    return AdBoard(title=title, category=category, original=original, rows=tuple(rows))
+
+
 def write_gallery(
     boards: Sequence[AdBoard],
     path: Path | str,

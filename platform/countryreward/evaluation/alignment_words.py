@@ -32,7 +32,7 @@ def judge_name(judge: str) -> str:
 
 
 def before_and_after(table: Mapping[str, Any], decision: Decision) -> tuple[str, str]:
-    """The two variants a reader compares: the reference, and what is kept; where nothing new is kept, the round that was judged."""
+    """What a reader compares: the reference, and what is kept; where nothing new is kept, the round that was judged."""
     first = table["order"][0]
     return first, decision.last_good if decision.last_good != first else decision.round
 

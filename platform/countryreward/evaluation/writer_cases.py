@@ -52,7 +52,7 @@ class WriterCases:
 def open_cases(path: str | Path, *, name: str, pairs: Mapping[str, int] | None = None) -> WriterCases:
     """Read a cases artifact: cases.parquet and, where it has one, log_probs.parquet.
 
-    Refused designs are what the manifest counts as `cases.quarantined`. Raises `UserError` for what is missing or altered.
+    Refused designs are what the manifest counts as `designs.not_read`. Raises `UserError` for what is missing or altered.
     """
     artifact = open_artifact(path, kind=KIND)
     table = pq.read_table(artifact.path / "cases.parquet")
@@ -60,13 +60,13 @@ def open_cases(path: str | Path, *, name: str, pairs: Mapping[str, int] | None =
     if missing:
         raise UserError(f"cases: {artifact.path} lacks {', '.join(missing)}; make the cases again")
     logs = artifact.path / "log_probs.parquet"
-    counted = artifact.manifest.counts.get("cases", {})
+    counted = artifact.manifest.counts.get("designs")
     return WriterCases(
         name=name,
         cases=table.to_pandas(maps_as_pydicts="strict"),
         log_probs=pd.read_parquet(logs) if logs.exists() else None,
         pairs=dict(pairs or {}),
-        refused=counted.get("quarantined") if isinstance(counted, Mapping) else None,
+        refused=None if counted is None else counted.get("not_read", 0),
         artifact=artifact,
     )
 
