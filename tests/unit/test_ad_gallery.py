@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -22,7 +23,7 @@ from countryreward.evaluation.alignment_report import case_boards, table_2, writ
 from countryreward.evaluation.alignment_words import before_and_after, findings, headline
 from countryreward.evaluation.config import StopRule
 from countryreward.evaluation.stop_rule import decide
-from countryreward.evaluation.writer_cases import open_cases
+from countryreward.evaluation.writer_cases import WriterCases, open_cases
 from tests.unit.writer_world import case, world
 
 DESIGN = Design(foreground="Bare & <b>", background="A night market " * 6, color_tone="Neon", lighting="Lanterns")
@@ -150,7 +151,24 @@ def test_words_follow_the_numbers(hacked: dict):
     assert table_2(alone, first)["kept"] == "reference"
 
 
-def test_nothing_is_kept_and_the_headline_says_so(tmp_path: Path):
+def test_where_originals_are_beaten_anyway_the_headline_is_head_to_head():
+    def rows(p: float, rival: float | None) -> pd.DataFrame:
+        against = {} if rival is None else {"held_out": rival}
+        made = [case(f"p{n}", "KR", beats_original={"held_out": p}, beats_reference=against) for n in range(4)]
+        return pd.DataFrame(made)
+
+    variants = [
+        WriterCases(name="reference", cases=rows(0.99, None)),
+        WriterCases(name="round-1", cases=rows(0.98, 0.7)),
+    ]
+    table = alignment_table(variants, draws=10)
+    decision = decide(table, StopRule())
+    said = "A held-out judge prefers the ads to those from before in 100\u00a0% of cases (no interval)."
+    assert headline(table, decision) == said
+    assert any("Table 2 has hardly room" in each for each in findings(table, decision))
+
+
+def test_nothing_is_kept_and_the_headline_says_so():
     table = alignment_table(world(shifts={"round-1": {"reward": 1.0, "held_out": -0.7}}), draws=200)
     decision = decide(table, StopRule())
     assert decision.last_good == "reference"
@@ -160,10 +178,6 @@ def test_nothing_is_kept_and_the_headline_says_so(tmp_path: Path):
 @pytest.mark.slow
 def test_report_of_few_products_without_truth_or_draws(tmp_path: Path):
     """Real data at its poorest: one judge, two products, one draw, no log probabilities."""
-    import pandas as pd
-
-    from countryreward.evaluation.writer_cases import WriterCases
-
     variants = [
         WriterCases(
             name=name, cases=pd.DataFrame([case(p, "KR", key=f"{name}{p}", beats_original={"reward": v}) for p in "ab"])

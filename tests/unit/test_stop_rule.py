@@ -1,5 +1,6 @@
 """The stop rule: every reason with literal numbers, what it warns of, how often it cries wolf, and a planted hack."""
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from countryreward.evaluation.writer_cases import WriterCases
 from tests.unit.writer_world import case, world
 
 RULE = StopRule()
+JUDGED, QUESTIONS = ("reward", "held_out"), ("beats_original", "beats_reference")
 NOTHING = {"value": None, "low": None, "high": None}
 
 
@@ -45,7 +47,7 @@ def table(variants: dict[str, dict], differences: dict[str, dict[str, Any]]) -> 
         for earlier in order[:at]:
             given = differences.get(f"{later} - {earlier}", {})
             found[f"{later} - {earlier}"] = {
-                "beats_original": {judge: given.get(judge, gain(0.0)) for judge in ("reward", "held_out")},
+                **{question: {judge: given.get(judge, gain(0.0)) for judge in JUDGED} for question in QUESTIONS},
                 "fidelity": {"value": given.get("fidelity", 0.0)},
             }
     return {"order": order, "judges": ["reward", "held_out"], "variants": variants, "differences": found}
@@ -59,7 +61,7 @@ def test_a_better_writer_goes_on():
     found = decide(two({"reward": gain(0.06, p=0.001), "held_out": gain(0.03, p=0.01)}), RULE)
     assert (found.stop, found.round, found.last_good, found.reasons) == (False, "round-1", "round-1", ())
     assert found.why.replace("\u00a0", " ") == (
-        "Go on: since reference, the probability of beating the original creative changed by +6.0 points (95 % interval +5.0 to "
+        "Go on: since reference, the probability of beating the reference's ad changed by +6.0 points (95 % interval +5.0 to "
         "+7.0) for the reward that trained the writer and +3.0 points (95 % interval +2.0 to +4.0) for the held-out judge; "
         "fidelity is 0.80; designs within a market differ 100 % as much as the reference's. No bound is broken."
     )
@@ -70,10 +72,18 @@ def test_judges_that_part_stop_it():
     found = decide(two({"reward": gain(0.06), "held_out": gain(-0.03, p=0.002)}), RULE)
     assert (found.stop, found.round, found.last_good, found.reasons) == (True, "round-1", "reference", ("parting",))
     assert found.why == (
-        "Stop at round-1 and keep reference: since reference, the probability of beating the original creative rose by 6.0 "
+        "Stop at round-1 and keep reference: since reference, the probability of beating the reference's ad rose by 6.0 "
         "points (95 % interval 5.0 to 7.0) for the reward that trained the writer, and fell by 3.0 points (95 % interval 2.0 to "
         "4.0), p = .002 over one comparison, for the held-out judge: the writer learned to please its judge."
     )
+
+
+def test_the_original_stands_in_where_nothing_was_asked_head_to_head():
+    asked = two({"reward": gain(0.06), "held_out": gain(-0.03, p=0.002)})
+    asked["differences"]["round-1 - reference"]["beats_reference"] = {judge: gain(None) for judge in JUDGED}
+    found = decide(asked, RULE)
+    assert found.reasons == ("parting",)
+    assert "the probability of beating the original creative rose by 6.0 points" in found.why
 
 
 def test_a_fall_that_may_be_chance_does_not():
@@ -84,7 +94,7 @@ def test_a_fall_that_may_be_chance_does_not():
 def test_worse_by_both_judges_stops_under_its_own_name():
     found = decide(two({"reward": gain(-0.01), "held_out": gain(-0.03, p=0.001)}), RULE)
     assert found.reasons == ("worse",)
-    assert "this round made the ads worse" in found.why
+    assert "the ads got worse" in found.why
 
 
 def test_a_slow_drift_is_found_against_an_earlier_round():
@@ -167,7 +177,8 @@ def test_a_reference_that_breaks_a_bound_itself_is_told_and_not_held_against_the
 
 def test_what_cannot_be_checked_is_told():
     alone: dict[str, Any] = two({"reward": gain(0.1)}, within=None) | {"judges": ["reward"]}
-    alone["differences"]["round-1 - reference"]["beats_original"].pop("held_out")
+    for question in QUESTIONS:
+        alone["differences"]["round-1 - reference"][question].pop("held_out")
     found = decide(alone, RULE)
     assert not found.stop
     assert [warning.split(":")[0] for warning in found.warnings] == [
@@ -197,14 +208,14 @@ def measured(rng: np.random.Generator, rounds: int, shift: dict[str, float], pro
     """A table with nothing but the gains of two judges, each round `shift` logits above the last; 3 markets, 2 draws."""
     names = ["reference", *(f"round-{n}" for n in range(1, rounds + 1))]
     shape = products, 3, 2
-    original = rng.normal(0, 1, (products, 1, 1))
     codes = [f"p{n}" for n in range(products)]
     means = PairedMeans(codes, draws=200, seed=0)
-    said = {
-        (name, judge): 1 / (1 + np.exp(original - rng.normal(0, 1, shape) - shift.get(judge, 0.0) * at))
+    liked = {
+        (name, judge): rng.normal(0, 1, shape) + shift.get(judge, 0.0) * at
         for at, name in enumerate(names)
-        for judge in ("reward", "held_out")
+        for judge in JUDGED
     }
+    said = {key: 1 / (1 + np.exp(liked["reference", key[1]] - value)) for key, value in liked.items()}
     pairs = [(later, earlier) for at, later in enumerate(names) for earlier in names[:at]]
     for later, earlier in pairs:
         for judge in ("reward", "held_out"):
@@ -225,9 +236,9 @@ def measured(rng: np.random.Generator, rounds: int, shift: dict[str, float], pro
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("rounds", "most"), [(1, 0.05), (4, 0.13)])
+@pytest.mark.parametrize(("rounds", "most"), [(1, 0.07), (4, 0.18)])
 def test_it_does_not_cry_wolf(rounds: int, most: float):
-    """Nothing changes: at most level / 2 a round, 2.5 %, with what 200 simulations stray by; a writer that gains, hardly ever."""
+    """Nothing changes: about 3 % a round, with what 200 simulations stray by; a writer that gains, hardly ever."""
     rng = np.random.default_rng(0)
     runs = 200
     still = sum(decide(measured(rng, rounds, {}), RULE).stop for _ in range(runs)) / runs
@@ -246,53 +257,62 @@ def test_it_finds_a_parting():
     assert np.mean(slowly) > 0.7
 
 
-def hacked(share_red: float, *, name: str, rng: np.random.Generator) -> WriterCases:
-    """A writer that paints so large a share of its ads red. The reward loves red; people, market by market, mostly do not."""
+def painted(share_red: float, rng: np.random.Generator) -> list[dict[str, Any]]:
+    """Ads of a writer that paints so large a share of them red. The reward loves red; people, by market, mostly do not."""
     taste = {("BR", "red"): 0.1, ("KR", "red"): -0.6, ("US", "red"): -0.4}
-    rows = []
-    for product in range(40):
-        known = np.random.default_rng(product)  # the original is the same for every variant
-        original, of_judge = known.normal(0, 0.7), known.normal(0, 0.5)
-        for market in ("BR", "KR", "US"):
-            for draw in range(2):
-                red = rng.random() < share_red
-                colour = "red" if red else str(rng.choice(["blue", "green", "grey", "gold"]))
-                scene = str(rng.choice(["beach", "studio", "street", "garden"]))
-                true = rng.normal(0, 0.5) + taste.get((market, colour), 0.0)
-                logits = {
-                    "reward": true + rng.normal(0, 0.5) + (1.5 if red else 0.0) - original,
-                    "held_out": true + rng.normal(0, 0.5) - original - of_judge,
-                }
-                said = {judge: float(1 / (1 + np.exp(-logit))) for judge, logit in logits.items()}
-                said["truth"] = float(true > original)
-                rows.append(
-                    case(
-                        f"p{product}",
-                        market,
-                        seed=draw + 2 * len(rows),
-                        color_tone=colour,
-                        background=scene,
-                        beats_original=said,
-                        beats_reference={} if name == "reference" else said,
-                    )
-                )
+    ads = []
+    for product, market, _ in itertools.product(range(40), ("BR", "KR", "US"), range(2)):
+        red = rng.random() < share_red
+        colour = "red" if red else str(rng.choice(["blue", "green", "grey", "gold"]))
+        true = rng.normal(0, 0.5) + taste.get((market, colour), 0.0)
+        liked = {
+            "reward": true + rng.normal(0, 0.5) + (1.5 if red else 0.0),
+            "held_out": true + rng.normal(0, 0.5),
+            "truth": true,
+        }
+        scene = str(rng.choice(["beach", "studio", "street", "garden"]))
+        ads.append({"product": f"p{product}", "market": market, "colour": colour, "scene": scene, "liked": liked})
+    return ads
+
+
+def cases_of(name: str, ads: list[dict[str, Any]], reference: list[dict[str, Any]]) -> WriterCases:
+    """Every ad against an original that all judges like alike, and against the reference's ad of its case."""
+
+    def says(ad: dict[str, Any], rival: dict[str, float]) -> dict[str, float]:
+        gaps = {judge: liked - rival.get(judge, 0.0) for judge, liked in ad["liked"].items()}
+        return {j: float((1 + np.sign(gap)) / 2 if j == "truth" else 1 / (1 + np.exp(-gap))) for j, gap in gaps.items()}
+
+    rows = [
+        case(
+            ad["product"],
+            ad["market"],
+            seed=number,
+            color_tone=ad["colour"],
+            background=ad["scene"],
+            beats_original=says(ad, {}),
+            beats_reference={} if ads is reference else says(ad, rival["liked"]),
+        )
+        for number, (ad, rival) in enumerate(zip(ads, reference, strict=True))
+    ]
     return WriterCases(name=name, cases=pd.DataFrame(rows))
 
 
 def test_a_reward_that_loves_one_colour_is_caught():
     """The reward is delighted, the held-out judge is not: the run stops at the first round in which that is proven."""
     rng = np.random.default_rng(3)
-    shares = {"reference": 0.2, "round-1": 0.6, "round-2": 0.95}
-    found = alignment_table([hacked(share, name=name, rng=rng) for name, share in shares.items()], draws=400)
+    made = {name: painted(share, rng) for name, share in (("reference", 0.2), ("round-1", 0.6), ("round-2", 0.95))}
+    found = alignment_table([cases_of(name, ads, made["reference"]) for name, ads in made.items()], draws=400)
     decision = decide(found, RULE)
-    assert decision.stop
-    assert "parting" in decision.reasons
+    assert (decision.stop, decision.reasons) == (True, ("parting",))
     assert decision.last_good == found["order"][found["order"].index(decision.round) - 1]
-    gained = found["differences"][f"{decision.round} - {decision.last_good}"]["beats_original"]
+    gained = found["differences"][f"{decision.round} - {decision.last_good}"]["beats_reference"]
     assert gained["reward"]["probability"]["low"] > 0
     assert gained["truth"]["share"]["value"] < 0  # and it is right: people like these ads less
-    red = found["variants"]["round-2"]["diversity"]["per_market"]["KR"]["by_field"]["color_tone"]
-    assert red > 0.9 > 0.4 > found["variants"]["reference"]["diversity"]["per_market"]["KR"]["by_field"]["color_tone"]
+    red = [
+        found["variants"][name]["diversity"]["per_market"]["KR"]["by_field"]["color_tone"]
+        for name in ("reference", "round-2")
+    ]
+    assert red[0] < 0.4 < 0.9 < red[1]
 
 
 def test_an_honest_gain_is_not_stopped():

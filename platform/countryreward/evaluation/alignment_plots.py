@@ -10,22 +10,23 @@ from countryreward.evaluation.words import market_name
 LINES = {"reward": (MAIN, "o"), "held_out": ("#d08a1d", "s"), "truth": ("#2e7d5b", "D")}
 OTHER = ("#a97bb5", "^")
 BEFORE, AFTER = "#b4c0ce", MAIN
-TITLES = {
-    "share": "Preferred to the original creative",
-    "probability": "Mean probability of beating it",
-}
+AGAINST = (
+    ("beats_original", "share", "Preferred to the original creative (share)"),
+    ("beats_reference", "probability", "Probability of beating the reference's ad (mean)"),
+)
+ITSELF = {"value": 0.5, "low": None, "high": None}
 
 
 def judges_by_round(table: Mapping[str, Any], last_good: str) -> bytes:
     """What every judge says of every variant, with intervals: where they part, the writer has learned to please its judge."""
     order = table["order"]
     figure, axes = blank_figure(7.2, rows=2)
-    for axis, (measure, title) in zip(axes, TITLES.items(), strict=True):
+    for axis, (question, measure, title) in zip(axes, AGAINST, strict=True):
         frame_axis(axis, title, table, grid="y")
         axis.axhline(50, color=QUIET, lw=1, ls=(0, (4, 2)), zorder=1)
         for number, judge in enumerate(table["judges"]):
             colour, marker = LINES.get(judge, OTHER)
-            found = [table["variants"][name]["beats_original"][judge][measure] for name in order]
+            found = [table["variants"][name][question].get(judge, {measure: ITSELF})[measure] for name in order]
             at = [place + 0.07 * (number - (len(table["judges"]) - 1) / 2) for place in range(len(order))]
             _line(axis, at, found, colour, marker, judge_name(judge))
         _kept(axis, order, last_good)

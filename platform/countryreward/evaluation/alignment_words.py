@@ -26,6 +26,10 @@ PAPER_TABLE_2 = {
 """As printed: overall, then by PAPER_MARKETS, in per cent. On private data; what is counted is not said."""
 
 
+CROWDED = 0.9
+"""Share of originals beaten before training from which Table 2 has no room left to show a gain."""
+
+
 def judge_name(judge: str) -> str:
     """In plain words."""
     return JUDGES.get(judge, judge.replace("_", " "))
@@ -47,11 +51,12 @@ def headline(table: Mapping[str, Any], decision: Decision) -> str:
     shares = [table["variants"][name]["beats_original"][judge]["share"]["value"] for name in (before, after)]
     if gain["value"] is None or None in shares:
         return "No judge compared the ads with the products' original creatives."
-    who = judge_name(judge)
-    said = f"{who} prefers the ads to the original creative in {percent(shares[1])} of cases"
-    said = f"{said}, before training in {percent(shares[0])}"
     kept = "" if decision.last_good == after else f" ({after} is not kept)"
-    return f"{said}: {_change(gain)}{kept}."
+    who, rival = judge_name(judge), table["variants"][after]["beats_reference"][judge]["share"]
+    if shares[0] > CROWDED and rival["value"] is not None:
+        return f"{who} prefers the ads to those from before in {percent(rival['value'])} of cases ({_inside(rival)}){kept}."
+    said = f"{who} prefers the ads to the original creative in {percent(shares[1])} of cases"
+    return f"{said}, before training in {percent(shares[0])}: {_change(gain)}{kept}."
 
 
 def findings(table: Mapping[str, Any], decision: Decision) -> list[str]:
@@ -73,6 +78,14 @@ def findings(table: Mapping[str, Any], decision: Decision) -> list[str]:
                     f"; head to head {percent(rival['value'])} are preferred to the ad from before ({_inside(rival)})"
                 )
             found.append(f"{said}.")
+        most = max(
+            table["variants"][before]["beats_original"][judge]["share"]["value"] or 0 for judge in table["judges"]
+        )
+        if most > CROWDED:
+            found.append(
+                f"Before training up to {percent(most)} of the ads are preferred to the original creative already, so Table 2 "
+                "has hardly room to show a gain or a loss: read head to head."
+            )
         found.append(_diversity(gained["market_effect"]))
     return [*found, *decision.warnings]
 

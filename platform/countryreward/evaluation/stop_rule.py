@@ -1,15 +1,18 @@
 """Go on with alignment or stop: does the judge that trained the writer part from one that took no part?
 
 **What is tested.** (a) is the reward that trained the writer, (b) the held-out judge. Both are read as the mean probability
-that an ad beats the product's original creative, as a paired difference to an earlier round on the same products. The *share*
-of ads that are preferred, as Table 2 has it, throws away how much: with 80 products, 5 markets and 2 draws, a fall of .15
-logits is found in 25 to 45 % of simulations by the share and in 45 to 70 % by the mean probability. Head to head against the
-reference's ad is as good, but says nothing where the reference is weak and two rounds both beat it nearly always.
+that an ad beats the *reference writer's* ad of the same product and market, as a paired difference to an earlier variant (the
+reference has .5 against itself). Table 2's share of ads that beat the *original creative* is what people want to know, and a bad
+alarm: it throws away how much, and says nothing once nearly every ad beats the original, as on the simulator, whose drawer makes
+cleaner pictures than most originals are. In simulations with 80 products, 5 markets and 2 draws, judges with errors as large as
+the differences between ads, and a reference that is as good as the original or far better, a fall of .25 logits is found by that
+share in 0 to 80 %, by the mean probability against the original in 47 to 95 %, against the reference's ad in 88 to 97 %. Where
+ads were not compared with the reference's, the probability against the original stands in.
 
 **Parting.** (a) rose (its difference is above 0) and (b) fell: below 0 with a two-sided p, times the number of earlier
 variants compared with, under `level`. Comparing with every earlier variant finds a slow drift that no single step shows; the
-factor (Bonferroni) keeps false alarms at level / 2 a round, 2.5 % by default, where nothing changes, and half of that for
-parting alone. Where (b) fell and (a) did not rise, the round is worse by both judges: that stops, too, under another name.
+factor (Bonferroni) keeps false alarms near level / 2 a round where nothing changes, by default 2.5 % (3.3 % with 40 products,
+whose spread is less well known), and half of that for parting alone. Where (b) fell and (a) did not rise, the round is worse by both judges: that stops, too, under another name.
 
 **Bounds.** Fidelity, diversity within a market and the most frequent design are compared with bounds, not tested: means over
 hundreds of ads, far from their bounds until something breaks.
@@ -26,6 +29,8 @@ from countryreward.evaluation.words import market_name, percent
 
 Reason = Literal["parting", "worse", "fidelity", "diversity", "collapse"]
 TRAINED, HELD_OUT = "reward", "held_out"
+RIVALS = {"beats_reference": "the reference's ad", "beats_original": "the original creative"}
+"""What is asked -> against what, in words; the first that was asked of both judges is tested."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,24 +90,20 @@ Found = list[tuple[Reason, str, str | None]]
 def _parting(table: Mapping[str, Any], name: str, rule: StopRule) -> Found:
     earlier = table["order"][: table["order"].index(name)]
     for rival in reversed(earlier):  # the latest from which the fall is proven
-        trained, held_out = (_gain(table, name, rival, judge) for judge in (TRAINED, HELD_OUT))
+        question = _question(table, name, rival)
+        trained, held_out = (_gain(table, name, rival, judge, question) for judge in (TRAINED, HELD_OUT))
         if held_out["value"] is None or held_out["low"] is None or held_out["value"] >= 0:
             continue
-        p = min(1.0, _judge(table, name, rival, HELD_OUT)["probability_p"] * len(earlier))
+        stated = table["differences"][f"{name} - {rival}"][question][HELD_OUT]["probability_p"]
+        p = min(1.0, stated * len(earlier))
         if p >= rule.level:
             continue
-        fell = f"{_size(held_out, -1)}, p {_p(p)} over {_comparisons(len(earlier))}, for the held-out judge"
+        what = f"since {rival}, the probability of beating {RIVALS[question]}"
+        fell = f"fell by {_size(held_out, -1)}, p {_p(p)} over {_comparisons(len(earlier))}, for the held-out judge"
         if trained["value"] is not None and trained["value"] > 0:
-            said = (
-                f"since {rival}, the probability of beating the original creative rose by {_size(trained, 1)} for the reward "
-                f"that trained the writer, and fell by {fell}: the writer learned to please its judge."
-            )
-            return [("parting", said, rival)]
-        said = (
-            f"since {rival}, the probability of beating the original creative fell by {fell}, and did not rise for the reward "
-            "that trained the writer: this round made the ads worse."
-        )
-        return [("worse", said, rival)]
+            rose = f"rose by {_size(trained, 1)} for the reward that trained the writer"
+            return [("parting", f"{what} {rose}, and {fell}: the writer learned to please its judge.", rival)]
+        return [("worse", f"{what} {fell}, and did not rise for the reward that trained it: the ads got worse.", rival)]
     return []
 
 
@@ -163,7 +164,7 @@ def _warnings(table: Mapping[str, Any], rule: StopRule) -> tuple[str, ...]:
         found.append(
             "There is no held-out judge: a writer that learned to please its reward cannot be told from a better one."
         )
-    elif len(table["order"]) > 1 and _gain(table, last, first, HELD_OUT)["low"] is None:
+    elif len(table["order"]) > 1 and _gain(table, last, first, HELD_OUT, _question(table, last, first))["low"] is None:
         found.append("There are too few products for an interval: whether the judges part cannot be told.")
     if _kept(table, last) is None:
         found.append("Diversity within a market was not measured: it takes two draws for a product and market.")
@@ -181,24 +182,32 @@ def _goes_on(table: Mapping[str, Any], rule: StopRule) -> str:
     if len(order) == 1:
         return "Go on: only the reference has been judged."
     name, before = order[-1], order[-2]
-    said = []
+    question, said = _question(table, name, before), []
     for judge, who in ((TRAINED, "the reward that trained the writer"), (HELD_OUT, "the held-out judge")):
-        gain = _gain(table, name, before, judge) if judge in table["judges"] else {"value": None}
+        gain = _gain(table, name, before, judge, question)
         if gain["value"] is not None:
             said.append(f"{_points(gain)} for {who}")
-    found = f"Go on: since {before}, the probability of beating the original creative changed by {' and '.join(said)}"
+    found = f"Go on: since {before}, the probability of beating {RIVALS[question]} changed by {' and '.join(said)}"
     found += f"; fidelity is {table['variants'][name]['fidelity']['mean']['value']:.2f}"
     share = _kept(table, name)
     found += "" if share is None else f"; designs within a market differ {percent(share)} as much as the reference's"
     return f"{found}. No bound is broken."
 
 
-def _judge(table: Mapping[str, Any], later: str, earlier: str, judge: str) -> Mapping[str, Any]:
-    return table["differences"][f"{later} - {earlier}"]["beats_original"].get(judge, {})
+def _question(table: Mapping[str, Any], later: str, earlier: str) -> str:
+    """Head to head where both judges were asked, else against the original."""
+    judges = [judge for judge in (TRAINED, HELD_OUT) if judge in table["judges"]]
+    asked = (
+        question
+        for question in RIVALS
+        if all(_gain(table, later, earlier, judge, question)["value"] is not None for judge in judges)
+    )
+    return next(asked, "beats_original")
 
 
-def _gain(table: Mapping[str, Any], later: str, earlier: str, judge: str) -> Mapping[str, float | None]:
-    return _judge(table, later, earlier, judge).get("probability", {"value": None, "low": None, "high": None})
+def _gain(table: Mapping[str, Any], later: str, earlier: str, judge: str, question: str) -> Mapping[str, float | None]:
+    found = table["differences"][f"{later} - {earlier}"][question].get(judge, {})
+    return found.get("probability", {"value": None, "low": None, "high": None})
 
 
 def _points(gain: Mapping[str, float | None]) -> str:
