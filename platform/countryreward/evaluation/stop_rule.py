@@ -11,8 +11,9 @@ ads were not compared with the reference's, the probability against the original
 
 **Parting.** (a) rose (its difference is above 0) and (b) fell: below 0 with a two-sided p, times the number of earlier
 variants compared with, under `level`. Comparing with every earlier variant finds a slow drift that no single step shows; the
-factor (Bonferroni) keeps false alarms near level / 2 a round where nothing changes, by default 2.5 % (3.3 % with 40 products,
-whose spread is less well known), and half of that for parting alone. Where (b) fell and (a) did not rise, the round is worse by both judges: that stops, too, under another name.
+factor (Bonferroni) keeps false alarms near level / 2 a round where nothing changes: by default 2.5 %, 3.3 % with 40 products,
+whose spread is less well known. Half of them are of parting. Where (b) fell and (a) did not rise, the ads got worse by both
+judges: that stops, too, under another name.
 
 **Bounds.** Fidelity, diversity within a market and the most frequent design are compared with bounds, not tested: means over
 hundreds of ads, far from their bounds until something breaks.
