@@ -46,7 +46,8 @@ class Config(prior_chain.Config):
     """The training's processes."""
 
 
-def main(config: Config) -> None:
+def main(config: Config, *, report: bool = True) -> None:
+    """report: whether to end with the report of jobs/evaluate_reward.py."""
     from countryreward.on_ray.session import session
 
     def same(names: tuple[str, ...]) -> dict[str, Any]:
@@ -79,6 +80,8 @@ def main(config: Config) -> None:
                 simulated=bool(config.truth),
             )
         )
+    if not report:
+        return
     evaluate_reward.main(
         evaluate_reward.Config(
             **tables,

@@ -46,6 +46,8 @@ class Config:
     """GPUs of each replica of the generator, fractions allowed."""
     studio: bool = True
     """Whether the studio is served."""
+    writer: str = "auto"
+    """Folder of what writes designs for a market; auto: `designer` beside the model, if it exists; empty: templates alone."""
     renderer: RendererConfig = field(default_factory=RendererConfig)
     """What makes the images."""
     service: ServiceConfig = field(default_factory=ServiceConfig)
@@ -112,13 +114,23 @@ def main(config: Config, load: "Load | None" = None) -> None:
         serve.shutdown()
 
 
+def writer_folder(config: Config) -> str:
+    """The absolute folder of the writer; empty: there is none."""
+    if config.writer != "auto":
+        return config.writer and str(Path(config.writer).absolute())
+    beside = Path(config.model).absolute().parent / "designer"
+    return str(beside) if beside.exists() else ""
+
+
 def _serve_generator(config: Config, quiet: dict[str, Any]) -> None:
     """Beside the reward, which ranks for it. It takes no whole processor: on a small machine the replicas have them all."""
     from ray import serve
 
     from serve_apps.generator import ROUTE_PREFIX, GeneratorArgs, build
 
-    args = GeneratorArgs(renderer=config.renderer, reward="reward", service=config.service)
+    writer = writer_folder(config)
+    args = GeneratorArgs(renderer=config.renderer, reward="reward", service=config.service, writer=writer)
+    print(f"serve: designs for a market are written by {writer}" if writer else "serve: designs come from templates")
     options = {
         "ray_actor_options": {"num_cpus": 0, "num_gpus": config.gpus_per_generator},
         "num_replicas": config.generators,

@@ -20,9 +20,10 @@ from countryreward.generation.config import RendererConfig
 from countryreward.serving.config import ServiceConfig
 
 if TYPE_CHECKING:
-    from countryreward.generation.contracts import Renderer
+    from countryreward.generation.contracts import DesignWriter, Refusal, RenderedFile, Renderer, RenderJob
 
 Make = Callable[["GeneratorArgs"], "Renderer"]
+Write = Callable[["GeneratorArgs"], "DesignWriter | None"]
 ROUTE_PREFIX = "/v1/generate"
 """Where Serve must put this application: its routes are written with it."""
 
@@ -33,7 +34,8 @@ class GeneratorArgs(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     renderer: RendererConfig = Field(default_factory=RendererConfig, description="What makes the images.")
-    reward: str = Field("reward", description="Name of the application that ranks; empty: nothing is ranked.")
+    writer: str = Field(default="", description="Folder of what writes designs for a market; empty: templates alone.")
+    reward: str = Field(default="reward", description="Name of the application that ranks; empty: nothing is ranked.")
     service: ServiceConfig = Field(default_factory=ServiceConfig, description="Limits and lifetimes.")
 
 
@@ -60,8 +62,8 @@ class GeneratorArgs(BaseModel):
 class Generator:
     """One replica."""
 
-    async def __init__(self, args: GeneratorArgs, make: Make | None = None) -> None:
-        """make: how a renderer is made, for tests; None: `generation.rendering.renderer_of`."""
+    async def __init__(self, args: GeneratorArgs, make: Make | None = None, write: Write | None = None) -> None:
+        """make, write: how a renderer and a writer are made, for tests; None: `renderer_of_args`, `writer_of_args`."""
         from countryreward.serving.prometheus import share_counts
 
         self.args, config = args, args.service
@@ -75,9 +77,10 @@ class Generator:
         self.prometheus = Prometheus()
         self.prometheus.count_errors()
         renderer = await asyncio.to_thread(make or renderer_of_args, args)
+        writer = await asyncio.to_thread(write or writer_of_args, args)
         asked = HandleAsker(partial(serve.get_deployment_handle, "reward", args.reward)) if args.reward else None
         self._following = asyncio.create_task(asked.follow(config.poll_s)) if asked else None
-        self.jobs = GenerationJobs(renderer, config, asked=asked, watching=self.prometheus)
+        self.jobs = GenerationJobs(renderer, config, writer=writer, asked=asked, watching=self.prometheus)
 
     def __serve_build_asgi_app__(self):
         from countryreward.serving.generator.app import create_generator_app
@@ -93,6 +96,15 @@ class Generator:
             seen=self.prometheus.request,
             metrics=self.prometheus.text,
         )
+
+    async def render(self, jobs: "list[RenderJob]") -> "list[RenderedFile | Refusal]":
+        """For others on this Ray, by handle: PNG files in order. Jobs of the service go on between two such calls."""
+        return await self.jobs.render_files(jobs)
+
+    async def about_renderer(self) -> dict[str, Any]:
+        """For others on this Ray, by handle: `name`, `version` and `px` of the renderer."""
+        renderer = self.jobs.renderer
+        return {"name": renderer.name, "version": renderer.version, "px": renderer.px}
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """For Serve's autoscaling: see `on_ray/backlog.py`."""
@@ -112,9 +124,35 @@ def renderer_of_args(args: GeneratorArgs) -> "Renderer":
     return renderer_of(args.renderer)
 
 
-def build(args: GeneratorArgs, make: Make | None = None, options: dict[str, Any] | None = None) -> serve.Application:
-    """The application. options: of the deployment, over those above. make: see `Generator`."""
-    return Generator.options(**options or {}).bind(args, make)
+def writer_of_args(args: GeneratorArgs) -> "DesignWriter | None":
+    """The writer that is configured, on the renderer's device; None: there is none. Raises `UserError` for a broken one."""
+    if not args.writer:
+        return None
+    import torch
+
+    from countryreward.generation.writing import ModelWriter
+
+    device = args.renderer.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return ModelWriter.open(args.writer, device=device)
+
+
+def build(
+    args: GeneratorArgs,
+    make: Make | None = None,
+    options: dict[str, Any] | None = None,
+    write: Write | None = None,
+) -> serve.Application:
+    """The application. The writer's folder is checked first: a broken one is refused before a running service is touched.
+
+    options: of the deployment, over those above. make, write: see `Generator`.
+    """
+    if args.writer and write is None:
+        from countryreward.generation.writing import open_writer
+
+        open_writer(args.writer)
+    return Generator.options(**options or {}).bind(args, make, write)
 
 
 def app(args: GeneratorArgs) -> serve.Application:

@@ -23,6 +23,7 @@ from countryreward.serving.rates import Rates
 from countryreward.serving.studio.app import create_studio_app
 from countryreward.serving.studio.guests import FILE, GuestStore
 from countryreward.serving.studio.sample import Campaign
+from tests.unit.literal_designs import LiteralWriter
 
 
 @dataclass
@@ -54,7 +55,7 @@ def studio(asked: AsyncScorer, sample: Campaign, state: Path, port: int = 0) -> 
     )
     workers = (
         BatchJobs(asked, config),
-        GenerationJobs(renderer_of(RendererConfig(kind="drawer")), config, asked=asked),
+        GenerationJobs(renderer_of(RendererConfig(kind="drawer")), config, writer=LiteralWriter(), asked=asked),
     )
 
     @contextlib.asynccontextmanager

@@ -82,7 +82,9 @@ def test_the_whole_way(visit, pictures, tmp_path):
     expect(page.locator(".side li:nth-child(2)")).to_contain_text(
         re.compile("yours|close", re.IGNORECASE), timeout=60_000
     )
+    expect(page.locator(".side li:nth-child(2)")).to_contain_text("Made for ")
     ana.shot("new_pictures")
+    assert not NOT_OURS.search(page.locator("body").inner_text())
     assert page.locator(".side img").evaluate_all("all => all.every(one => one.naturalWidth > 0)")
 
     bo = visit()  # a colleague opens the shared link

@@ -12,6 +12,7 @@ from countryreward.serving.client import Client
 from countryreward.serving.config import ServiceConfig
 from countryreward.serving.keys import FILE, KeyStore
 from tests.cluster.service_harness import Service, children, title
+from tests.unit.literal_designs import LiteralWriter
 from tests.unit.literal_renderer import LiteralRenderer
 
 APP = "generator"
@@ -22,6 +23,11 @@ def make_literal(args: Any) -> LiteralRenderer:
     return LiteralRenderer(pause_s=args.renderer.steps / 1e3, log=Path(args.service.state) / "made.log")
 
 
+def make_writer(args: Any) -> LiteralWriter | None:
+    """What `Generator` makes instead of a writer of ours: of the version that the folder is called."""
+    return LiteralWriter(version=args.writer) if args.writer else None
+
+
 class Generating:
     """The generator on a service's Ray."""
 
@@ -29,7 +35,9 @@ class Generating:
         self.running, self.url, self.state = running, running.url, running.state
         self.keys = KeyStore(running.state / FILE, poll_s=0)
 
-    def deploy(self, *, pause_s: float = 0.0, config: dict[str, Any] | None = None, **options: Any) -> None:
+    def deploy(
+        self, *, pause_s: float = 0.0, writer: str = "", config: dict[str, Any] | None = None, **options: Any
+    ) -> None:
         """Deploy and wait until it answers. config: of the service. options: of the deployment."""
         from ray import serve
 
@@ -39,8 +47,9 @@ class Generating:
         if "num_replicas" in options:
             options["autoscaling_config"] = None
         service = ServiceConfig(state=str(self.state), **{"poll_s": 0.3, **(config or {})})
-        args = GeneratorArgs(renderer=RendererConfig(steps=round(pause_s * 1e3)), reward="reward", service=service)
-        serve.run(build(args, make_literal, options), name=APP, route_prefix=ROUTE_PREFIX)
+        renderer = RendererConfig(steps=round(pause_s * 1e3))
+        args = GeneratorArgs(renderer=renderer, writer=writer, reward="reward", service=service)
+        serve.run(build(args, make_literal, options, make_writer), name=APP, route_prefix=ROUTE_PREFIX)
 
     def key(self, tenant: str = "acme") -> str:
         """Replicas know it."""

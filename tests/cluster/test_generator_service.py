@@ -4,6 +4,7 @@ The tests go on from each other's deployment, in the order of this file. Long fo
 """
 
 import asyncio
+import dataclasses
 import io
 import time
 from collections.abc import Iterator
@@ -16,8 +17,10 @@ from PIL import Image
 
 from countryreward.data.design import Design
 from countryreward.errors import UserError
+from countryreward.generation.contracts import Refusal, RenderedFile, RenderJob
+from countryreward.scoring.contracts import Product
 from countryreward.serving.client import AsyncClient, Client, Refused
-from tests.cluster.generator_harness import Generating
+from tests.cluster.generator_harness import APP, Generating
 from tests.cluster.service_harness import ROOT, Service, publish_emulated, service, small_pair, wait_until
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Serve's own
@@ -33,7 +36,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 @pytest.fixture(scope="module")
 def generating(running: Service) -> Generating:
     generating = Generating(running)
-    generating.deploy(pause_s=0.05, num_replicas=2, config={"max_generations": 40})
+    generating.deploy(pause_s=0.05, writer="w1", num_replicas=2, config={"max_generations": 40})
     return generating
 
 
@@ -84,6 +87,38 @@ def test_both_applications_are_reached_by_their_documented_paths(
         assert other.score(title, a, b, markets=["KR"])[0].model_version == "first"
         with pytest.raises(UserError, match="lacks the scope generate"):
             other.designs()
+
+
+def test_designs_are_written_for_the_markets(client: Client):
+    done = client.generate("Oak mug", picture(), markets=["KR", "BR"], count=3).wait(progress=False, poll_s=0.1)
+    assert [(one.market, one.writer) for one in done.images] == [("KR", "w1"), ("BR", "w1"), ("KR", "w1")]
+    assert [one.design.background for one in done.images][:2] == ["A street in KR, 0.", "A street in BR, 1."]
+    assert (done.note, [one.market for one in done.rankings]) == (None, ["KR", "BR"])
+
+
+def test_others_on_this_ray_render_by_handle(generating: Generating):
+    from ray import serve
+
+    job = RenderJob(
+        design=designs(1)[0],
+        product=Product(title="Oak mug"),
+        image=np.full((48, 40, 3), 200, np.uint8),
+        image_hash="0" * 64,
+    )
+    handle = serve.get_deployment_handle("generator", APP)
+    told = handle.about_renderer.remote().result(timeout_s=60)
+    made, refused = handle.render.remote([job, dataclasses.replace(job, px=63)]).result(timeout_s=60)
+    assert told == {"name": "literal", "version": "1", "px": 64}
+    assert isinstance(made, RenderedFile)
+    assert Image.open(io.BytesIO(made.png)).size == (64, 64)
+    assert refused == Refusal(reason="px: 63 is no multiple of 8; write another")
+
+
+def test_a_broken_writer_is_refused_before_anything_is_touched(generating: Generating, tmp_path: Path):
+    from serve_apps.generator import GeneratorArgs, build
+
+    with pytest.raises(UserError, match="manifest"):
+        build(GeneratorArgs(writer=str(tmp_path)))
 
 
 @pytest.mark.parametrize(
@@ -175,6 +210,7 @@ def test_the_yaml_names_both_applications():
     assert {name: one.route_prefix for name, one in applications.items()} == {"reward": "/", "generator": ROUTE_PREFIX}
     args = GeneratorArgs(**applications["generator"].args)
     assert (args.reward, args.renderer.kind, args.service.state) == ("reward", "drawer", "runs/service")
+    assert args.writer == ""
     (deployment,) = applications["generator"].deployments
     assert deployment.name == Generator.name
     scaling: Any = Generator._deployment_config.autoscaling_config

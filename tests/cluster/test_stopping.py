@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from countryreward.on_ray.reward_training import _fit, _stopping
+from countryreward.on_ray.training import _fit, _stopping
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

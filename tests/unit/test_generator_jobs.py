@@ -147,13 +147,19 @@ class Service:
 
 @contextlib.contextmanager
 def service(
-    folder: Path, renderer: Any = None, *, running: bool = True, asked: Any = None, now: Any = None, **options: Any
+    folder: Path,
+    renderer: Any = None,
+    *,
+    running: bool = True,
+    writer: Any = None,
+    asked: Any = None,
+    now: Any = None,
+    watching: Any = None,
+    **options: Any,
 ) -> Iterator[Service]:
     settings = config(folder, **options)
-    extra = {"now": now} if now else {}
-    jobs = GenerationJobs(
-        renderer or LiteralRenderer(), settings, asked=asked, first_pause_s=0.001, tries=3, wait_s=0.1, **extra
-    )
+    extra = {"writer": writer, "asked": asked, "watching": watching} | ({"now": now} if now else {})
+    jobs = GenerationJobs(renderer or LiteralRenderer(), settings, first_pause_s=0.001, tries=3, wait_s=0.1, **extra)
     keys = KeyStore(folder / "state" / FILE, 1e-9)
     app = create_generator_app(jobs, settings, keys=keys, rates=Rates("memory://"), metrics=lambda: b"requests 1\n")
     if not running:
@@ -487,11 +493,11 @@ asyncio.run(main())
 """
 
 
-def replica(folder: Path) -> subprocess.Popen[bytes]:
+def replica(folder: Path, program: str = KILLED) -> subprocess.Popen[bytes]:
     path = os.pathsep.join(path for path in sys.path if path)
     root = Path(__file__).parents[2]
     return subprocess.Popen(
-        [sys.executable, "-c", KILLED, str(folder)], env=os.environ | {"PYTHONPATH": path}, cwd=root
+        [sys.executable, "-c", program, str(folder)], env=os.environ | {"PYTHONPATH": path}, cwd=root
     )
 
 

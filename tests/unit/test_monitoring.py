@@ -54,6 +54,7 @@ def counted() -> Prometheus:
     prometheus.backlog(3, 60.0)
     prometheus.rendered(2, 0.5)
     prometheus.design_refused()
+    prometheus.design_written(accepted=True)
     prometheus.generation_ended("done")
     prometheus.generation_backlog(3, 60.0)
     return prometheus

@@ -591,7 +591,10 @@ def made(service: Service, job_id: str, beats: list[float]) -> None:
     design = DesignFields(foreground="No text.", background="A beach.", color_tone="Blue.", lighting="Sun.")
     for n in range(len(beats)):
         fidelity = ImageFidelity(edges=0.9, look=0.9, score=0.4 if n else 0.9)
-        image = GeneratedImage(n=n, design=design, seed=n, px=32, sha256="0" * 64, fidelity=fidelity, made={})
+        written = {"market": "KR", "writer": "w1"} if n else {}
+        image = GeneratedImage(
+            n=n, design=design, seed=n, px=32, sha256="0" * 64, fidelity=fidelity, made={}, **written
+        )
         write_image(claim.folder, image, picture(200 + n))
     order = sorted(range(len(beats)), key=lambda n: -beats[n])
     images = [RankedImage(n=n, rank=rank, win_share=0.5, beats_original=beats[n]) for rank, n in enumerate(order, 1)]
@@ -613,11 +616,11 @@ def test_new_pictures_stand_beside_the_one_they_were_made_of(make):
     assert [(one["id"], one["state"], one["market"], one["picture"]) for one in told] == [
         (asked.json()["id"], "done", "KR", 1)
     ]
-    keys = ("n", "place", "better", "sure", "words", "check")
+    keys = ("n", "place", "better", "sure", "words", "check", "origin")
     assert [tuple(one[key] for key in keys) for one in told[0]["variants"]] == [
-        (2, 1, True, 80, "sure", True),
-        (0, 2, None, 52, "not sure", False),
-        (1, 3, False, 80, "sure", True),
+        (2, 1, True, 80, "sure", True, "Made for South Korea"),
+        (0, 2, None, 52, "not sure", False, "From our standard designs"),
+        (1, 3, False, 80, "sure", True, "Made for South Korea"),
     ]
     shown = service.call("GET", f"{new}/pictures/2", session)
     assert (shown.header("content-type"), shown.body[:4]) == ("image/png", b"\x89PNG")

@@ -41,6 +41,8 @@ REASONS: dict[str, str] = {
     "overlapping_period": "two periods of one creative and market share a day: keep one",
     "same_image": "a pair needs two different images: correct image_a or image_b",
     "refused_prompt": "the record has no valid prompt: mend the named field, or leave the record out",
+    "unreadable_design": "write Foreground, Background, Color Tone and Lighting, each once, or a JSON object of the four",
+    "no_picture": "give the product a creative whose image can be read, or leave the design out",
     "refused_design": "no design could be read in the answers, or the renderer cannot make them: see value; train the writer on",
     "failed_again": "what was asked failed on it again and again: see value and its log; correct the product, or leave it out",
     "conflicting_value": "the same image has two different values in one market and period: keep one",

@@ -112,6 +112,21 @@ PRIORS = pa.schema(
     ]
 )
 
+DESIGNS = pa.schema(
+    [
+        pa.field("product_id", pa.string(), nullable=False),
+        pa.field("market", pa.string(), nullable=False),
+        pa.field("image", pa.string(), nullable=False),  # content hash of the product's own picture
+        pa.field("creative_id", pa.string()),  # whose design it is; null: a brief
+        pa.field("foreground", pa.string(), nullable=False),
+        pa.field("background", pa.string(), nullable=False),
+        pa.field("color_tone", pa.string(), nullable=False),
+        pa.field("lighting", pa.string(), nullable=False),
+        pa.field("split", pa.string(), nullable=False),  # of the product, as in the records
+    ]
+)
+"""What a design writer learns from: a design for a product in a market."""
+
 PREFERENCE_PAIRS = pa.schema(
     [
         pa.field(

@@ -28,12 +28,9 @@ def write_html(
     not real, `simulated: True` if the job has them. curves: {stage: {rank, mean_similarity, k, K, threshold}}.
     variant: the one the headline speaks of.
     """
-    from jinja2 import Environment, PackageLoader
-
-    environment = Environment(
-        loader=PackageLoader("countryreward.evaluation"), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    page = environment.get_template("report.html.j2").render(
+    write_page(
+        "report.html.j2",
+        path,
         **_words(report, variant),
         **_tables(report),
         plots=_plots(report, curves),
@@ -41,10 +38,20 @@ def write_html(
         simulated=words.is_simulated(report),
         report=report,
     )
+
+
+def write_page(template: str, path: Path | str, **values: Any) -> None:
+    """Fill a template of this room; text in values is escaped. A reader never sees half a page."""
+    from jinja2 import Environment, PackageLoader
+
+    environment = Environment(
+        loader=PackageLoader("countryreward.evaluation"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    page = environment.get_template(template).render(**values)
     target = Path(path)
     partial = target.with_name(target.name + ".partial")
     partial.write_text(page, encoding="utf-8")
-    os.replace(partial, target)  # a reader never sees half a page
+    os.replace(partial, target)
 
 
 def _words(report: Mapping[str, Any], variant: str) -> dict[str, Any]:
@@ -100,7 +107,7 @@ def _plots(report: Mapping[str, Any], curves: Mapping[str, Any]) -> list[dict]:
         blocks.append((plots.choose_k_curves(curves, simulated), "How many neighbours to listen to, and why."))
     if report.get("counts"):
         blocks.append((plots.counts_bars(report["counts"], simulated), "Rows kept, dropped and quarantined by stage."))
-    return [{"uri": _uri(png, "image/png"), "caption": caption} for png, caption in blocks]
+    return [{"uri": data_uri(png, "image/png"), "caption": caption} for png, caption in blocks]
 
 
 def _tables(report: Mapping[str, Any]) -> dict[str, Any]:
@@ -117,8 +124,8 @@ def _tables(report: Mapping[str, Any]) -> dict[str, Any]:
         differences.append(
             {
                 "title": f"{words.name_of(first)} against {words.name_of(second).lower()}",
-                "cells": [_points(metric) for metric in signed],
-                "p": _p(found["p"]),
+                "cells": [points(metric) for metric in signed],
+                "p": stated_p(found["p"]),
                 "markets": ", ".join(
                     words.market_name(m) for m, row in found["per_market"].items() if row["p_holm"] < 0.05
                 )
@@ -137,14 +144,16 @@ def _tables(report: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _points(metric: Mapping[str, float | None]) -> tuple[str, str]:
+def points(metric: Mapping[str, float | None]) -> tuple[str, str]:
+    """(difference, interval) in percentage points, with signs."""
     if metric["value"] is None:
         return "–", ""
     span = "" if metric["low"] is None else f"{100 * metric['low']:+.1f} to {100 * (metric['high'] or 0):+.1f}"
     return f"{100 * metric['value']:+.1f}", span
 
 
-def _p(p: float) -> str:
+def stated_p(p: float) -> str:
+    """Three digits, as statistics writes it."""
     return "< .001" if p < 0.001 else f"{p:.3f}".removeprefix("0")
 
 
@@ -183,13 +192,14 @@ def _picture(data: bytes, side: int = THUMBNAIL) -> str:
 
     with Image.open(io.BytesIO(data)) as image:
         if max(image.size) <= side and image.format in ("PNG", "JPEG", "WEBP"):
-            return _uri(data, f"image/{image.format.lower()}")
+            return data_uri(data, f"image/{image.format.lower()}")
         small = image.convert("RGB")
     small.thumbnail((side, side))
     buffer = io.BytesIO()
     small.save(buffer, "JPEG", quality=85)
-    return _uri(buffer.getvalue(), "image/jpeg")
+    return data_uri(buffer.getvalue(), "image/jpeg")
 
 
-def _uri(data: bytes, kind: str) -> str:
+def data_uri(data: bytes, kind: str) -> str:
+    """A picture inside the page."""
     return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"

@@ -28,9 +28,9 @@ def variant_bars(report: Mapping[str, Any]) -> bytes:
     variants, ceilings = report["variants"], report["ceilings"]
     shown = ("accuracy", "discordant_sensitivity", "discordant_ordering")
     height = 1.0 + len(shown) * (0.62 + 0.36 * len(variants))
-    figure, axes = _figure(height, rows=len(shown))
+    figure, axes = blank_figure(height, rows=len(shown))
     for axis, metric in zip(axes, shown, strict=True):
-        _frame(axis, METRICS[metric][0], report)
+        frame_axis(axis, METRICS[metric][0], report)
         for place, name in enumerate(variants):
             found = variants[name][metric]
             if found["value"] is None:
@@ -43,7 +43,7 @@ def variant_bars(report: Mapping[str, Any]) -> bytes:
                 low, high = 100 * found["low"], 100 * found["high"]
                 axis.plot([low, high], [place, place], color=INK, lw=1.6, zorder=4, solid_capstyle="butt")
                 edge = high
-            axis.text(edge + 1.5, place, f"{value:.0f} %", va="center", fontsize=9, color=INK, zorder=6, bbox=_halo())
+            axis.text(edge + 1.5, place, f"{value:.0f} %", va="center", fontsize=9, color=INK, zorder=6, bbox=halo())
         for key, style, colour in (("noise", (0, (4, 2)), "#2e7d5b"), ("market_blind", (0, (1.5, 1.5)), "#b3413a")):
             limit = ceilings[key][metric]["value"]
             if limit is not None:
@@ -56,7 +56,7 @@ def variant_bars(report: Mapping[str, Any]) -> bytes:
     handles, labels = axes[0].get_legend_handles_labels()
     if handles:
         figure.legend(handles, labels, loc="outside lower center", ncols=1, frameon=False, fontsize=9)
-    return _png(figure)
+    return as_png(figure)
 
 
 def market_dots(report: Mapping[str, Any]) -> bytes:
@@ -65,8 +65,8 @@ def market_dots(report: Mapping[str, Any]) -> bytes:
     variants = {name: found for name, found in report["variants"].items() if name == first or name in COMPARED}
     table = variants[first]["per_market"]
     markets = sorted(table, key=lambda m: table[m]["accuracy"]["value"] or 0)
-    figure, (axis,) = _figure(1.6 + 0.30 * len(markets) + 0.2 * ((len(variants) + 1) // 2))
-    _frame(axis, "Right answers by country", report)
+    figure, (axis,) = blank_figure(1.6 + 0.30 * len(markets) + 0.2 * ((len(variants) + 1) // 2))
+    frame_axis(axis, "Right answers by country", report)
     axis.axvline(50, color=QUIET, lw=1, zorder=1)
     for place, market in enumerate(markets):
         found = table[market]["accuracy"]
@@ -90,13 +90,13 @@ def market_dots(report: Mapping[str, Any]) -> bytes:
     axis.set_xlim(0, 100)
     axis.xaxis.set_major_formatter("{x:.0f} %")
     figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
-    return _png(figure)
+    return as_png(figure)
 
 
 def reliability_curves(report: Mapping[str, Any]) -> bytes:
     """Stated against observed share of A, bin by bin, with Wilson intervals; the diagonal is a promise kept."""
-    figure, (axis,) = _figure(5.2)
-    _frame(axis, "Is a stated probability kept?", report, grid="both")
+    figure, (axis,) = blank_figure(5.2)
+    frame_axis(axis, "Is a stated probability kept?", report, grid="both")
     axis.plot([0, 100], [0, 100], color=QUIET, lw=1, ls=(0, (4, 2)), zorder=1)
     axis.text(
         96, 93, "kept exactly", rotation=45, rotation_mode="anchor", transform_rotates_text=True,
@@ -122,14 +122,14 @@ def reliability_curves(report: Mapping[str, Any]) -> bytes:
     axis.yaxis.set_major_formatter("{x:.0f} %")
     if stated:
         axis.legend(loc="upper left", frameon=False, fontsize=9)
-    return _png(figure)
+    return as_png(figure)
 
 
 def choose_k_curves(curves: Mapping[str, Mapping[str, Any]], simulated: bool = False) -> bytes:
     """Mean similarity by rank for each search stage and the k at which the drop reaches the threshold."""
-    figure, axes = _figure(0.4 + 2.5 * len(curves), rows=len(curves))
+    figure, axes = blank_figure(0.4 + 2.5 * len(curves), rows=len(curves))
     for axis, (stage, curve) in zip(axes, curves.items(), strict=True):
-        _frame(axis, f"How alike is the n-th neighbour? ({stage} search)", {"simulated": simulated}, grid="y")
+        frame_axis(axis, f"How alike is the n-th neighbour? ({stage} search)", {"simulated": simulated}, grid="y")
         ranks, similar, k = list(curve["rank"]), list(curve["mean_similarity"]), int(curve["k"])
         axis.plot(ranks, similar, color=MAIN, lw=2, zorder=3)
         if k in ranks:
@@ -148,13 +148,13 @@ def choose_k_curves(curves: Mapping[str, Mapping[str, Any]], simulated: bool = F
             )
         axis.set(xlabel="rank of the neighbour", ylabel="mean similarity")
         axis.margins(x=0.02, y=0.18)
-    return _png(figure)
+    return as_png(figure)
 
 
 def counts_bars(counts: Mapping[str, Mapping[str, Any]], simulated: bool = False) -> bytes:
     """Kept, dropped and quarantined rows of every stage, as shares of its input."""
-    figure, (axis,) = _figure(1.35 + 0.5 * len(counts))
-    _frame(axis, "What became of the input rows", {"simulated": simulated})
+    figure, (axis,) = blank_figure(1.35 + 0.5 * len(counts))
+    frame_axis(axis, "What became of the input rows", {"simulated": simulated})
     for place, (_stage, found) in enumerate(counts.items()):
         parts = (
             ("kept", amount(found.get("kept", found.get("records", 0))), KEPT),
@@ -174,7 +174,7 @@ def counts_bars(counts: Mapping[str, Mapping[str, Any]], simulated: bool = False
     axis.set_xlim(0, 100)
     axis.xaxis.set_major_formatter("{x:.0f} %")
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8.5, columnspacing=1, handlelength=1.2)
-    return _png(figure)
+    return as_png(figure)
 
 
 def amount(count: Any) -> int:
@@ -182,7 +182,8 @@ def amount(count: Any) -> int:
     return sum(int(n) for n in count.values()) if isinstance(count, Mapping) else int(count)
 
 
-def _figure(height: float, rows: int = 1) -> "tuple[Figure, list[Axes]]":
+def blank_figure(height: float, rows: int = 1) -> "tuple[Figure, list[Axes]]":
+    """A figure as wide as all others, so many inches high, with axes one below the other."""
     from matplotlib.figure import Figure  # no pyplot: no global state, no display
 
     figure = Figure(figsize=(WIDTH, height), dpi=170, facecolor="white")
@@ -191,7 +192,7 @@ def _figure(height: float, rows: int = 1) -> "tuple[Figure, list[Axes]]":
     return figure, list(axes)
 
 
-def _frame(axis: "Axes", title: str, report: Mapping[str, Any], grid: str = "x") -> None:
+def frame_axis(axis: "Axes", title: str, report: Mapping[str, Any], grid: str = "x") -> None:
     """One look for all; simulated numbers say so where they stand."""
     axis.set_title(title, loc="left", fontsize=11.5, fontweight="bold", color=INK, pad=7)
     if is_simulated(report):
@@ -204,12 +205,13 @@ def _frame(axis: "Axes", title: str, report: Mapping[str, Any], grid: str = "x")
     axis.set_axisbelow(True)
 
 
-def _halo() -> dict[str, Any]:
+def halo() -> dict[str, Any]:
     """A white ground for a number that a dashed line may cross."""
     return {"facecolor": "white", "edgecolor": "none", "pad": 1.2}
 
 
-def _png(figure: "Figure") -> bytes:
+def as_png(figure: "Figure") -> bytes:
+    """The finished picture, the same bytes for the same numbers."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()

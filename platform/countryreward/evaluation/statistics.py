@@ -173,10 +173,13 @@ def mcnemar_p(right_1: NDArray[np.bool_], right_2: NDArray[np.bool_]) -> float:
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
-    """Holm's step-down adjustment over a family of tests (here the markets)."""
-    if not p_values:
-        return {}
-    from statsmodels.stats.multitest import multipletests
+    """Holm's step-down adjustment over a family of tests (here the markets).
 
-    adjusted = np.asarray(multipletests(list(p_values.values()), method="holm")[1])
-    return {name: float(p) for name, p in zip(p_values, adjusted, strict=True)}
+    The i-th smallest of n, times n - i + 1; never below a smaller one's, never above 1. By hand: statsmodels' collects garbage in
+    every call, a fifth of a second where there is much of it.
+    """
+    adjusted, least = {}, 0.0
+    for rank, name in enumerate(sorted(p_values, key=lambda name: p_values[name])):
+        least = max(least, min(1.0, p_values[name] * (len(p_values) - rank)))
+        adjusted[name] = least
+    return {name: adjusted[name] for name in p_values}

@@ -1,7 +1,6 @@
-"""One example's token ids, spliced so that no user text is ever formatted into a template.
+"""One example's token ids, spliced so that no user text is ever formatted into a template (`product_text.py`).
 
-Pieces of the template are ours and may hold special tokens. User fields are tokenised by themselves with special tokens split,
-so a title that spells out `<|image_pad|>` gives ordinary ids. The order: country prompt, images A and B, product text, the
+The order: country prompt, images A and B, product text, the
 augmentation sentence (strategy `instruct`), instruction. The paper's `<Product Title><Product Attributes>` in the instruction
 names the product text above it.
 
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from countryreward import markets
 from countryreward.errors import UserError
+from countryreward.models.product_text import ProductPieces, ProductText, check_market
 from countryreward.models.reward_config import RewardOptions
 
 SPANS = ("country", "product", "image")
@@ -28,9 +28,7 @@ INSTRUCTION = (
     " that is more likely to attract consumers and drive conversions. Consider factors like visual appeal, and background design."
     " Answer strictly with a single uppercase letter (A/B) on the last line, no explanations."
 )
-_CONTROL = ("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>")
 _OTHER_LETTER = {"A": "B", "B": "A", None: None}
-_CACHED = 20_000  # product texts kept tokenised
 
 Grid = tuple[int, int, int]
 
@@ -88,31 +86,14 @@ class Example:
     swapped: "Example | None" = None  # (B, A) with the prior negated, for an antisymmetric model
 
 
-@dataclass(frozen=True)
-class _Product:
-    """A product's text, tokenised once."""
-
-    pieces: list[tuple[list[int], str | None]]
-    counts: dict[str, int]  # tokens by field
-    named: list[tuple[str, str, set[str]]]  # fields that name markets, with their text and those markets
-
-
 class PromptBuilder:
     """`PromptBuilder(tokenizer, options).example(PairFields(...))`. One thread at a time: tokenizers keep state."""
 
     def __init__(self, tokenizer: Any, options: RewardOptions, *, merge: int = 2) -> None:
         """merge: side of the square of patches that become one visual token (`vision_config.spatial_merge_size`)."""
         self.tokenizer, self.options, self.merge = tokenizer, options, merge
-        self._added = set(tokenizer.get_added_vocab().values())
-        known = tokenizer.get_vocab()
-        for token in _CONTROL:
-            if token not in known or token not in tokenizer.get_added_vocab():
-                raise UserError(
-                    f"tokenizer: it lacks the special token {token}; take the tokenizer of a Qwen2-VL model"
-                )
-        self.image_id: int = known["<|image_pad|>"]
-        self._ours: dict[str, list[int]] = {}
-        self._products: dict[tuple, _Product] = {}
+        self.words = ProductText(tokenizer)
+        self.image_id = self.words.image_id
         self._instruct = options.option("strategy") == "instruct"
         self._both_orders = options.option("antisymmetric") == "on"
 
@@ -124,76 +105,22 @@ class PromptBuilder:
             raise UserError(f"prior.letter: {fields.letter!r} must be A, B or nothing")
         if not np.isfinite(fields.log_odds):
             raise UserError(f"prior.log_odds: {fields.log_odds} must be a finite number; 0 stands for no prior")
-        product = self._product(fields)
-        self._check_market(fields.market, product)
+        product = self.words.of(fields.title, fields.category, fields.attributes, fields.tags)
+        check_market(fields.market, product)
         example = self._splice(fields, product)
         if len(example.ids) > self.options.max_length:
             raise self._too_long(example, product)
         return replace(example, swapped=self._splice(fields.swapped(), product)) if self._both_orders else example
 
     def ours(self, text: str) -> list[int]:
-        """Ids of a piece of the template; special tokens in it are meant."""
-        if text not in self._ours:
-            self._ours[text] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return self._ours[text]
+        """See `ProductText.ours`."""
+        return self.words.ours(text)
 
     def users(self, text: str, field_name: str) -> list[int]:
-        """Ids of a user's text: never a special token. Raises `UserError` for text that is no UTF-8 (lone surrogates)."""
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise UserError(
-                f"{field_name}: character {error.start} is no Unicode ({error.reason}); write valid UTF-8"
-            ) from None
-        ids = self._split(text)
-        if not self._added.isdisjoint(ids):  # added tokens that are not special, in tokenizers that have such
-            ids = [token for letter in text for token in self._split(letter)]
-            assert self._added.isdisjoint(ids), f"a single character is an added token in {field_name}"
-        return ids
+        """See `ProductText.users`."""
+        return self.words.users(text, field_name)
 
-    def _split(self, text: str) -> list[int]:
-        return self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-
-    def _product(self, fields: PairFields) -> _Product:
-        attributes, tags = tuple(sorted(fields.attributes.items())), tuple(fields.tags)
-        key = (fields.title, fields.category, attributes, tags)
-        if key in self._products:
-            return self._products[key]
-        if not fields.title.strip():
-            raise UserError("title: it is empty; write the title customers see")
-        texts = {
-            "title": ("\nProduct Title:", fields.title, "product"),
-            "category": ("\nProduct Category:", fields.category or "", None),
-            "attributes": ("\nProduct Attributes:", "; ".join(f"{n}: {v}" for n, v in attributes), "product"),
-            "tags": ("\nProduct Tags:", ", ".join(tags), None),
-        }
-        product = _Product([], {}, [])
-        for name, (announced, text, span) in texts.items():
-            if not text:
-                continue
-            ids = self.users(f" {text}", name)
-            product.pieces.extend([(self.ours(announced), None), (ids, span)])
-            product.counts[name] = len(ids)
-            named = markets.named_in(f"{announced} {text}")
-            if named:
-                product.named.append((name, text, named))
-        if len(self._products) >= _CACHED:
-            self._products.clear()
-        self._products[key] = product
-        return product
-
-    @staticmethod
-    def _check_market(market: str, product: _Product) -> None:
-        """A prompt must not name another market than its field (Figure 2 of the paper does)."""
-        own = markets.named_in(markets.adjective(market)) | {market}  # the codes that share its adjective
-        for name, text, named in product.named:
-            if not named <= own:
-                raise UserError(
-                    f"{name}: {text[:80]!r} names the market {', '.join(sorted(named - own))}, but market is {market};"
-                    " correct one of them or leave the record out"
-                )
-
-    def _splice(self, fields: PairFields, product: _Product) -> Example:
+    def _splice(self, fields: PairFields, product: ProductPieces) -> Example:
         adjective = "this" if fields.mask_country else markets.adjective(fields.market)
         alone = self.ours(" this market" if fields.mask_country else f" {adjective}")
         sentence = self.ours(f"\n{SENTENCE.format(letter=fields.letter)}") if fields.letter else []
@@ -229,7 +156,7 @@ class PromptBuilder:
             grids=fields.grids if visible else (),
         )
 
-    def _too_long(self, example: Example, product: _Product) -> UserError:
+    def _too_long(self, example: Example, product: ProductPieces) -> UserError:
         limit, total = self.options.max_length, len(example.ids)
         users = sum(product.counts.values())
         if total - users >= limit:

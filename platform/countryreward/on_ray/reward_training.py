@@ -1,135 +1,20 @@
-"""Reward training as a Ray Train job: one process per worker, each runs `training.run.run_training`.
+"""Reward training as a Ray Train job: every worker runs `training.run.run_training`."""
 
-Workers that die are started again and go on from the newest checkpoint; so does the next command of the same run when this
-process dies. Ctrl-C and SIGTERM make the workers write a checkpoint and end.
-"""
-
-import contextlib
-import os
-import secrets
-import shutil
-import signal
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from countryreward.errors import Stopped, UserError
 from countryreward.on_ray.config import WorkersConfig
-from countryreward.training.config import PATHS, STOP, LoopConfig, RewardTraining
-from countryreward.training.run_folder import RunFolder
-
-Watch = Callable[[dict[str, Any]], None]
+from countryreward.on_ray.training import Watch, train_workers
+from countryreward.training.config import PATHS, LoopConfig, RewardTraining
 
 
 def train_on_ray(
     job: RewardTraining, folder: Path, workers: WorkersConfig, identity: dict[str, Any], *, watch: Watch
 ) -> None:
-    """Train and leave best/ and last/ in `folder`, which every worker must be able to reach (a shared disk on a cluster).
-
-    identity: fields of `training.run.RunIdentity`. watch: gets what the first worker tells, in the caller's process. Raises
-    `UserError` where a worker met a user's error, `Stopped` after a signal, once the workers have written a checkpoint.
-    """
-    # read by Ray Train's controller: how soon it sees that a worker died, or that all have ended
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
-    from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
-    from ray.train.torch import TorchConfig, TorchTrainer
-    from ray.util.queue import Queue
-
-    if RunFolder(folder, watch).finished({**identity["inputs"], **identity["options"]}):
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / STOP).unlink(missing_ok=True)
-    messages = Queue(actor_options={"num_cpus": 0})
-    refused: list[str] = []
-
-    def heard(message: dict[str, Any]) -> None:
-        if "refused" in message:
-            refused.append(message["refused"])
-        else:
-            watch(message)
-
-    watching = threading.Thread(target=_watch, args=(messages, heard), daemon=True)
-    watching.start()
-    use_gpu = workers.gpus_per_worker > 0
-    each = {"CPU": workers.cpus_per_worker} | ({"GPU": workers.gpus_per_worker} if use_gpu else {})
-    trainer = TorchTrainer(
-        _worker,
-        train_loop_config={
-            "job": asdict(job) | _absolute(job),
-            "folder": str(folder.absolute()),
-            "identity": identity,
-            "messages": messages,
-            "threads": max(1, int(workers.cpus_per_worker)),
-        },
-        scaling_config=ScalingConfig(num_workers=workers.workers, use_gpu=use_gpu, resources_per_worker=each),
-        run_config=RunConfig(
-            # A name of its own for every start: checkpoints are ours (training/checkpoints.py), Ray has nothing to restore.
-            name=f"{folder.name}-{secrets.token_hex(4)}",
-            storage_path=str((folder / ".ray").absolute()),
-            failure_config=FailureConfig(max_failures=workers.retries),
-        ),
-        torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
-    )
-    failed: TrainingFailedError | None = None
-    try:
-        with _stopping(folder) as asked:
-            _fit(trainer.fit)
-    except TrainingFailedError as error:
-        failed = error  # a worker's own words, if it had some, are still on their way
-    finally:
-        messages.put(None)
-        watching.join(timeout=30)
-        messages.shutdown()
-        shutil.rmtree(folder / ".ray", ignore_errors=True)
-    if refused:
-        raise UserError(refused[0]) from failed
-    if failed:
-        raise failed
-    if asked and not (folder / "finished.json").exists():
-        raise Stopped("the run's checkpoint is written; the same command goes on from it", asked[0])
-
-
-def _fit(fit: Callable[[], object]) -> None:
-    """`fit` in a thread of its own: Ray takes Ctrl-C for itself in the main one, and would end the workers at once."""
-    failed: list[BaseException] = []
-
-    def body() -> None:
-        try:
-            fit()
-        except BaseException as error:  # all of them, to be raised again in the thread that waits
-            failed.append(error)
-
-    thread = threading.Thread(target=body, daemon=True)
-    thread.start()
-    while thread.is_alive():
-        thread.join(timeout=0.2)  # signals are handled between two waits
-    if failed:
-        raise failed[0]
-
-
-@contextlib.contextmanager
-def _stopping(folder: Path) -> Iterator[list[int]]:
-    """The first SIGINT or SIGTERM asks the workers to stop (its number is in the list given), the second ends all at once."""
-    asked: list[int] = []
-
-    def ask(number: int, _: Any) -> None:
-        if asked:
-            raise KeyboardInterrupt
-        asked.append(number)
-        (folder / STOP).touch()
-        print("stopping after this step; a checkpoint is written. Once more stops at once")
-
-    if threading.current_thread() is not threading.main_thread():  # only the main thread may handle signals
-        yield asked
-        return
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    """Train and leave best/ and last/ in `folder`. See `train_workers`."""
+    train_workers(_work, asdict(job) | _absolute(job), folder, workers, identity, watch=watch)
 
 
 def _absolute(job: RewardTraining) -> dict[str, str]:
@@ -139,41 +24,12 @@ def _absolute(job: RewardTraining) -> dict[str, str]:
     return {name: str(Path(path).absolute()) for name, path in local.items()}
 
 
-def _worker(config: dict[str, Any]) -> None:
-    os.environ["OMP_NUM_THREADS"] = str(config["threads"])
-    import torch
-    from ray import train
-    from ray.train.torch import get_device
-
+def _work(
+    job: dict[str, Any], folder: Path, device: Any, tell: Callable[[dict[str, Any]], None], identity: dict[str, Any]
+) -> None:
     from countryreward.training.run import RunIdentity, run_training
 
-    torch.set_num_threads(config["threads"])
-    messages, told = config["messages"], 0.0
-
-    def tell(message: dict[str, Any]) -> None:
-        nonlocal told
-        import time
-
-        now = time.monotonic()
-        if "stage" not in message or now - told > 0.5 or message["done"] == message["total"]:
-            told = now
-            messages.put_nowait(message)
-
-    try:
-        run_training(
-            rebuild(config["job"]),
-            Path(config["folder"]),
-            device=get_device(),
-            tell=tell,
-            identity=RunIdentity(**config["identity"]),
-        )
-    except UserError as error:
-        # Told and not raised: Ray would start the workers again, to meet the same error. Leaving the group ends whoever waits.
-        messages.put({"refused": str(error)})
-        with contextlib.suppress(Exception):
-            torch.distributed.destroy_process_group()
-        return
-    train.report({"done": 1})
+    run_training(rebuild(job), folder, device=device, tell=tell, identity=RunIdentity(**identity))
 
 
 def rebuild(job: dict[str, Any]) -> RewardTraining:
@@ -182,8 +38,3 @@ def rebuild(job: dict[str, Any]) -> RewardTraining:
 
     parts = {"reward": RewardOptions, "loop": LoopConfig, "lora": LoraOptions}
     return RewardTraining(**job | {name: make(**job[name]) for name, make in parts.items()})
-
-
-def _watch(messages: Any, watch: Callable[[dict[str, Any]], None]) -> None:
-    while (message := messages.get()) is not None:
-        watch(message)

@@ -45,8 +45,10 @@ class Prometheus(Watching):
         self._generated = Counter(
             "countryreward_generation_jobs", "Generation jobs that ended", ["state"], registry=registry
         )
+        self._written = Counter("countryreward_designs_written", "Designs written", ["accepted"], registry=registry)
         for taken in ("yes", "no"):  # from 0 on: Prometheus sees no rise where a series begins with 1
             self._taken.labels(taken)
+            self._written.labels(taken)
         for state in FINISHED:
             self._ended.labels(state)
             self._generated.labels(state)
@@ -110,6 +112,10 @@ class Prometheus(Watching):
     def design_refused(self) -> None:
         """See `Watching`."""
         self._refused.inc()
+
+    def design_written(self, *, accepted: bool) -> None:
+        """See `Watching`."""
+        self._written.labels("yes" if accepted else "no").inc()
 
     def generation_ended(self, state: str) -> None:
         """See `Watching`."""

@@ -36,6 +36,9 @@ class Watching:
     def design_refused(self) -> None:
         """No image was made of a design."""
 
+    def design_written(self, *, accepted: bool) -> None:
+        """A writer wrote a design, or something that is none."""
+
     def generation_ended(self, state: str) -> None:
         """A generation job ended: done, failed or cancelled."""
 

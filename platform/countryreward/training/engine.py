@@ -160,7 +160,7 @@ class DeepSpeedEngine:
         autocast: bool = False,
     ) -> None:
         self.autocast, self.whole_weights = autocast, zero_stage < 3
-        deepspeed = _deepspeed()
+        deepspeed = prepare_deepspeed()
         stepper = make_optimizer(groups, optimizer)
         config = {
             "train_micro_batch_size_per_gpu": batch_size,
@@ -195,7 +195,7 @@ class DeepSpeedEngine:
     def _gathered(self) -> contextlib.AbstractContextManager[Any]:
         if self.zero_stage < 3:
             return contextlib.nullcontext()
-        return _deepspeed().zero.GatheredParameters(list(self.bare.parameters()))
+        return prepare_deepspeed().zero.GatheredParameters(list(self.bare.parameters()))
 
     def backward(self, loss: Tensor) -> None:
         """See `Engine.backward`."""
@@ -242,7 +242,7 @@ def _autocast(model: nn.Module, enabled: bool) -> contextlib.AbstractContextMana
     return torch.autocast(device, dtype=torch.bfloat16) if enabled else contextlib.nullcontext()
 
 
-def _deepspeed() -> Any:
+def prepare_deepspeed() -> Any:
     """DeepSpeed, told not to compile its shared-memory communication (37 s, and a crash without a compiler, on a CPU)."""
     import os
 

@@ -52,8 +52,8 @@ class RunFolder:
             return None
         return json.loads((found.path / "training.json").read_text(encoding="utf-8"))["score"]
 
-    def finished(self, identity: dict[str, Any]) -> bool:
-        """Whether the run was trained to its end. Raises `UserError` if that was with another identity, or best/ is damaged."""
+    def finished(self, identity: dict[str, Any], *, best: str = "best") -> bool:
+        """Whether the run was trained to its end. Raises `UserError` if that was with another identity, or `best`/ is damaged."""
         if not (self.folder / "finished.json").is_file():
             return False
         told = json.loads((self.folder / "finished.json").read_text(encoding="utf-8"))
@@ -63,7 +63,7 @@ class RunFolder:
                 f"run_name: {self.folder} was trained to its end with {unlike}; set these back, or give the run another name"
             )
         try:
-            open_artifact(self.folder / "best", kind=WEIGHTS)
+            open_artifact(self.folder / best, kind=WEIGHTS)
         except UserError as error:
             raise UserError(
                 f"run_name: {self.folder} was trained to its end, but {error}; remove the folder to train again"

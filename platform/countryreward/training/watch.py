@@ -31,6 +31,10 @@ def watching() -> Iterator[Callable[[dict[str, Any]], None]]:
                     for name in shown
                 ]
                 print(f"  validation at step {message['step']:,}: {', '.join(parts)}")
+            elif message["kind"] == "writer":
+                gain = message.get("rewards_accuracies")
+                told = "" if gain is None else f", chosen likelier than before {gain:.0%} of pairs"
+                print(f"  step {message['step']:>5,} of {message['of']:,}: loss {message['loss']:.3f}{told}")
             else:
                 ratio = message["penalty_to_bce_gradient"]
                 print(

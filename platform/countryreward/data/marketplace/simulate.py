@@ -23,10 +23,12 @@ from countryreward.data.marketplace.shapes import PATTERNS
 from countryreward.data.marketplace.taste import SpecIndex, market_taste, utility
 from countryreward.data.marketplace.vocabulary import CLUTTERS, COLOURS, LIGHTINGS, PALETTES, SCENES, TEXTS
 
-_AXES = {"scene": SCENES, "palette": PALETTES, "clutter": CLUTTERS, "lighting": LIGHTINGS, "text": TEXTS}
+AXES = {"scene": SCENES, "palette": PALETTES, "clutter": CLUTTERS, "lighting": LIGHTINGS, "text": TEXTS}
+"""Axis of a spec -> its choices."""
 _PRODUCT_SD, _MARKET_SD = 0.3, 0.2  # log-odds; they move whole products and markets and cancel within a pair
 _EXPOSURE_SD, _ARM_SD, _PERIOD_SD = 0.33, 0.08, 0.15  # log impressions: product x market, creative within it, month
-_CRAFT = {"size": (0.36, 0.68), "offset": (0.16, 0.0), "blur": (0.012, 0.0), "contrast": (0.6, 1.15)}  # worst, best
+CRAFT = {"size": (0.36, 0.68), "offset": (0.16, 0.0), "blur": (0.012, 0.0), "contrast": (0.6, 1.15)}
+"""What makes a picture good or bad everywhere -> its worst and its best value."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,10 +110,10 @@ def _specs(config: MarketplaceConfig, level: Level, looks: pd.DataFrame) -> pd.D
     specs.insert(
         0, "creative_id", [f"{product}-c{number}" for product, number in zip(specs["product_id"], numbers, strict=True)]
     )
-    for axis, choices in _AXES.items():
+    for axis, choices in AXES.items():
         specs[axis] = np.array(list(choices))[rng.integers(len(choices), size=count)].astype(object)
-    grade = {name: rng.random(count) for name in _CRAFT}  # 0 worst, 1 best
-    value = {name: worst + (best - worst) * grade[name] for name, (worst, best) in _CRAFT.items()}
+    grade = {name: rng.random(count) for name in CRAFT}  # 0 worst, 1 best
+    value = {name: worst + (best - worst) * grade[name] for name, (worst, best) in CRAFT.items()}
     angle = rng.uniform(0, 2 * np.pi, count)
     specs["size"], specs["blur"], specs["contrast"] = value["size"], value["blur"], value["contrast"]
     specs["offset_x"], specs["offset_y"] = value["offset"] * np.cos(angle), 0.6 * value["offset"] * np.sin(angle)
@@ -127,7 +129,7 @@ def _specs(config: MarketplaceConfig, level: Level, looks: pd.DataFrame) -> pd.D
 def _true_ctr(config: MarketplaceConfig, level: Level, specs: pd.DataFrame) -> np.ndarray:
     """True CTR [creatives, markets]. The level is set so that its mean is the one asked for."""
     place = {
-        axis: {key: i for i, key in enumerate(choices)} for axis, choices in {**_AXES, "category": CATEGORIES}.items()
+        axis: {key: i for i, key in enumerate(choices)} for axis, choices in {**AXES, "category": CATEGORIES}.items()
     }
     index = SpecIndex(
         **{axis: np.array([place[axis][key] for key in specs[axis]]) for axis in SpecIndex.__dataclass_fields__}

@@ -163,8 +163,9 @@ class Client:
     ) -> GenerationHandle:
         """Ask for ads of a product: image is its own picture, designs say how each ad is staged.
 
-        markets: in which the ads are ranked, the best `keep` (4); None: nowhere. designs: none: `count` (8) are drawn from the
-        service's templates. seed: the same gives the same. px, steps: None: the renderer's own. idempotency_key: as of `batch`.
+        markets: for which the ads are ranked, the best `keep` (4); None: nowhere. designs: none: `count` (8) are written for the
+        markets, or drawn from the service's templates. seed: the same gives the same. px, steps: None: the renderer's own.
+        idempotency_key: as of `batch`.
         """
         talk = generations.start(
             product,

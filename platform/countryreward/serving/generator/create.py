@@ -4,6 +4,7 @@ import hashlib
 import json
 import threading
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,8 @@ def create_generation(
 ) -> StoredGeneration:
     """A new job; or the one made with the same Idempotency-Key, or of the same request and versions. It blocks.
 
-    image: a PNG, JPEG or WEBP file. markets: alpha-2 codes; none: nothing is ranked. designs: none: `count` of the templates.
+    image: a PNG, JPEG or WEBP file. markets: alpha-2 codes; none: nothing is ranked. designs: none: `count` are written for
+    the markets, or are of the templates where there is no market or no writer.
     Raises `Problem`: invalid_input, invalid_image, conflict (key used for another request), quota, busy (no room on the disk).
     """
     check_key(key)
@@ -65,14 +67,16 @@ def create_generation(
         [min(keep, len(designs) or count), seed, px, steps],
     ]
     fingerprint = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
-    place = store.place(tenant)
+    place, write = store.place(tenant), bool(markets) and not designs
+    known = partial(_known, store, place, tenant, fingerprint, ranked=bool(markets), written=write, key=key)
     with store.locked(place):
-        if known := _known(store, place, tenant, fingerprint, markets, key):
-            return known
+        if found := known():
+            return found
     asked = Asked(
         **product.__dict__,
         image_hash=image_hash,
         designs=[DesignFields.of(design) for design in designs or drawn_designs(count, seed)],
+        write=write,
     )
     versions = store.versions()
     with arriving(store, place) as arrival:
@@ -94,11 +98,12 @@ def create_generation(
             steps=steps,
             renderer=versions.renderer,
             judge=versions.judge if markets else None,
+            writer=versions.writer if write else None,
         )
         store.save(arrival.folder, job)
         with store.locked(place):
-            if known := _known(store, place, tenant, fingerprint, markets, key):
-                return known
+            if found := known():
+                return found
             arrival.settle(job.id)
         return job
 
@@ -114,18 +119,29 @@ def drawn_designs(count: int, seed: int) -> Sequence[Design]:
 
 
 def _known(
-    store: GenerationStore, place: Path, tenant: str, fingerprint: str, markets: Sequence[str], key: str | None
+    store: GenerationStore,
+    place: Path,
+    tenant: str,
+    fingerprint: str,
+    *,
+    ranked: bool,
+    written: bool,
+    key: str | None,
 ) -> StoredGeneration | None:
-    """The job that answers this request already. Raises `Problem`: conflict, or quota where there is none."""
+    """The job that answers this request already. Raises `Problem`: conflict, or quota where there is none.
+
+    ranked, written: whether a judge and a writer have a part in it, where there are any.
+    """
     for named in place.glob(f"{store.letter}-*/{_key_file(key)}") if key is not None else ():
         if job := load(store.model, named.parent):
             if job.fingerprint != fingerprint:
                 raise Problem("conflict")
             return job
     versions, jobs = store.versions(), store.jobs_of(tenant)
+    judge, writer = versions.judge if ranked else None, versions.writer if written else None
+    wanted = (fingerprint, versions.renderer, judge, writer)
     for job in jobs:
-        same = job.fingerprint == fingerprint and job.renderer == versions.renderer
-        if same and job.judge == (versions.judge if markets else None) and _useful(job):
+        if (job.fingerprint, job.renderer, job.judge, job.writer) == wanted and _useful(job):
             if key is not None:
                 (place / job.id / _key_file(key)).touch()
             return job

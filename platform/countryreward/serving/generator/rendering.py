@@ -1,7 +1,5 @@
 """One pass of the renderer for a generation job: what was asked in, images and refusals on disk out. It blocks."""
 
-import hashlib
-import io
 import shutil
 import time
 from collections.abc import Sequence
@@ -9,20 +7,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from countryreward.data.decoding import decode, pixels_of
 from countryreward.errors import UserError
 from countryreward.generation.contracts import Rendered, Renderer, RenderJob
+from countryreward.generation.render_files import png_of
 from countryreward.scoring.contracts import Product
 from countryreward.serving.config import ServiceConfig
-from countryreward.serving.generator.job import Asked, StoredGeneration
-from countryreward.serving.generator.results import write_image, write_refused
+from countryreward.serving.generator.job import Asked, Plan, PlannedDesign, StoredGeneration
+from countryreward.serving.generator.results import read_plan, write_image, write_refused
 from countryreward.serving.generator.schemas import GeneratedImage, ImageFidelity, RefusedDesign
 from countryreward.serving.watching import Watching
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Order:
     """What a job asks for."""
 
@@ -32,6 +30,8 @@ class Order:
     """File of the product's own picture."""
     pixels: np.ndarray
     """RGB uint8 [height, width, 3] of it."""
+    plan: Plan | None
+    """The designs, where some were to be written; None: they are yet to be planned, or none is to be."""
 
     @classmethod
     def read(cls, folder: Path, config: ServiceConfig) -> "Order":
@@ -39,13 +39,17 @@ class Order:
         asked = Asked.model_validate_json((folder / "asked.json").read_bytes())
         original = (folder / "product.image").read_bytes()
         picture = decode(original, max_bytes=config.max_image_bytes, max_pixels=config.max_pixels)
-        product = Product(**asked.model_dump(exclude={"image_hash", "designs"}))
-        return cls(asked, product, original, pixels_of(picture))
+        product = Product(**asked.model_dump(exclude={"image_hash", "designs", "write"}))
+        return cls(asked, product, original, pixels_of(picture), read_plan(folder))
+
+    def planned(self, n: int) -> PlannedDesign:
+        """What image n is made of."""
+        return self.plan.designs[n] if self.plan else PlannedDesign(design=self.asked.designs[n])
 
     def job(self, stored: StoredGeneration, n: int) -> RenderJob:
         """For the renderer: image n. Its seed is the job's and n, so a design that is sent twice gives two images."""
         return RenderJob(
-            design=self.asked.designs[n].design(),
+            design=self.planned(n).design.design(),
             product=self.product,
             image=self.pixels,
             image_hash=self.asked.image_hash,
@@ -85,7 +89,7 @@ def render_some(
 
 def refuse(folder: Path, order: Order, n: int, reason: str, watching: Watching) -> None:
     """There will be no image of this design."""
-    write_refused(folder, RefusedDesign(n=n, design=order.asked.designs[n], reason=reason[:1_000]))
+    write_refused(folder, RefusedDesign(n=n, reason=reason[:1_000], **dict(order.planned(n))))
     watching.design_refused()
 
 
@@ -95,18 +99,14 @@ def forget_images(folder: Path) -> None:
 
 
 def _write(folder: Path, order: Order, n: int, rendered: Rendered, seed: int) -> None:
-    pixels = rendered.pixels
-    assert (pixels.dtype, pixels.shape[2:]) == (np.uint8, (3,)), "RGB uint8 [px, px, 3]"
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    png = buffer.getvalue()
+    file = png_of(rendered)
     image = GeneratedImage(
         n=n,
-        design=order.asked.designs[n],
+        **dict(order.planned(n)),
         seed=seed,
-        px=pixels.shape[1],
-        sha256=hashlib.sha256(png).hexdigest(),
+        px=rendered.pixels.shape[1],
+        sha256=file.sha256,
         fidelity=ImageFidelity(**asdict(rendered.fidelity)),
         made=rendered.made,
     )
-    write_image(folder, image, png)
+    write_image(folder, image, file.png)

@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from countryreward.data.artifacts import write_atomically
-from countryreward.serving.generator.job import StoredGeneration
+from countryreward.serving.generator.job import Plan, StoredGeneration
 from countryreward.serving.generator.schemas import GeneratedImage, GeneratedRanking, GenerationJob, RefusedDesign
 from countryreward.serving.generator.store import GenerationStore
 from countryreward.serving.problems import Problem
@@ -31,6 +31,19 @@ def write_refused(folder: Path, refused: RefusedDesign) -> None:
 def write_rankings(folder: Path, rankings: Sequence[GeneratedRanking]) -> None:
     """All markets at once."""
     write_atomically(folder / "rankings.json", _RANKINGS.dump_json(list(rankings)))
+
+
+def write_plan(folder: Path, plan: Plan) -> None:
+    """The designs of a job that was sent without any."""
+    write_atomically(folder / "designs.json", plan.model_dump_json())
+
+
+def read_plan(folder: Path) -> Plan | None:
+    """None: nothing was planned, or not yet."""
+    try:
+        return Plan.model_validate_json((folder / "designs.json").read_bytes())
+    except FileNotFoundError:
+        return None
 
 
 def finished(folder: Path) -> set[int]:
@@ -63,8 +76,9 @@ def shown(
     store: GenerationStore, folder: Path, job: StoredGeneration, queue: Sequence[str] | None = None
 ) -> GenerationJob:
     """The job as its tenant sees it, with what has been made so far. queue: of the store, where it is known."""
-    told = {"id", "state", "total", "note", "error", "created", "finished", "deleted_after"}
-    answer = GenerationJob(**job.model_dump(include=told), markets=list(job.markets))
+    told = {"id", "state", "total", "error", "created", "finished", "deleted_after"}
+    note = "; ".join(part for part in (job.designs_note, job.note) if part) or None
+    answer = GenerationJob(**job.model_dump(include=told), markets=list(job.markets), note=note)
     if job.state == "waiting":
         queue = store.queue() if queue is None else queue
         answer.position = queue.index(job.id) if job.id in queue else 0  # else it was taken up this moment

@@ -26,9 +26,12 @@ Designs = Annotated[
     ),
 ]
 Markets = Annotated[
-    list[str], Form(description="In which the images are ranked: ISO 3166 codes or names; none: nowhere.")
+    list[str],
+    Form(description="For which designs are written, and images ranked: ISO 3166 codes or names; none: nowhere."),
 ]
-Count = Annotated[int | None, Form(description="Designs to draw from the templates, where none is sent; none: 8.")]
+Count = Annotated[
+    int | None, Form(description="Designs to write or to draw from the templates, where none is sent; none: 8.")
+]
 Keep = Annotated[int | None, Form(description="Images of each ranking, the best; none: 4.")]
 Seed = Annotated[int, Form(description="The same gives the same; image n has seed + n.")]
 Px = Annotated[int | None, Form(description="Width and height in pixels; none: the renderer's own.")]
@@ -95,7 +98,7 @@ def add_generator_routes(app: FastAPI, jobs: GenerationJobs, config: ServiceConf
         count: Annotated[int, Query(ge=1, le=config.max_designs)] = min(COUNT, config.max_designs),
         seed: Annotated[int, Query(ge=0, le=MAX_SEED)] = 0,
     ) -> schemas.DesignsAnswer:
-        """Designs drawn from the templates, as a job without any takes them."""
+        """Designs drawn from the templates, as a job without any and without markets takes them."""
         drawn = [schemas.DesignFields.of(design) for design in drawn_designs(count, seed)]
         return schemas.DesignsAnswer(request_id=request.state.request_id, designs=drawn)
 

@@ -1,18 +1,23 @@
-"""Generation jobs in the background of a replica: rendered design by design in a thread, then ranked by the reward."""
+"""Generation jobs in the background of a replica: written and rendered in a thread, design by design, then ranked."""
 
+import asyncio
 import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 from countryreward.data.decoding import ImageRefused
 from countryreward.errors import UserError
-from countryreward.generation.contracts import Renderer
+from countryreward.generation.contracts import DesignWriter, Refusal, RenderedFile, Renderer, RenderJob
+from countryreward.generation.render_files import render_files
 from countryreward.serving.asking import AsyncScorer
 from countryreward.serving.config import ServiceConfig
 from countryreward.serving.generator.job import StoredGeneration
 from countryreward.serving.generator.ranking import rank_images
 from countryreward.serving.generator.rendering import Order, forget_images, refuse, render_some
-from countryreward.serving.generator.results import finished, images_of, write_rankings
+from countryreward.serving.generator.results import finished, images_of, write_plan, write_rankings
 from countryreward.serving.generator.store import GenerationStore, Versions
+from countryreward.serving.generator.writing import Writing, template_plan
 from countryreward.serving.jobs.patience import NoAnswer, PatientScorer
 from countryreward.serving.jobs.store import MAX_STARTS, Claim, Clock, utc_now
 from countryreward.serving.jobs.threads import to_the_end
@@ -20,6 +25,8 @@ from countryreward.serving.jobs.worker import JobWorker
 from countryreward.serving.journal import fault
 from countryreward.serving.watching import Watching
 
+P = ParamSpec("P")
+T = TypeVar("T")
 _WAIT_S = 60.0  # for a reward model that is not there: other jobs wait meanwhile
 
 
@@ -34,6 +41,7 @@ class GenerationJobs(JobWorker[StoredGeneration]):
         renderer: Renderer,
         config: ServiceConfig,
         *,
+        writer: DesignWriter | None = None,
         asked: AsyncScorer | None = None,
         watching: Watching | None = None,
         now: Clock = utc_now,
@@ -41,8 +49,14 @@ class GenerationJobs(JobWorker[StoredGeneration]):
         first_pause_s: float = 1.0,
         wait_s: float = _WAIT_S,
     ) -> None:
-        """asked: what ranks; None: nothing is ranked. tries, first_pause_s, wait_s: see `PatientScorer`."""
-        self.renderer, self.asked, self.store = renderer, asked, GenerationStore(config, now, watching)
+        """writer: None: designs that are not sent come from the templates. asked: what ranks; None: nothing is ranked.
+
+        tries, first_pause_s, wait_s: see `PatientScorer`.
+        """
+        self.renderer, self.writer, self.asked = renderer, writer, asked
+        self.store = GenerationStore(config, now, watching)
+        self._turn = threading.Lock()  # renderer and writer take one thread at a time, and share a device
+        self._others = asyncio.Lock()  # whoever waits for it takes no thread
         super().__init__(self.store, config)
         self.made_by = f"{renderer.name} {renderer.version}"
         options = {"tries": tries, "first_pause_s": first_pause_s, "poll_s": config.poll_s, "wait_s": wait_s}
@@ -62,7 +76,9 @@ class GenerationJobs(JobWorker[StoredGeneration]):
 
     async def look(self) -> None:
         """Tell those who bring jobs in what makes and ranks images now."""
-        await to_the_end(self.store.tell_versions, Versions(renderer=self.made_by, judge=self._judge()))
+        writer = None if self.writer is None else self.writer.version
+        versions = Versions(renderer=self.made_by, judge=self._judge(), writer=writer)
+        await to_the_end(self.store.tell_versions, versions)
 
     def _judge(self) -> str | None:
         if self.asked is None or not self.asked.ready():
@@ -82,10 +98,38 @@ class GenerationJobs(JobWorker[StoredGeneration]):
             await to_the_end(forget_images, folder)
             job.renderer = self.made_by
             await to_the_end(self.store.save, folder, job)
+        if order.asked.write:
+            await self._plan(folder, job, order)
         await self._render(folder, job, order)
         if job.markets:
             await self._rank(folder, job, order)
         await to_the_end(self.store.end, folder, job, "done")
+
+    async def render_files(self, jobs: Sequence[RenderJob]) -> list[RenderedFile | Refusal]:
+        """Images for others than the jobs of this service: as `generation.render_files`, between two passes of a job's."""
+        async with self._others:
+            return await to_the_end(self._in_turn, render_files, self.renderer, jobs)
+
+    async def _plan(self, folder: Path, job: StoredGeneration, order: Order) -> None:
+        """Decide on the designs, once, on disk before anything is rendered. A writer that took its replica with it is let be."""
+        if order.plan is None:
+            failed = job.starts >= MAX_STARTS
+            if self.writer is None or failed:
+                order.plan = template_plan(order, failed=failed and self.writer is not None)
+            else:
+                writing = Writing(self.writer, job, order, self.store.watching)
+                while not writing.done():
+                    await to_the_end(self._in_turn, writing.write_pass)
+                order.plan = writing.plan()
+            await to_the_end(write_plan, folder, order.plan)
+            job.starts = 0
+        job.writer, job.designs_note = order.plan.writer, order.plan.note
+        await to_the_end(self.store.save, folder, job)
+
+    def _in_turn(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """For a thread: when nobody else is at the renderer or the writer."""
+        with self._turn:
+            return function(*args, **kwargs)
 
     async def _render(self, folder: Path, job: StoredGeneration, order: Order) -> None:
         """Every design that is not done with yet. A design that took its replica with it again and again is refused."""
@@ -98,7 +142,8 @@ class GenerationJobs(JobWorker[StoredGeneration]):
                 reason = "the renderer failed on it again and again; change the design"
                 await to_the_end(refuse, folder, order, group[0], reason, self.store.watching)
             else:
-                await to_the_end(render_some, self.renderer, folder, job, order, group, self.store.watching)
+                pass_of = (self.renderer, folder, job, order, group, self.store.watching)
+                await to_the_end(self._in_turn, render_some, *pass_of)
             if job.starts:
                 job.starts = 0
                 await to_the_end(self.store.save, folder, job)

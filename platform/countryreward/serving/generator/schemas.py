@@ -47,6 +47,8 @@ class GeneratedImage(BaseModel):
     sha256: str = Field(description="Of the PNG file.")
     fidelity: ImageFidelity
     made: dict[str, Any] = Field(description="What made it, enough to make it again.")
+    market: str | None = Field(default=None, description="For which its design was written; null: for none.")
+    writer: str | None = Field(default=None, description="Version of what wrote its design; null: sent, or a template.")
 
 
 class RefusedDesign(BaseModel):
@@ -55,6 +57,8 @@ class RefusedDesign(BaseModel):
     n: int
     design: DesignFields
     reason: str
+    market: str | None = Field(default=None, description="As of an image.")
+    writer: str | None = Field(default=None, description="As of an image.")
 
 
 class RankedImage(BaseModel):

@@ -1,6 +1,7 @@
 """The folders of generation jobs, `jobs/store.py`: STATE/jobs/TENANT/g-ID/. Beside what every job has:
 
 asked.json, product.image    what was sent, removed when the job ends
+designs.json                 the designs of a job that was sent without any, also removed
 images/NNNN.png, .json       an image and what made it; it is there when its .json is
 images/NNNN.refused.json     why there is none of this design
 rankings.json
@@ -26,6 +27,8 @@ class Versions:
     """Name and version."""
     judge: str | None = None
     """Of model and knowledge base; None: nothing ranks."""
+    writer: str | None = None
+    """What writes designs; None: nothing does."""
 
 
 class GenerationStore(JobFolders[StoredGeneration]):
@@ -36,7 +39,12 @@ class GenerationStore(JobFolders[StoredGeneration]):
 
     def leftovers(self, folder: Path, job: StoredGeneration) -> list[Path]:
         """See `JobFolders`."""
-        names = ["asked.json", "product.image", *([] if job.state == "done" else ["images", "rankings.json"])]
+        names = [
+            "asked.json",
+            "designs.json",
+            "product.image",
+            *([] if job.state == "done" else ["images", "rankings.json"]),
+        ]
         return [folder / name for name in names if (folder / name).exists()]
 
     def tell_ended(self, state: str) -> None:

@@ -126,6 +126,6 @@ def row_refused(field: str, reason: str) -> str:
 
 def plain(error: str | None) -> str:
     """Why a job failed, without words of those who run the service."""
-    if error and re.search(r"\b(model|replica|renderer|scorer|knowledge base|images\.)", error):
+    if error and re.search(r"\b(model|replica|renderer|scorer|writer|knowledge base|images\.)", error):
         return "The service could not finish this. Try again later; if it fails again, tell whoever invited you."
     return error or ""

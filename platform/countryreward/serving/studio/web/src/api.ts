@@ -73,6 +73,7 @@ export interface Report {
 export interface Variant {
   n: number;
   design: string[];
+  origin: string;
   place: number | null;
   better: boolean | null;
   sure: number | null;

@@ -83,7 +83,8 @@ export function NewPictures({ result, made, trouble, drop }: { result: Result; m
         </article>
       ))}
       <p class="quiet">
-        Made by a computer. Check that a picture shows your product as it is before you run it.
+        Made by a computer: for the country, or from standard designs that are the same everywhere. Check that a picture
+        shows your product as it is before you run it.
       </p>
     </section>
   );
@@ -102,7 +103,9 @@ function Made({ of, variant }: { of: Variants; variant: Variant }) {
         <b>{said || (of.state === "done" ? "Not compared" : "Comparing …")}</b>
       </p>
       {variant.check && <p class="bad">Look closely: the product may have changed.</p>}
-      <p class="quiet">{variant.design[1]}</p>
+      <p class="quiet">
+        {variant.origin}. {variant.design[1]}
+      </p>
     </li>
   );
 }

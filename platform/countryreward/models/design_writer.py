@@ -1,0 +1,147 @@
+"""The design writer (DGM of Eq. 12): Qwen2-VL writing a design for a product, its picture and a market.
+
+Legend: B rows, T tokens.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from transformers import LogitsProcessorList, Qwen2VLForConditionalGeneration
+
+from countryreward.data.design import Design
+from countryreward.models.country_reward import attention_implementation
+from countryreward.models.design_batch import IGNORED, answer_row, pictures_of, stack
+from countryreward.models.design_prompt import DesignFields, DesignPrompt, SplicedPrompt
+from countryreward.models.processor import PairProcessor, Picture
+from countryreward.models.sampling import SeededSampling
+from countryreward.models.tower import backbone_folder
+from countryreward.models.writer_config import SamplingConfig
+
+
+class DesignWriterModel:
+    """Weights, processor and prompt of a writer. One thread at a time."""
+
+    def __init__(self, model: Qwen2VLForConditionalGeneration, processor: PairProcessor, *, px: int) -> None:
+        """px: side of the square that pictures are resized to."""
+        self.model, self.processor, self.px = model, processor, px
+        vision: Any = model.config.vision_config
+        self.prompt = DesignPrompt(processor.tokenizer, merge=vision.spatial_merge_size)
+        self.grid = (1, px // vision.patch_size, px // vision.patch_size)
+
+    @classmethod
+    def load(
+        cls, source: str | Path, *, px: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    ) -> "DesignWriterModel":
+        """From a folder or hub name of a Qwen2-VL, or the name of a preset (`tiny`: the backbone that ships)."""
+        folder = backbone_folder(str(source))
+        model = Qwen2VLForConditionalGeneration.from_pretrained(
+            folder,
+            dtype=dtype,
+            use_safetensors=True,
+            attn_implementation=attention_implementation(device, dtype),
+        )
+        nn.Module.to(model, device)
+        return cls(model.eval(), PairProcessor.from_pretrained(folder), px=px)
+
+    def save(self, folder: Path, weights: dict[str, Tensor] | None = None) -> None:
+        """Everything `load` reads, safetensors only. weights: others than the model's own."""
+        self.model.save_pretrained(folder, state_dict=weights)
+        self.processor.save_pretrained(folder)
+
+    def fields(self, title: str, category: str | None, attributes: Mapping[str, str], market: str, image: str):
+        """The prompt's fields for a picture called `image`."""
+        return DesignFields(
+            title=title, category=category, attributes=attributes, market=market, image=image, grid=self.grid
+        )
+
+    @torch.inference_mode()
+    def generate(
+        self,
+        prompts: Sequence[SplicedPrompt],
+        images: Mapping[str, Picture],
+        seeds: Sequence[int],
+        sampling: SamplingConfig,
+    ) -> list[str]:
+        """One answer per prompt, in order, as text without control tokens. images: by the prompts' names."""
+        answers: list[str] = [""] * len(prompts)
+        order = np.argsort([len(prompt.ids) for prompt in prompts], kind="stable")
+        for start in range(0, len(order), sampling.batch_size):
+            chosen = order[start : start + sampling.batch_size]
+            said = self._answers([prompts[i] for i in chosen], images, [seeds[i] for i in chosen], sampling)
+            for place, text in zip(chosen, said, strict=True):
+                answers[place] = text
+        return answers
+
+    def _answers(
+        self,
+        prompts: Sequence[SplicedPrompt],
+        images: Mapping[str, Picture],
+        seeds: Sequence[int],
+        sampling: SamplingConfig,
+    ) -> list[str]:
+        tokenizer, device = self.processor.tokenizer, self.model.device
+        width = max(len(prompt.ids) for prompt in prompts)
+        ids_BT = np.full((len(prompts), width), tokenizer.pad_token_id, np.int64)
+        mask_BT = np.zeros((len(prompts), width), np.int64)
+        for b, prompt in enumerate(prompts):
+            ids_BT[b, width - len(prompt.ids) :], mask_BT[b, width - len(prompt.ids) :] = prompt.ids, 1
+        pictures = pictures_of(prompts, images, self.processor, self.px)
+        writer: Any = self.model  # pyright misreads transformers' generate
+        made_BT = writer.generate(
+            input_ids=torch.from_numpy(ids_BT).to(device),
+            attention_mask=torch.from_numpy(mask_BT).to(device),
+            mm_token_type_ids=torch.from_numpy((ids_BT == self.prompt.image_id).astype(np.int32)).to(device),
+            pixel_values=pictures["pixel_values"].to(device, self.model.dtype),
+            image_grid_thw=pictures["image_grid_thw"].to(device),
+            do_sample=False,
+            max_new_tokens=sampling.max_new_tokens,
+            eos_token_id=self.prompt.end_id,
+            pad_token_id=tokenizer.pad_token_id,
+            logits_processor=LogitsProcessorList(
+                [SeededSampling(seeds, temperature=sampling.temperature, top_p=sampling.top_p)]
+            ),
+        )
+        return tokenizer.batch_decode(made_BT[:, width:], skip_special_tokens=True)
+
+    @torch.inference_mode()
+    def log_probs(
+        self,
+        prompts: Sequence[SplicedPrompt],
+        designs: Sequence[Design],
+        images: Mapping[str, Picture],
+        *,
+        batch_size: int = 64,
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Natural log of the probability of each design's written form, and its tokens; the end of the answer counts."""
+        sums, counts = np.zeros(len(prompts)), np.zeros(len(prompts), np.int64)
+        order = np.argsort([len(prompt.ids) for prompt in prompts], kind="stable")
+        for start in range(0, len(order), batch_size):
+            chosen = order[start : start + batch_size]
+            asked = [prompts[i] for i in chosen]
+            rows = [answer_row(prompts[i], self.prompt.answer(designs[i])) for i in chosen]
+            batch = stack(rows, self.processor.tokenizer.pad_token_id, self.prompt.image_id)
+            batch |= pictures_of(asked, images, self.processor, self.px)
+            found_BT = token_log_probs(self.model, batch)
+            sums[chosen] = found_BT.sum(1).double().cpu().numpy()
+            counts[chosen] = (batch["next_ids"] != IGNORED).sum(1).numpy()
+        return sums, counts
+
+
+def token_log_probs(model: Any, batch: dict[str, Tensor]) -> Tensor:
+    """log p of every token that an answer says [B, T], 0 elsewhere; float32. batch: of `stack` and `pictures_of`."""
+    device = model.device
+    told = {name: value.to(device) for name, value in batch.items() if name not in ("next_ids", "part", "pixel_values")}
+    hidden_BTD = model.model(
+        **told, pixel_values=batch["pixel_values"].to(device, model.dtype), use_cache=False
+    ).last_hidden_state
+    next_BT = batch["next_ids"].to(device)
+    asked_BT = next_BT != IGNORED
+    logits = model.lm_head(hidden_BTD[asked_BT]).float()
+    found = torch.zeros(next_BT.shape, dtype=torch.float32, device=device)
+    found[asked_BT] = logits.log_softmax(-1).gather(1, next_BT[asked_BT][:, None]).squeeze(1)
+    return found

@@ -1,0 +1,110 @@
+"""A product's words as token ids, so that no user text is ever formatted into a template.
+
+Pieces of the template are ours and may hold special tokens. User fields are tokenised by themselves with special tokens split,
+so a title that spells out `<|image_pad|>` gives ordinary ids.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from countryreward import markets
+from countryreward.errors import UserError
+
+_CONTROL = ("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>")
+_CACHED = 20_000  # product texts kept tokenised
+
+
+@dataclass(frozen=True)
+class ProductPieces:
+    """A product's text, tokenised once."""
+
+    pieces: list[tuple[list[int], str | None]]
+    """Ids and their span ("product" or none), in order."""
+    counts: dict[str, int]
+    """Tokens by field."""
+    named: list[tuple[str, str, set[str]]]
+    """Fields that name markets, with their text and those markets."""
+
+
+class ProductText:
+    """One thread at a time: tokenizers keep state."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        """Raises `UserError` for a tokenizer that lacks Qwen2-VL's special tokens."""
+        self.tokenizer = tokenizer
+        self._added = set(tokenizer.get_added_vocab().values())
+        known = tokenizer.get_vocab()
+        for token in _CONTROL:
+            if token not in known or token not in tokenizer.get_added_vocab():
+                raise UserError(
+                    f"tokenizer: it lacks the special token {token}; take the tokenizer of a Qwen2-VL model"
+                )
+        self.image_id: int = known["<|image_pad|>"]
+        self._ours: dict[str, list[int]] = {}
+        self._products: dict[tuple, ProductPieces] = {}
+
+    def ours(self, text: str) -> list[int]:
+        """Ids of a piece of the template; special tokens in it are meant."""
+        if text not in self._ours:
+            self._ours[text] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return self._ours[text]
+
+    def users(self, text: str, field_name: str) -> list[int]:
+        """Ids of a user's text: never a special token. Raises `UserError` for text that is no UTF-8 (lone surrogates)."""
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise UserError(
+                f"{field_name}: character {error.start} is no Unicode ({error.reason}); write valid UTF-8"
+            ) from None
+        ids = self._split(text)
+        if not self._added.isdisjoint(ids):  # added tokens that are not special, in tokenizers that have such
+            ids = [token for letter in text for token in self._split(letter)]
+            assert self._added.isdisjoint(ids), f"a single character is an added token in {field_name}"
+        return ids
+
+    def of(
+        self, title: str, category: str | None, attributes: Mapping[str, str], tags: Sequence[str] = ()
+    ) -> ProductPieces:
+        """Title, category, attributes and tags, each announced; what is empty is left out. Raises `UserError` for no title."""
+        listed, words = tuple(sorted(attributes.items())), tuple(tags)
+        key = (title, category, listed, words)
+        if key in self._products:
+            return self._products[key]
+        if not title.strip():
+            raise UserError("title: it is empty; write the title customers see")
+        texts = {
+            "title": ("\nProduct Title:", title, "product"),
+            "category": ("\nProduct Category:", category or "", None),
+            "attributes": ("\nProduct Attributes:", "; ".join(f"{n}: {v}" for n, v in listed), "product"),
+            "tags": ("\nProduct Tags:", ", ".join(words), None),
+        }
+        product = ProductPieces([], {}, [])
+        for name, (announced, text, span) in texts.items():
+            if not text:
+                continue
+            ids = self.users(f" {text}", name)
+            product.pieces.extend([(self.ours(announced), None), (ids, span)])
+            product.counts[name] = len(ids)
+            named = markets.named_in(f"{announced} {text}")
+            if named:
+                product.named.append((name, text, named))
+        if len(self._products) >= _CACHED:
+            self._products.clear()
+        self._products[key] = product
+        return product
+
+    def _split(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+
+
+def check_market(market: str, product: ProductPieces) -> None:
+    """A prompt must not name another market than its field (Figure 2 of the paper does). Raises `UserError`."""
+    own = markets.named_in(markets.adjective(market)) | {market}  # the codes that share its adjective
+    for name, text, named in product.named:
+        if not named <= own:
+            raise UserError(
+                f"{name}: {text[:80]!r} names the market {', '.join(sorted(named - own))}, but market is {market};"
+                " correct one of them or leave the record out"
+            )

@@ -1,0 +1,54 @@
+"""From a finished run to a published design writer.
+
+config.json, model.safetensors, processor files   Qwen2-VL, as transformers loads it
+writer.json                                       picture size, preset, what its training measured
+README.md                                         the card
+"""
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from countryreward.data.artifacts import MANIFEST, MANIFEST_HASH, Artifact, open_artifact, publish
+from countryreward.training.writer_config import WriterTraining
+
+_NO_PART_OF_THE_RESULT = ("checkpoint_every", "keep_checkpoints", "log_every")
+
+
+def writer_options(job: WriterTraining) -> dict[str, Any]:
+    """Every option in force that shapes the result; inputs are told by their versions, not by their paths."""
+    loop = {name: value for name, value in asdict(job.settled()).items() if name not in _NO_PART_OF_THE_RESULT}
+    told = {name: getattr(job, name) for name in ("stage", "preset", "backbone")}
+    return told | {"image_px": job.px(), "lora": asdict(job.lora), "loop": loop}
+
+
+def publish_writer(
+    out: str | Path, run: Path, inputs: Mapping[str, Artifact], options: dict[str, Any], *, told: str = ""
+) -> Artifact:
+    """Publish last/ of a finished run. told: a paragraph for the card."""
+    weights = open_artifact(run / "last", kind="weights")
+    with publish(out, kind="design_writer", inputs=inputs, config=options) as draft:
+        for name in weights.manifest.files:
+            (draft.path / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(weights.path / name, draft.path / name)
+        assert not {MANIFEST, MANIFEST_HASH} & set(weights.manifest.files)
+        about = json.loads((draft.path / "writer.json").read_text(encoding="utf-8"))
+        (draft.path / "README.md").write_text(_card(about, inputs, options, told), encoding="utf-8")
+    return open_artifact(out, kind="design_writer")
+
+
+def _card(about: dict[str, Any], inputs: Mapping[str, Artifact], options: dict[str, Any], told: str) -> str:
+    made_of = "\n".join(f"- {name}: {made.manifest.version}" for name, made in inputs.items())
+    how = {"supervised": "by example (maximum likelihood)", "preference": "by preference (Eq. 14 of the paper)"}
+    return (
+        "# A design writer\n\n"
+        f"Qwen2-VL ({options['preset']}) that writes an ad's design (foreground, background, colour tone, lighting)\n"
+        f"for a product, its picture and a market. Taught {how[about['stage']]} on {about['rows']:,} rows, "
+        f"{about['steps']:,} steps.\n\n"
+        f"{told}{'' if not told else chr(10) * 2}"
+        "What it writes is a suggestion: read it before an ad goes out. It never saw the rules of any platform or country.\n\n"
+        f"Made from:\n{made_of}\n\nOptions: writer.json and manifest.json.\n"
+    )
