@@ -1,6 +1,6 @@
 """Make preference pairs: a writer proposes designs, a renderer shows them, the reward chooses.
 
-    python jobs/generate_pairs.py --writer=runs/writer --services.reward=runs/demo/model --out=runs/pairs
+    python jobs/generate_pairs.py --writer=runs/demo/designer --services.reward=runs/demo/model --out=runs/demo/pairs
 
 One pair for each product of a split and each market (docs/generation.md). Killed, it goes on when the same command is run again.
 """
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from countryreward.command import run
 from countryreward.data.artifacts import Artifact, open_artifact
 from countryreward.generation.config import PairRule
+from countryreward.models.writer_config import SamplingConfig
 from countryreward.on_ray.config import LoopConfig, RayConfig, ServicesConfig, WritersConfig
 
 if TYPE_CHECKING:
@@ -37,8 +38,10 @@ class Config:
     """Products at most, in a random order that the seed fixes; 0: all."""
     seed: int = 0
     """Of the products' order, the designs and the ads."""
-    writer: str = "runs/writer"
+    writer: str = "runs/demo/designer"
     """Folder of the design writer."""
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    """How designs are drawn from it."""
     rule: PairRule = field(default_factory=PairRule)
     """Which designs become a pair."""
     writers: WritersConfig = field(default_factory=WritersConfig)
@@ -47,7 +50,7 @@ class Config:
     """Who renders and who judges."""
     loop: LoopConfig = field(default_factory=LoopConfig)
     """How much at a time."""
-    out: str = "runs/pairs"
+    out: str = "runs/demo/pairs"
     """Folder to publish: pairs.parquet, quarantine.jsonl, images/."""
     work: str = ""
     """Folder of finished outcomes while the job runs; empty: `.work` beside out."""
@@ -56,7 +59,7 @@ class Config:
 
 
 def main(config: Config, make_writer: "Callable[[], DesignWriter] | None" = None, **made: Any) -> Artifact:
-    """make_writer: called in every writer's actor, instead of opening `config.writer`. made: see `serve_apps.beside.Beside`."""
+    """make_writer: called in every writer's actor, instead of opening `config.writer`; made: see `serve_apps.beside.Beside`."""
     from countryreward.generation.ad_tasks import tasks_of
     from countryreward.on_ray.session import session
     from countryreward.scoring.work_folder import WorkFolder
@@ -66,9 +69,12 @@ def main(config: Config, make_writer: "Callable[[], DesignWriter] | None" = None
     tasks = tasks_of(inputs["dataset"], inputs["records"], **limits)
     place = Path(config.out).absolute()
     work = WorkFolder(Path(config.work) if config.work else place.parent / ".work" / place.name)
-    make = make_writer or partial(
-        open_writer, str(Path(config.writer).absolute()), "cuda" if config.writers.gpus else "cpu"
-    )
+    if make_writer is None:
+        from countryreward.generation.writing import open_writer
+
+        inputs["writer"] = open_writer(config.writer)
+        device = "cuda" if config.writers.gpus else "cpu"
+        make_writer = partial(opened, str(inputs["writer"].path), device, config.sampling)
 
     async def made_pairs() -> Artifact:
         from countryreward.on_ray.making import publish_pairs
@@ -77,7 +83,7 @@ def main(config: Config, make_writer: "Callable[[], DesignWriter] | None" = None
 
         who = config.writers
         async with Beside(config.services, work.folder / "services", **made) as beside:
-            with WriterActors(make, actors=who.actors, cpus=who.cpus, gpus=who.gpus) as writer:
+            with WriterActors(make_writer, actors=who.actors, cpus=who.cpus, gpus=who.gpus) as writer:
                 asked = (writer, beside.renderer(), beside.scorer())
                 to = {"out": config.out, "work": work, "loop": config.loop, "inputs": inputs, "options": limits}
                 return await publish_pairs(tasks, *asked, config.rule, **to)
@@ -88,11 +94,11 @@ def main(config: Config, make_writer: "Callable[[], DesignWriter] | None" = None
     return artifact
 
 
-def open_writer(folder: str, device: str) -> "DesignWriter":
+def opened(folder: str, device: str, sampling: SamplingConfig) -> "DesignWriter":
     """In an actor."""
-    from countryreward.generation.writing import ModelWriter  # pyright: ignore[reportMissingImports]
+    from countryreward.generation.writing import ModelWriter
 
-    return ModelWriter.open(folder, device=device)
+    return ModelWriter.open(folder, device=device, sampling=sampling)
 
 
 def _tell(counts: dict[str, Any], out: str) -> None:

@@ -28,6 +28,10 @@ from countryreward.generation.pairs import make_pairs
 from countryreward.generation.render_files import render_files
 from countryreward.on_ray.config import LoopConfig, RayConfig, ServicesConfig, WritersConfig
 from countryreward.serving.asking import Ask, FromScorer
+from countryreward.serving.config import ServiceConfig
+from countryreward.serving.follow import Published
+from countryreward.serving.watching import Watching
+from tests.cluster.service_harness import Emulated
 from tests.unit.literal_renderer import LiteralRenderer
 from tests.unit.literal_writer import LiteralScorer, LiteralWriter
 
@@ -96,6 +100,21 @@ class LiteralReward:
 
 def make_writer(pause_s: float, log: Path) -> LiteralWriter:
     return LiteralWriter(pause_s=pause_s, log=log)
+
+
+class LiteralModel(Emulated):
+    """What `serve_apps.reward.Reward` loads: it judges as `LiteralScorer`."""
+
+    async def judge(self, ask: Ask) -> list[Any]:
+        return await FromScorer(LiteralScorer(), MARKETS).judge(ask)
+
+
+def load_literal(published: Published, config: ServiceConfig, device: str, watching: Watching) -> LiteralModel:
+    return LiteralModel(published.model, config, watching)
+
+
+def make_renderer(_: Any) -> LiteralRenderer:
+    return LiteralRenderer(px=PX)
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,20 @@ import pytest
 
 from countryreward.errors import UserError
 from tests.cluster.kill_run import ROOT, all_gone, environment
-from tests.cluster.pairs_harness import check, done, make, make_dataset, on_ray, processes, wait_for
+from tests.cluster.pairs_harness import (
+    MARKETS,
+    check,
+    done,
+    load_literal,
+    make,
+    make_dataset,
+    make_renderer,
+    make_writer,
+    on_ray,
+    processes,
+    wait_for,
+)
+from tests.cluster.service_harness import publish_emulated
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -71,6 +85,29 @@ def test_a_writer_that_cannot_be_opened_is_said(ray_here: None, tmp_path: Path):
     services = ServicesConfig(reward="app:nobody", generator="app:literal-generator")
     with pytest.raises(UserError, match="no application 'nobody'"):
         main(Config(**paths, markets=["KR"], services=services), no_writer)
+
+
+def test_services_are_started_for_the_job_and_end_with_it(ray_here: None, tmp_path: Path):
+    from ray import serve
+
+    from countryreward.on_ray.config import ServicesConfig, WritersConfig
+    from generate_pairs import Config, main
+
+    tasks = make_dataset(tmp_path, 10)
+    config = Config(
+        dataset=str(tmp_path / "dataset"),
+        records=str(tmp_path / "records"),
+        out=str(tmp_path / "pairs"),
+        markets=MARKETS,
+        writers=WritersConfig(cpus=0.1),
+        services=ServicesConfig(
+            reward=str(publish_emulated(tmp_path / "model", "judge-1")), reward_cpus=0.1, generator_cpus=0.1
+        ),
+    )
+    make_here = partial(make_writer, 0.0, tmp_path / "written.log")
+    counts = main(config, make_here, make=make_renderer, load=load_literal).manifest.counts
+    assert check(tmp_path, counts, tasks) >= 0.35 * tasks
+    assert set(serve.status().applications) == {"literal-generator", "literal-reward"}
 
 
 def no_writer():

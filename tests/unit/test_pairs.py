@@ -102,8 +102,9 @@ def test_a_pair_says_all_that_is_needed_to_make_it_again():
 
 def test_what_is_asked_in_words():
     assert asked_words(task()) == (
-        "Product Title: Oak mug\nProduct Category: mug\nProduct Attributes: colour: red\nProduct Tags: gift\n"
-        "Generate a background design for Korean market, based on the Product Attributes and Product Image."
+        "\nProduct Title: Oak mug\nProduct Category: mug\nProduct Attributes: colour: red\n"
+        "Generate a background design for Korean market, based on the Product Attributes and Product Image.\n"
+        "Answer in four lines: Foreground, Background, Color Tone, Lighting."
     )
 
 

@@ -5,7 +5,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from countryreward import markets
+from countryreward.models.design_prompt import words_of
 from countryreward.scoring.contracts import Product
 
 _SEEDS = 2**31
@@ -42,19 +42,9 @@ def derived_seed(task: AdTask, what: str, number: int = 0) -> int:
 
 
 def asked_words(task: AdTask) -> str:
-    """What a writer is asked, in words (method.md, Prompts): the product, then the instruction."""
-    product, lines = task.product, [f"Product Title: {task.product.title}"]
-    if product.category:
-        lines.append(f"Product Category: {product.category}")
-    if product.attributes:
-        lines.append("Product Attributes: " + "; ".join(f"{n}: {v}" for n, v in sorted(product.attributes.items())))
-    if product.tags:
-        lines.append("Product Tags: " + ", ".join(product.tags))
-    lines.append(
-        f"Generate a background design for {markets.adjective(task.market)} market, based on the Product Attributes and Product"
-        " Image."
-    )
-    return "\n".join(lines)
+    """What a writer is asked, in words."""
+    product = task.product
+    return words_of(product.title, product.category, product.attributes, task.market)
 
 
 def _digest(value: Any) -> str:
