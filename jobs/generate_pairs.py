@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from countryreward.command import run
 from countryreward.data.artifacts import Artifact, open_artifact
 from countryreward.generation.config import PairRule
-from countryreward.on_ray.config import LoopConfig, RayConfig, ServicesConfig, WritersConfig
+from countryreward.on_ray.config import PairLoopConfig, RayConfig, ServicesConfig, WritersConfig
 
 if TYPE_CHECKING:
     from countryreward.generation.contracts import DesignWriter
@@ -35,6 +35,8 @@ class Config:
     """Codes or names of countries; empty: all that the records know."""
     products: int = 0
     """Products at most, in a random order that the seed fixes; 0: all."""
+    first: int = 0
+    """Products of that order to leave out first: rounds of an alignment take others each."""
     seed: int = 0
     """Of the products' order, the designs and the ads."""
     writer: str = "runs/writer"
@@ -45,7 +47,7 @@ class Config:
     """The actors that write."""
     services: ServicesConfig = field(default_factory=ServicesConfig)
     """Who renders and who judges."""
-    loop: LoopConfig = field(default_factory=LoopConfig)
+    loop: PairLoopConfig = field(default_factory=PairLoopConfig)
     """How much at a time."""
     out: str = "runs/pairs"
     """Folder to publish: pairs.parquet, quarantine.jsonl, images/."""
@@ -59,10 +61,12 @@ def main(config: Config, make_writer: "Callable[[], DesignWriter] | None" = None
     """make_writer: called in every writer's actor, instead of opening `config.writer`. made: see `serve_apps.beside.Beside`."""
     from countryreward.generation.ad_tasks import tasks_of
     from countryreward.on_ray.session import session
+    from countryreward.on_ray.writers import open_writer
     from countryreward.scoring.work_folder import WorkFolder
 
     inputs = {name: open_artifact(getattr(config, name), kind=name) for name in ("dataset", "records")}
-    limits = {"split": config.split, "markets": config.markets, "products": config.products, "seed": config.seed}
+    limits = {"split": config.split, "markets": config.markets, "products": config.products}
+    limits |= {"first": config.first, "seed": config.seed}
     tasks = tasks_of(inputs["dataset"], inputs["records"], **limits)
     place = Path(config.out).absolute()
     work = WorkFolder(Path(config.work) if config.work else place.parent / ".work" / place.name)
@@ -86,13 +90,6 @@ def main(config: Config, make_writer: "Callable[[], DesignWriter] | None" = None
         artifact = asyncio.run(made_pairs())
     _tell(artifact.manifest.counts, config.out)
     return artifact
-
-
-def open_writer(folder: str, device: str) -> "DesignWriter":
-    """In an actor."""
-    from countryreward.generation.writing import ModelWriter  # pyright: ignore[reportMissingImports]
-
-    return ModelWriter.open(folder, device=device)
 
 
 def _tell(counts: dict[str, Any], out: str) -> None:

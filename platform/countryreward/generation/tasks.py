@@ -5,7 +5,6 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from countryreward import markets
 from countryreward.scoring.contracts import Product
 
 _SEEDS = 2**31
@@ -39,22 +38,6 @@ def derived_seed(task: AdTask, what: str, number: int = 0) -> int:
     """A seed of the task for one purpose, below 2**31. It depends on no version: two writers are compared on the same ones."""
     named = [task.product.product_id or task.product.title, task.image_hash, task.market, task.seed, what, number]
     return int(_digest(named)[:16], 16) % _SEEDS
-
-
-def asked_words(task: AdTask) -> str:
-    """What a writer is asked, in words (method.md, Prompts): the product, then the instruction."""
-    product, lines = task.product, [f"Product Title: {task.product.title}"]
-    if product.category:
-        lines.append(f"Product Category: {product.category}")
-    if product.attributes:
-        lines.append("Product Attributes: " + "; ".join(f"{n}: {v}" for n, v in sorted(product.attributes.items())))
-    if product.tags:
-        lines.append("Product Tags: " + ", ".join(product.tags))
-    lines.append(
-        f"Generate a background design for {markets.adjective(task.market)} market, based on the Product Attributes and Product"
-        " Image."
-    )
-    return "\n".join(lines)
 
 
 def _digest(value: Any) -> str:
