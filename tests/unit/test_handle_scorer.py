@@ -1,11 +1,12 @@
 """Requests over a Serve handle: which calls are made, and whose answer is whose. The handle is one that answers at once."""
 
+import asyncio
 from typing import Any
 
 import pytest
 
 from countryreward.errors import UserError
-from countryreward.on_ray.handle_scorer import HandleScorer
+from countryreward.on_ray.handle_scorer import AwaitedHandleScorer, HandleScorer
 from countryreward.scoring.contracts import PairRequest, Product, Verdict
 from countryreward.serving.asking import Ask
 
@@ -73,3 +74,54 @@ def test_what_is_no_country_is_said_before_anything_is_asked():
     with pytest.raises(UserError, match="'Atlantis' is no country"):
         HandleScorer(handle).score([asked("mug", "KR"), asked("mug", "Atlantis")])
     assert handle.asks == []
+
+
+def test_requests_of_a_product_and_a_market_make_one_call_with_each_image_once():
+    handle = AwaitedHandle()
+    requests = [asked("mug", "KR"), asked("mug", "BR"), asked("mug", "KR", b"ba"), asked("mug", "Brazil", b"bc")]
+    verdicts = asyncio.run(AwaitedHandleScorer(handle).score(requests))
+    assert [(ask.images, ask.pairs, ask.markets) for ask in handle.asks] == [
+        ((b"a", b"b"), ((0, 1), (1, 0)), ("KR",)),
+        ((b"a", b"b", b"c"), ((0, 1), (1, 2)), ("BR",)),
+    ]
+    assert {(ask.tenant, ask.evidence, ask.urgent) for ask in handle.asks} == {("ray", 0, False)}
+    assert [verdict.note for verdict in verdicts] == ["KR a>b", "BR a>b", "KR b>a", "BR b>c"]
+
+
+def test_what_is_refused_comes_without_a_traceback():
+    class Remote(UserError):
+        cause = UserError("title: it names another market")
+
+    handle = AwaitedHandle(Remote("Traceback ..."))
+    with pytest.raises(UserError, match=r"^title: it names another market$"):
+        asyncio.run(AwaitedHandleScorer(handle).score([asked("mug", "KR")]))
+
+
+class AwaitedHandle:
+    """`await handle.judge.remote(ask)`: the note says which images were asked in which market."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.judge, self.error = self, error
+        self.asks: list[Ask] = []
+
+    async def remote(self, ask: Ask) -> list[Verdict]:
+        self.asks.append(ask)
+        if self.error:
+            raise self.error
+        (market,) = ask.markets
+        shown = [f"{market} {ask.images[a].decode()}>{ask.images[b].decode()}" for a, b in ask.pairs]
+        return [
+            Verdict(
+                market=market,
+                probability=0.5,
+                calibrated_probability=None,
+                choice=None,
+                log_odds=0.0,
+                evidence=(),
+                past_ads=0,
+                model_version=None,
+                knowledge_base_version=None,
+                note=note,
+            )
+            for note in shown
+        ]

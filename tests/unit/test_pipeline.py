@@ -1,6 +1,10 @@
 """Stages that overlap, with calls that sleep, fail and die: nothing is lost or doubled, whatever fails and wherever it ends."""
 
 import asyncio
+import json
+import os
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -389,3 +393,13 @@ def test_a_key_that_is_not_known_ends_the_run(tmp_path: Path):
 
         with pytest.raises(NotAllowed):
             asyncio.run(ask())
+
+
+@pytest.mark.slow
+def test_the_benchmark_runs():
+    command = [sys.executable, "benchmarks/pair_making.py", "--quick=true"]
+    root = Path(__file__).parents[2]
+    environment = os.environ | {"PYTHONPATH": str(root / "platform")}
+    ended = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    assert set(json.loads(ended.stdout)["slowest stage"]) == {"write", "render", "score"}
