@@ -44,6 +44,11 @@ class Beside:
         """The same from outside an event loop."""
         asyncio.run(self._open.aclose())
 
+    def at(self, place: str, name: str) -> str:
+        """Where a further judge is for jobs that follow; started here where `place` is a model folder."""
+        self.scorer(place, name)
+        return f"{_APP}{_PREFIX}{name}" if name in self._started else place
+
     def started(self) -> ServicesConfig:
         """For jobs that follow: the same services, by the names of the applications that were started here."""
         reward = f"{_APP}{_PREFIX}reward" if "reward" in self._started else self.config.reward

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 from countryreward import markets as countries
 from countryreward.data.artifacts import Artifact
 from countryreward.data.image_table import ImageTable
+from countryreward.data.own_pictures import own_pictures
 from countryreward.data.records import Dataset
 from countryreward.errors import UserError
 from countryreward.generation.outcomes import Outcome, quarantined
@@ -82,8 +83,7 @@ def tasks_of(
         raise UserError(f"split: {split!r}; write one of {', '.join(SPLITS)}")
     codes = _codes(markets) or sorted(set(_column(records, "records.parquet", "market")))
     tables = Dataset.read(dataset.path)
-    creatives = tables.creatives.sort_values("creative_id", kind="stable")
-    pictures = dict(creatives.groupby("product_id")["content_hash"].first())
+    pictures = dict(own_pictures(tables.creatives)["content_hash"].items())
     wanted = _products_in(records, split)
     rows: list[Any] = [
         row
@@ -108,6 +108,17 @@ def tasks_of(
         for draw in range(draws)
     ]
     return AdTasks(listed, ImageTable(dataset.path))
+
+
+def originals_of(dataset: Artifact, products: Sequence[str]) -> dict[str, tuple[str, str, bytes]]:
+    """Product id -> title, category, the file of its own picture."""
+    tables = Dataset.read(dataset.path)
+    pictures, images = own_pictures(tables.creatives)["content_hash"], ImageTable(dataset.path)
+    rows = tables.products.set_index("product_id").loc[list(products)]
+    return {
+        str(name): (row["title"], row["category"] or "", images.bytes_of(pictures[name]))
+        for name, row in rows.iterrows()
+    }
 
 
 def _products_in(records: Artifact, split: str) -> set[str]:
