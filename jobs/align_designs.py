@@ -3,7 +3,7 @@
 
     python jobs/align_designs.py --writer=runs/demo/designer --held_out=runs/other/model --out=runs/demo/aligned
 
-Every round is a folder in `rounds`, every stage of it is a job of its own (generate_pairs.py, train_designer.py, judge_designs.py)
+Every round is a folder in `rounds`, every stage of it a job of its own (generate_pairs.py, train_designer.py, judge_designs.py)
 and is skipped when its result is up to date: killed, the loop goes on when the same command is run again.
 """
 
