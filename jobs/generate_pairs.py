@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 from countryreward.command import run
 from countryreward.data.artifacts import Artifact, open_artifact
 from countryreward.generation.config import PairRule
-from countryreward.models.writer_config import SamplingConfig
-from countryreward.on_ray.config import LoopConfig, RayConfig, ServicesConfig, WritersConfig
+from countryreward.on_ray.config import PairLoopConfig, RayConfig, ServicesConfig, WritersConfig
 
 if TYPE_CHECKING:
     from countryreward.generation.contracts import DesignWriter
@@ -36,19 +35,19 @@ class Config:
     """Codes or names of countries; empty: all that the records know."""
     products: int = 0
     """Products at most, in a random order that the seed fixes; 0: all."""
+    first: int = 0
+    """Products of that order to leave out first: rounds of an alignment take others each."""
     seed: int = 0
     """Of the products' order, the designs and the ads."""
     writer: str = "runs/demo/designer"
     """Folder of the design writer."""
-    sampling: SamplingConfig = field(default_factory=SamplingConfig)
-    """How designs are drawn from it."""
     rule: PairRule = field(default_factory=PairRule)
     """Which designs become a pair."""
     writers: WritersConfig = field(default_factory=WritersConfig)
     """The actors that write."""
     services: ServicesConfig = field(default_factory=ServicesConfig)
     """Who renders and who judges."""
-    loop: LoopConfig = field(default_factory=LoopConfig)
+    loop: PairLoopConfig = field(default_factory=PairLoopConfig)
     """How much at a time."""
     out: str = "runs/demo/pairs"
     """Folder to publish: pairs.parquet, quarantine.jsonl, images/."""
@@ -59,22 +58,21 @@ class Config:
 
 
 def main(config: Config, make_writer: "Callable[[], DesignWriter] | None" = None, **made: Any) -> Artifact:
-    """make_writer: called in every writer's actor, instead of opening `config.writer`; made: see `serve_apps.beside.Beside`."""
+    """make_writer: called in every writer's actor, instead of opening `config.writer`. made: see `serve_apps.beside.Beside`."""
     from countryreward.generation.ad_tasks import tasks_of
     from countryreward.on_ray.session import session
+    from countryreward.on_ray.writers import open_writer
     from countryreward.scoring.work_folder import WorkFolder
 
     inputs = {name: open_artifact(getattr(config, name), kind=name) for name in ("dataset", "records")}
-    limits = {"split": config.split, "markets": config.markets, "products": config.products, "seed": config.seed}
+    limits = {"split": config.split, "markets": config.markets, "products": config.products}
+    limits |= {"first": config.first, "seed": config.seed}
     tasks = tasks_of(inputs["dataset"], inputs["records"], **limits)
     place = Path(config.out).absolute()
     work = WorkFolder(Path(config.work) if config.work else place.parent / ".work" / place.name)
-    if make_writer is None:
-        from countryreward.generation.writing import open_writer
-
-        inputs["writer"] = open_writer(config.writer)
-        device = "cuda" if config.writers.gpus else "cpu"
-        make_writer = partial(opened, str(inputs["writer"].path), device, config.sampling)
+    make = make_writer or partial(
+        open_writer, str(Path(config.writer).absolute()), "cuda" if config.writers.gpus else "cpu"
+    )
 
     async def made_pairs() -> Artifact:
         from countryreward.on_ray.making import publish_pairs
@@ -83,7 +81,7 @@ def main(config: Config, make_writer: "Callable[[], DesignWriter] | None" = None
 
         who = config.writers
         async with Beside(config.services, work.folder / "services", **made) as beside:
-            with WriterActors(make_writer, actors=who.actors, cpus=who.cpus, gpus=who.gpus) as writer:
+            with WriterActors(make, actors=who.actors, cpus=who.cpus, gpus=who.gpus) as writer:
                 asked = (writer, beside.renderer(), beside.scorer())
                 to = {"out": config.out, "work": work, "loop": config.loop, "inputs": inputs, "options": limits}
                 return await publish_pairs(tasks, *asked, config.rule, **to)
@@ -92,13 +90,6 @@ def main(config: Config, make_writer: "Callable[[], DesignWriter] | None" = None
         artifact = asyncio.run(made_pairs())
     _tell(artifact.manifest.counts, config.out)
     return artifact
-
-
-def opened(folder: str, device: str, sampling: SamplingConfig) -> "DesignWriter":
-    """In an actor."""
-    from countryreward.generation.writing import ModelWriter
-
-    return ModelWriter.open(folder, device=device, sampling=sampling)
 
 
 def _tell(counts: dict[str, Any], out: str) -> None:

@@ -118,8 +118,8 @@ def writer_folder(config: Config) -> str:
     """The absolute folder of the writer; empty: there is none."""
     if config.writer != "auto":
         return config.writer and str(Path(config.writer).absolute())
-    beside = Path(config.model).absolute().parent / "designer"
-    return str(beside) if beside.exists() else ""
+    beside = Path(config.model).absolute().parent
+    return next((str(beside / name) for name in ("aligned", "designer") if (beside / name).exists()), "")
 
 
 def _serve_generator(config: Config, quiet: dict[str, Any]) -> None:

@@ -2,7 +2,9 @@
 that are there already, by the name of their application or by their address.
 """
 
+import asyncio
 import contextlib
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from countryreward.serving.client.awaited import ClientRenderer, ClientScorer
 from countryreward.serving.config import ServiceConfig
 
 _APP = "app:"
+_PREFIX = "pairs-"  # of the applications that are started here
 _SHUTDOWN_S = 5  # the job has all its answers
 
 
@@ -29,12 +32,28 @@ class Beside:
     def __init__(self, config: ServicesConfig, state: Path, *, make: Any = None, load: Any = None) -> None:
         self.config, self.state, self._make, self._load = config, state, make, load
         self._open = contextlib.AsyncExitStack()
+        self._started: set[str] = set()
 
     async def __aenter__(self) -> "Beside":
         return self
 
     async def __aexit__(self, *error: object) -> None:
         await self._open.aclose()
+
+    def close(self) -> None:
+        """The same from outside an event loop."""
+        asyncio.run(self._open.aclose())
+
+    def at(self, place: str, name: str) -> str:
+        """Where a further judge is for jobs that follow; started here where `place` is a model folder."""
+        self.scorer(place, name)
+        return f"{_APP}{_PREFIX}{name}" if name in self._started else place
+
+    def started(self) -> ServicesConfig:
+        """For jobs that follow: the same services, by the names of the applications that were started here."""
+        reward = f"{_APP}{_PREFIX}reward" if "reward" in self._started else self.config.reward
+        generator = f"{_APP}{_PREFIX}generator" if "generator" in self._started else self.config.generator
+        return dataclasses.replace(self.config, reward=reward, generator=generator)
 
     def scorer(self, place: str = "", name: str = "reward") -> AwaitedScorer:
         """The reward. place: where, instead of `config.reward`; a job may have several judges, each with a name of its own."""
@@ -53,7 +72,7 @@ class Beside:
             service=self._service(name),
         )
         options = _options(config.reward_replicas, config.reward_cpus, config.reward_gpus)
-        return AwaitedHandleScorer(self._start(build(args, self._load, options), f"pairs-{name}"))
+        return AwaitedHandleScorer(self._start(build(args, self._load, options), name))
 
     def renderer(self) -> AwaitedRenderer:
         """The generator."""
@@ -68,7 +87,7 @@ class Beside:
 
         args = GeneratorArgs(renderer=config.renderer, reward="", service=self._service("generator"))
         options = _options(config.generator_replicas, config.generator_cpus, config.generator_gpus)
-        return HandleRenderer(self._start(build(args, self._make, options), "pairs-generator"))
+        return HandleRenderer(self._start(build(args, self._make, options), "generator"))
 
     def _service(self, name: str) -> ServiceConfig:
         return ServiceConfig(state=str(self.state / name), follow=False)  # one version from the first pair to the last
@@ -77,8 +96,9 @@ class Beside:
         from ray import serve
 
         serve.start(proxy_location="Disabled")
-        handle = serve.run(app, name=name, route_prefix=None)
-        self._open.callback(serve.delete, name)
+        handle = serve.run(app, name=_PREFIX + name, route_prefix=None)
+        self._open.callback(serve.delete, _PREFIX + name)
+        self._started.add(name)
         return handle
 
     def _client(self, url: str) -> AsyncClient:

@@ -26,7 +26,7 @@ from countryreward.data.image_table import ImageWriter
 from countryreward.generation.contracts import RenderJob
 from countryreward.generation.pairs import make_pairs
 from countryreward.generation.render_files import render_files
-from countryreward.on_ray.config import LoopConfig, RayConfig, ServicesConfig, WritersConfig
+from countryreward.on_ray.config import PairLoopConfig, RayConfig, ServicesConfig, WritersConfig
 from countryreward.serving.asking import Ask, FromScorer
 from countryreward.serving.config import ServiceConfig
 from countryreward.serving.follow import Published
@@ -144,7 +144,7 @@ def make(folder: Path, pause_s: float) -> Any:
         markets=MARKETS,
         writers=WritersConfig(actors=2, cpus=0.1),
         services=ServicesConfig(reward="app:literal-reward", generator="app:literal-generator"),
-        loop=LoopConfig(write_batch=2, write_in_flight=4, render_batch=2, render_in_flight=4, score_batch=2),
+        loop=PairLoopConfig(write_batch=2, write_in_flight=4, render_batch=2, render_in_flight=4, score_batch=2),
         out=str(folder / "pairs"),
     )
     return main(config, partial(make_writer, pause_s, folder / "written.log"))

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from countryreward.machine import describe_machine
-from countryreward.on_ray.config import LoopConfig, RayConfig, ServicesConfig, WritersConfig
+from countryreward.on_ray.config import PairLoopConfig, RayConfig, ServicesConfig, WritersConfig
 from tests.cluster.kill_run import ROOT, all_gone, environment
 from tests.cluster.pairs_harness import (
     MARKETS,
@@ -82,7 +82,7 @@ def test_a_network_that_is_cut_loses_and_doubles_nothing(ray_here: None, tmp_pat
             markets=MARKETS,
             writers=WritersConfig(actors=2, cpus=0.1),
             services=ServicesConfig(reward=reward.url, generator=generator.url, key_file=str(tmp_path / "key")),
-            loop=LoopConfig(write_batch=2, write_in_flight=4, render_batch=2, render_in_flight=4, score_batch=2),
+            loop=PairLoopConfig(write_batch=2, write_in_flight=4, render_batch=2, render_in_flight=4, score_batch=2),
             out=str(tmp_path / "pairs"),
             ray=RayConfig(cpus=4),
         )

@@ -23,7 +23,7 @@ from countryreward.generation.outcomes import DROPPED, Outcome, counts_of
 from countryreward.generation.pair_table import PreferencePairs, write_outcomes, write_pictures
 from countryreward.generation.pairs import choose, make_pairs, propose, render_jobs, show
 from countryreward.generation.render_files import render_files
-from countryreward.generation.tasks import AdTask, asked_words, derived_seed, task_key
+from countryreward.generation.tasks import AdTask, derived_seed, task_key
 from countryreward.scoring.contracts import Product
 from tests.unit.literal_renderer import STUDIO, LiteralRenderer
 from tests.unit.literal_writer import LiteralScorer, LiteralWriter, worth
@@ -98,14 +98,6 @@ def test_a_pair_says_all_that_is_needed_to_make_it_again():
         assert ad.fidelity.score == row[f"fidelity_{side}"]
         made[side] = worth(ad.png)
     assert made["chosen"] > made["rejected"]
-
-
-def test_what_is_asked_in_words():
-    assert asked_words(task()) == (
-        "\nProduct Title: Oak mug\nProduct Category: mug\nProduct Attributes: colour: red\n"
-        "Generate a background design for Korean market, based on the Product Attributes and Product Image.\n"
-        "Answer in four lines: Foreground, Background, Color Tone, Lighting."
-    )
 
 
 @pytest.mark.parametrize(

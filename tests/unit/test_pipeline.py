@@ -24,7 +24,7 @@ from countryreward.generation.outcome_store import OutcomeStore
 from countryreward.generation.outcomes import Outcome
 from countryreward.generation.pairs import make_pairs
 from countryreward.on_ray.awaited import LocalRenderer, LocalScorer, LocalWriter
-from countryreward.on_ray.config import LoopConfig
+from countryreward.on_ray.config import PairLoopConfig
 from countryreward.on_ray.pairs import Stages, Versions, run_tasks, versions_of
 from countryreward.on_ray.pipeline import Pipeline, Stage
 from countryreward.scoring.contracts import Product
@@ -240,7 +240,7 @@ def local(fast: bool = True) -> tuple[LocalWriter, LocalRenderer, LocalScorer]:
 async def pairs_in(folder: Path, tasks: AdTasks, fast: bool = True) -> dict[str, Any]:
     writer, renderer, scorer = local(fast)
     versions = await versions_of(writer, renderer, {"reward": scorer})
-    config = LoopConfig(write_batch=2, render_batch=2, score_batch=2)
+    config = PairLoopConfig(write_batch=2, render_batch=2, score_batch=2)
     stages = Stages(writer=writer, renderer=renderer, versions=versions, config=config).pairs(scorer, PairRule())
     return await run_tasks(tasks, versions.as_dict(), stages, OutcomeStore(folder))
 
@@ -353,7 +353,7 @@ def test_services_over_http_give_the_same_while_the_wire_is_cut(tmp_path: Path, 
                     "px": 32,
                     "judges": {"reward": {"model": "judge-1", "knowledge_base": "kb-1"}},
                 }
-                config = LoopConfig(write_batch=2, render_batch=2, score_batch=2)
+                config = PairLoopConfig(write_batch=2, render_batch=2, score_batch=2)
                 stages = Stages(writer=writer, renderer=renderer, versions=versions, config=config)
                 cutting = asyncio.create_task(cut_twice())
                 counts = await run_tasks(

@@ -10,12 +10,14 @@ import pyarrow.parquet as pq
 from countryreward import markets as countries
 from countryreward.data.artifacts import Artifact
 from countryreward.data.image_table import ImageTable
+from countryreward.data.own_pictures import own_pictures
 from countryreward.data.records import Dataset
 from countryreward.errors import UserError
 from countryreward.generation.outcomes import Outcome, quarantined
 from countryreward.generation.tasks import AdTask, task_key
 from countryreward.scoring.contracts import Product
 
+_DRAW = 1_000_003  # between the seeds of two draws: seeds of neighbouring runs do not meet
 SPLITS = ("train", "validation", "test")
 
 
@@ -60,20 +62,28 @@ class AdTasks:
 
 
 def tasks_of(
-    dataset: Artifact, records: Artifact, *, split: str, markets: Sequence[str], products: int = 0, seed: int = 0
+    dataset: Artifact,
+    records: Artifact,
+    *,
+    split: str,
+    markets: Sequence[str],
+    products: int = 0,
+    first: int = 0,
+    seed: int = 0,
+    draws: int = 1,
 ) -> AdTasks:
     """Products of a split x markets. The product's own picture is its creative with the smallest id; one without is left out.
 
     records: which product is in which split. markets: codes or names; none: all that the records know. products: at most so
-    many, those with the smallest hashes of seed and id; 0: all. Raises `UserError` for what is no split or no country, and where
+    many, those with the smallest hashes of seed and id, after `first` of them; 0: all. draws: tasks of each product and
+    market, with seeds of their own. Raises `UserError` for what is no split or no country, and where
     nothing is left.
     """
     if split not in SPLITS:
         raise UserError(f"split: {split!r}; write one of {', '.join(SPLITS)}")
     codes = _codes(markets) or sorted(set(_column(records, "records.parquet", "market")))
     tables = Dataset.read(dataset.path)
-    creatives = tables.creatives.sort_values("creative_id", kind="stable")
-    pictures = dict(creatives.groupby("product_id")["content_hash"].first())
+    pictures = dict(own_pictures(tables.creatives)["content_hash"].items())
     wanted = _products_in(records, split)
     rows: list[Any] = [
         row
@@ -81,17 +91,34 @@ def tasks_of(
         if row["product_id"] in wanted and row["product_id"] in pictures
     ]
     rows.sort(key=lambda row: hashlib.sha256(f"{seed}/{row['product_id']}".encode()).digest())
-    rows = rows[: products or None]
+    rows = rows[first : first + products if products else None]
     if not rows or not codes:
         raise UserError(
             f"split: {split!r} has no product with a picture; choose another split, or make the records again"
         )
     listed = [
-        Listed(product=_product(row), image_hash=str(pictures[row["product_id"]]), market=market, seed=seed)
+        Listed(
+            product=product_of(row),
+            image_hash=str(pictures[row["product_id"]]),
+            market=market,
+            seed=seed + draw * _DRAW,
+        )
         for row in rows
         for market in codes
+        for draw in range(draws)
     ]
     return AdTasks(listed, ImageTable(dataset.path))
+
+
+def originals_of(dataset: Artifact, products: Sequence[str]) -> dict[str, tuple[str, str, bytes]]:
+    """Product id -> title, category, the file of its own picture."""
+    tables = Dataset.read(dataset.path)
+    pictures, images = own_pictures(tables.creatives)["content_hash"], ImageTable(dataset.path)
+    rows = tables.products.set_index("product_id").loc[list(products)]
+    return {
+        str(name): (row["title"], row["category"] or "", images.bytes_of(pictures[name]))
+        for name, row in rows.iterrows()
+    }
 
 
 def _products_in(records: Artifact, split: str) -> set[str]:
@@ -119,8 +146,8 @@ def _codes(markets: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _product(row: dict[str, Any]) -> Product:
-    """attributes: pairs, as a map column comes out of Arrow; missing cells are None or NaN."""
+def product_of(row: dict[str, Any]) -> Product:
+    """From a row of the products table. attributes: pairs, as a map column comes out of Arrow; missing cells are None or NaN."""
     category, attributes, tags = row["category"], row["attributes"], row["tags"]
     return Product(
         title=row["title"],

@@ -12,7 +12,7 @@ from countryreward.errors import UserError
 from countryreward.generation.contracts import DesignWriter, Renderer
 from countryreward.generation.outcomes import Outcome, refused
 from countryreward.generation.pairs import Proposed, Shown, probability, propose, show, through
-from countryreward.generation.tasks import AdTask
+from countryreward.generation.tasks import AdTask, derived_seed
 from countryreward.scoring.contracts import PairRequest, Scorer, Verdict
 
 Reference = Callable[[AdTask], bytes | None]
@@ -26,24 +26,26 @@ def no_reference(_: AdTask) -> bytes | None:
     return None
 
 
-def case_questions(task: Shown, reference: bytes | None) -> list[PairRequest]:
-    """The ad against the original and against the reference's ad, each in both orders: the ad as A, then as B."""
+def case_questions(task: Shown, reference: bytes | None, *, both_orders: bool = True) -> list[PairRequest]:
+    """The ad against the original and against the reference's ad, the ad as A; with both_orders each also with the ad as B."""
     (ad,) = task.ads
     others = [task.task.image, *([] if reference is None else [reference])]
-    sides = [pair for other in others for pair in ((ad.png, other), (other, ad.png))]
+    sides = [pair for other in others for pair in ((ad.png, other), (other, ad.png))[: 1 + both_orders]]
     return [PairRequest(product=task.task.product, image_a=a, image_b=b, market=task.task.market) for a, b in sides]
 
 
-def beats(verdicts: Sequence[Verdict]) -> list[float]:
-    """Probability that the ad wins, against each other image of `case_questions`: the mean of both orders."""
+def beats(verdicts: Sequence[Verdict], *, both_orders: bool = True) -> list[float]:
+    """Probability that the ad wins, against each other image of `case_questions`; of both orders the mean."""
     ways = [probability(verdict) for verdict in verdicts]
+    if not both_orders:
+        return ways
     return [(as_a + 1 - as_b) / 2 for as_a, as_b in zip(ways[::2], ways[1::2], strict=True)]
 
 
-def case(task: Shown, judged: Mapping[str, Sequence[Verdict]], writer: str) -> Outcome:
+def case(task: Shown, judged: Mapping[str, Sequence[Verdict]], writer: str, *, both_orders: bool = True) -> Outcome:
     """A row of CASES. judged: what each judge answered to `case_questions`. writer: its version."""
     (candidate,), (ad,), design = task.candidates, task.ads, task.candidates[0].design
-    shares = {judge: beats(verdicts) for judge, verdicts in judged.items()}
+    shares = {judge: beats(verdicts, both_orders=both_orders) for judge, verdicts in judged.items()}
     row: dict[str, Any] = {
         "key": task.task.key,
         "product_id": task.task.product.product_id or "",
@@ -96,13 +98,13 @@ def make_cases(
 
 
 class ReferenceAds:
-    """A `Reference` that reads a cases artifact: its ads by product, market and the product's picture."""
+    """A `Reference` that reads a cases artifact: its ads by product, market, the product's picture and the design's seed."""
 
     def __init__(self, artifact: Artifact) -> None:
-        columns = ["product_id", "market", "image_hash", "ad"]
+        columns = ["product_id", "market", "image_hash", "seed", "ad"]
         rows = pq.read_table(artifact.path / "cases.parquet", columns=columns).to_pylist()
         self.artifact = artifact
-        self._ads = {(row["product_id"], row["market"], row["image_hash"]): row["ad"] for row in rows}
+        self._ads = {tuple(row[name] for name in columns[:4]): row["ad"] for row in rows}
 
     @classmethod
     def open(cls, folder: str) -> "ReferenceAds":
@@ -111,5 +113,6 @@ class ReferenceAds:
 
     def __call__(self, task: AdTask) -> bytes | None:
         """See `Reference`."""
-        ad = self._ads.get((task.product.product_id or "", task.market, task.image_hash))
+        seed = derived_seed(task, "design", 0)
+        ad = self._ads.get((task.product.product_id or "", task.market, task.image_hash, seed))
         return None if ad is None else (self.artifact.path / ADS / f"{ad}.png").read_bytes()

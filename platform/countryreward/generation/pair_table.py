@@ -86,5 +86,12 @@ class PreferencePairs:
         }
 
 
+def read_cases(artifact: Artifact) -> list[dict[str, Any]]:
+    """Rows of a published cases artifact, the judges' maps as dicts."""
+    table = pq.read_table(artifact.path / f"{CASE_TABLE}.parquet", schema=CASES)
+    maps = [field.name for field in CASES if pa.types.is_map(field.type)]
+    return [{**row, **{name: dict(row[name]) for name in maps}} for row in table.to_pylist()]
+
+
 def _text(words: str) -> dict[str, Any]:
     return {"type": "text", "text": words}

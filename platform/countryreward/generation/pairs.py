@@ -27,7 +27,8 @@ from countryreward.generation.contracts import (
 )
 from countryreward.generation.outcomes import Outcome, quarantined, refused
 from countryreward.generation.render_files import render_files
-from countryreward.generation.tasks import AdTask, asked_words, derived_seed
+from countryreward.generation.tasks import AdTask, derived_seed
+from countryreward.models.design_prompt import words_of
 from countryreward.scoring.contracts import PairRequest, Scorer, Verdict
 from countryreward.scoring.ranking import ranking
 
@@ -302,7 +303,7 @@ def _row(task: Shown, best: int, worst: int) -> dict[str, Any]:
         "tags": list(product.tags),
         "market": asked.market,
         "images": [asked.image_hash],
-        "prompt": asked_words(asked),
+        "prompt": words_of(product.title, product.category, product.attributes, asked.market),
         **{side: task.candidates[n].design.as_text() for side, n in sides},
         **{f"seed_{side}": task.candidates[n].seed for side, n in sides},
         "seed_render": task.seed,

@@ -5,7 +5,6 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from countryreward.models.design_prompt import words_of
 from countryreward.scoring.contracts import Product
 
 _SEEDS = 2**31
@@ -39,12 +38,6 @@ def derived_seed(task: AdTask, what: str, number: int = 0) -> int:
     """A seed of the task for one purpose, below 2**31. It depends on no version: two writers are compared on the same ones."""
     named = [task.product.product_id or task.product.title, task.image_hash, task.market, task.seed, what, number]
     return int(_digest(named)[:16], 16) % _SEEDS
-
-
-def asked_words(task: AdTask) -> str:
-    """What a writer is asked, in words."""
-    product = task.product
-    return words_of(product.title, product.category, product.attributes, task.market)
 
 
 def _digest(value: Any) -> str:

@@ -54,7 +54,7 @@ class WorkersConfig:
 
 
 @dataclass(kw_only=True)
-class LoopConfig:
+class PairLoopConfig:
     """How pairs are made: items of a call, and calls at a time, of each stage."""
 
     write_batch: int = 8

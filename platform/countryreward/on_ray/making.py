@@ -1,7 +1,8 @@
 """From tasks to a published artifact of pairs or cases, over a work folder that a killed run leaves for the next one."""
 
+import asyncio
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,13 @@ from countryreward.generation.outcome_store import OutcomeStore
 from countryreward.generation.outcomes import Outcome
 from countryreward.generation.pair_table import CASE_TABLE, PAIRS, write_outcomes, write_pictures
 from countryreward.on_ray.awaited import AwaitedRenderer, AwaitedScorer, AwaitedWriter
-from countryreward.on_ray.config import LoopConfig
+from countryreward.on_ray.config import PairLoopConfig
 from countryreward.on_ray.pairs import Stages, run_tasks, versions_of
 from countryreward.on_ray.pipeline import Stage
 from countryreward.scoring.work_folder import WorkFolder
+
+Amend = Callable[[list[dict[str, Any]], Path], None]
+"""Rows of CASES, which it may change, and the folder they will be in."""
 
 
 async def publish_pairs(
@@ -28,7 +32,7 @@ async def publish_pairs(
     *,
     out: str,
     work: WorkFolder,
-    loop: LoopConfig,
+    loop: PairLoopConfig,
     inputs: Mapping[str, Artifact],
     options: Mapping[str, Any],
 ) -> Artifact:
@@ -50,19 +54,25 @@ async def publish_cases(
     *,
     out: str,
     work: WorkFolder,
-    loop: LoopConfig,
+    loop: PairLoopConfig,
     inputs: Mapping[str, Artifact],
     options: Mapping[str, Any],
     reference: Reference = no_reference,
+    both_orders: bool = True,
+    amend: Amend | None = None,
 ) -> Artifact:
     """cases.parquet, ads/*.png, quarantine.jsonl and the products' own pictures. See `publish_pairs`.
 
-    reference: gives the ads to compare with; the artifact they are from belongs into `inputs`.
+    reference: gives the ads to compare with; the artifact they are from belongs into `inputs`. both_orders: ask every judge also
+    with the ad as B. amend: is given the rows and the folder before they are published, to add what no judge is asked for.
     """
     versions = await versions_of(writer, renderer, judges, patience_s=loop.patience_s)
-    made_by = {**versions.as_dict(), "inputs": {name: one.manifest.version for name, one in inputs.items()}}
-    stages = Stages(writer=writer, renderer=renderer, versions=versions, config=loop).cases(judges, reference)
-    return await _publish(CASE_TABLE, tasks, made_by, stages, out, work, loop, inputs, options)
+    versions_in = {name: one.manifest.version for name, one in inputs.items()}
+    made_by = {**versions.as_dict(), "both_orders": both_orders, "inputs": versions_in}
+    stages = Stages(writer=writer, renderer=renderer, versions=versions, config=loop).cases(
+        judges, reference, both_orders=both_orders
+    )
+    return await _publish(CASE_TABLE, tasks, made_by, stages, out, work, loop, inputs, options, amend)
 
 
 async def _publish(
@@ -72,9 +82,10 @@ async def _publish(
     stages: list[Stage],
     out: str,
     work: WorkFolder,
-    loop: LoopConfig,
+    loop: PairLoopConfig,
     inputs: Mapping[str, Artifact],
     options: Mapping[str, Any],
+    amend: Amend | None = None,
 ) -> Artifact:
     told = {**options, "made_by": made_by}
     if found := current(out, kind=kind, inputs=inputs, config=told):
@@ -86,6 +97,8 @@ async def _publish(
             tasks, made_by, stages, store, patience_s=loop.patience_s, progress=f"{kind} made"
         )
         outcomes = [store.found[key] for key in tasks.keys(made_by)]
+        if amend:
+            await asyncio.to_thread(amend, [outcome.row for outcome in outcomes if outcome.row is not None], draft.path)
         write_outcomes(draft.path, kind, outcomes)
         kept = [outcome.row for outcome in outcomes if outcome.row is not None]
         write_pictures(draft.path, (_picture(row) for row in kept), tasks.images)

@@ -21,7 +21,7 @@ from countryreward.generation.outcomes import Outcome, counts_of, quarantined, r
 from countryreward.generation.pairs import Proposed, Shown, chosen, named, questions, render_jobs, shown
 from countryreward.generation.tasks import AdTask
 from countryreward.on_ray.awaited import AwaitedRenderer, AwaitedScorer, AwaitedWriter
-from countryreward.on_ray.config import LoopConfig
+from countryreward.on_ray.config import PairLoopConfig
 from countryreward.on_ray.patience import patiently
 from countryreward.on_ray.pipeline import Pipeline, Stage
 from countryreward.progress import bar
@@ -74,7 +74,7 @@ class Stages:
     writer: AwaitedWriter
     renderer: AwaitedRenderer
     versions: Versions
-    config: LoopConfig = field(default_factory=LoopConfig)
+    config: PairLoopConfig = field(default_factory=PairLoopConfig)
 
     def pairs(self, scorer: AwaitedScorer, rule: PairRule) -> list[Stage]:
         """The stages of `make_pairs`."""
@@ -94,19 +94,22 @@ class Stages:
 
         return [*self._made(rule.designs), self._stage("score", choose)]
 
-    def cases(self, judges: Mapping[str, AwaitedScorer], reference: Reference = no_reference) -> list[Stage]:
-        """The stages of `make_cases`."""
+    def cases(
+        self, judges: Mapping[str, AwaitedScorer], reference: Reference = no_reference, *, both_orders: bool = True
+    ) -> list[Stage]:
+        """The stages of `make_cases`. both_orders: see `case_questions`."""
 
         async def judge_one(task: Shown) -> Outcome:
             try:
-                asked = case_questions(task, await asyncio.to_thread(reference, task.task))
+                against = await asyncio.to_thread(reference, task.task)
+                asked = case_questions(task, against, both_orders=both_orders)
                 answers = await asyncio.gather(*(judge.score(asked) for judge in judges.values()))
             except NotAllowed:
                 raise
             except UserError as error:
                 return refused(task.task, error, "product")
             judged: dict[str, Sequence[Verdict]] = dict(zip(judges, answers, strict=True))
-            return case(task, judged, self.versions.writer)
+            return case(task, judged, self.versions.writer, both_orders=both_orders)
 
         async def judge(tasks: Sequence[Shown]) -> list[Outcome]:
             return list(await asyncio.gather(*(judge_one(task) for task in tasks)))

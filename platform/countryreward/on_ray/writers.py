@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -64,6 +65,41 @@ class WriterActors:
             return await _answer(self.actors[number].propose.remote(list(tasks), designs))
         finally:
             self._load[number] -= 1
+
+
+def open_writer(folder: str, device: str) -> DesignWriter:
+    """In an actor."""
+    from countryreward.generation.writing import ModelWriter
+
+    return ModelWriter.open(folder, device=device)
+
+
+def measure_log_probs(
+    folder: Path, rows: Sequence[dict[str, Any]], dataset: Path, writers: dict[str, str], *, gpus: float = 0.0
+) -> None:
+    """log_probs.parquet in `folder` (generation/log_probs.py), computed on a node that has what it takes. writers: folders of the
+    `writer` and of the `reference`."""
+    named = {name: str(Path(place).absolute()) for name, place in writers.items()}
+    ray.get(ray.remote(num_cpus=0, num_gpus=gpus)(_log_probs).remote(folder, list(rows), dataset, named, gpus > 0))
+
+
+def _log_probs(folder: Path, rows: list[dict[str, Any]], dataset: Path, writers: dict[str, str], cuda: bool) -> None:
+    from countryreward.data.decoding import decode, pixels_of
+    from countryreward.data.image_table import ImageTable
+    from countryreward.data.records import Dataset
+    from countryreward.generation.ad_tasks import product_of
+    from countryreward.generation.log_probs import write_log_probs
+    from countryreward.generation.pairs import MAX_BYTES, MAX_PIXELS
+
+    wanted = {row["product_id"] for row in rows}
+    table: list[dict[str, Any]] = Dataset.read(dataset).products.to_dict("records")  # pyright: ignore[reportAssignmentType]
+    products = {row["product_id"]: product_of(row) for row in table if row["product_id"] in wanted}
+    images = ImageTable(dataset)
+    pictures = {
+        name: pixels_of(decode(images.bytes_of(name), max_bytes=MAX_BYTES, max_pixels=MAX_PIXELS))
+        for name in {row["image_hash"] for row in rows}
+    }
+    write_log_probs(folder, rows, products, pictures, **writers, device="cuda" if cuda else "cpu")
 
 
 async def _answer(reference: Any) -> Any:

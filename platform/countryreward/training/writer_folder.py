@@ -40,6 +40,17 @@ def publish_writer(
     return open_artifact(out, kind="design_writer")
 
 
+def republish(out: str | Path, writer: Artifact, options: dict[str, Any], *, told: str) -> Artifact:
+    """A published writer under another name. told: why it and no other, for the card."""
+    with publish(out, kind="design_writer", inputs={"writer": writer}, config=options) as draft:
+        for name in writer.manifest.files:
+            (draft.path / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(writer.path / name, draft.path / name)
+        with open(draft.path / "README.md", "a", encoding="utf-8") as card:
+            card.write(f"\n## Why this one\n\n{told}\n")
+    return open_artifact(out, kind="design_writer")
+
+
 def _card(about: dict[str, Any], inputs: Mapping[str, Artifact], options: dict[str, Any], told: str) -> str:
     made_of = "\n".join(f"- {name}: {made.manifest.version}" for name, made in inputs.items())
     how = {"supervised": "by example (maximum likelihood)", "preference": "by preference (Eq. 14 of the paper)"}

@@ -1,0 +1,140 @@
+"""What is a design writer worth? One ad per (product, market), judged against the product's original creative.
+
+    python jobs/judge_designs.py --writer=runs/demo/designer --out=runs/demo/cases
+    python jobs/judge_designs.py --writer=runs/demo/aligned --reference=runs/demo/cases --reference_writer=runs/demo/designer
+
+With `reference` every ad is also judged against the reference writer's ad of the same case. Judges: the reward, a held-out judge,
+on the simulator the truth. Killed, it goes on when the same command is run again.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from countryreward.command import run
+from countryreward.data.artifacts import Artifact, open_artifact
+from countryreward.on_ray.config import PairLoopConfig, RayConfig, ServicesConfig, WritersConfig
+
+
+@dataclass(kw_only=True)
+class Config:
+    """Make cases."""
+
+    dataset: str = "runs/demo/dataset"
+    """Products and their pictures; the original creative is the one with the smallest id."""
+    records: str = "runs/demo/records"
+    """Which product is in which split."""
+    split: str = "test"
+    """train, validation or test: the writer must not have been trained on it."""
+    markets: list[str] = field(default_factory=list)
+    """Codes or names of countries; empty: all that the records know."""
+    products: int = 0
+    """Products at most, in a random order that the seed fixes; 0: all."""
+    draws: int = 2
+    """Designs of every product and market; two tell how much designs differ."""
+    seed: int = 0
+    """Of the products' order, the designs and the ads."""
+    writer: str = "runs/demo/designer"
+    """Folder of the design writer."""
+    reference: str = ""
+    """Published cases of the reference writer, with the same products, markets, draws and seed; empty: none."""
+    reference_writer: str = ""
+    """Folder of the reference writer: how far the writer is from it is measured; empty: it is not."""
+    held_out: str = ""
+    """A judge that took no part: as `services.reward`; empty: none."""
+    truth: str = ""
+    """The simulated export that the dataset was imported from: its customers judge, too; empty: real data."""
+    both_orders: bool = True
+    """Ask every judge in both orders; an antisymmetric model (reading `repaired`) says the same in both."""
+    writers: WritersConfig = field(default_factory=WritersConfig)
+    """The actors that write."""
+    services: ServicesConfig = field(default_factory=ServicesConfig)
+    """Who renders and who judges."""
+    loop: PairLoopConfig = field(default_factory=PairLoopConfig)
+    """How much at a time."""
+    out: str = "runs/demo/cases"
+    """Folder to publish: cases.parquet, ads/*.png, log_probs.parquet."""
+    ray: RayConfig = field(default_factory=RayConfig)
+    """Where Ray runs."""
+
+
+def main(config: Config, **made: Any) -> Artifact:
+    """made: see `serve_apps.beside.Beside`."""
+    from countryreward.generation.ad_tasks import tasks_of
+    from countryreward.generation.cases import ReferenceAds, no_reference
+    from countryreward.on_ray.session import session
+    from countryreward.on_ray.writers import open_writer
+    from countryreward.scoring.work_folder import WorkFolder
+
+    inputs = {name: open_artifact(getattr(config, name), kind=name) for name in ("dataset", "records")}
+    limits = {name: getattr(config, name) for name in ("split", "markets", "products", "seed", "draws")}
+    tasks = tasks_of(inputs["dataset"], inputs["records"], **limits)
+    if config.reference:
+        inputs["reference"] = open_artifact(config.reference, kind="cases")
+    if config.truth:
+        inputs["truth"] = open_artifact(config.truth, kind="export", verify=False)
+    place = Path(config.out).absolute()
+    work = WorkFolder(place.parent / ".work" / place.name)
+    make = partial(open_writer, str(Path(config.writer).absolute()), "cuda" if config.writers.gpus else "cpu")
+
+    async def made_cases() -> Artifact:
+        from countryreward.on_ray.making import publish_cases
+        from countryreward.on_ray.writers import WriterActors
+        from serve_apps.beside import Beside
+
+        who = config.writers
+        async with Beside(config.services, work.folder / "services", **made) as beside:
+            judges = {"reward": beside.scorer()}
+            if config.held_out:
+                judges["held_out"] = beside.scorer(config.held_out, "held_out")
+            with WriterActors(make, actors=who.actors, cpus=who.cpus, gpus=who.gpus) as writer:
+                return await publish_cases(
+                    tasks,
+                    writer,
+                    beside.renderer(),
+                    judges,
+                    out=config.out,
+                    work=work,
+                    loop=config.loop,
+                    inputs=inputs,
+                    options=limits,
+                    reference=ReferenceAds(inputs["reference"]) if config.reference else no_reference,
+                    both_orders=config.both_orders,
+                    amend=_amend(config, inputs),
+                )
+
+    with work.held(), session(config.ray):
+        artifact = asyncio.run(made_cases())
+    counts = artifact.manifest.counts["tasks"]
+    told = " + ".join(f"{counts[name]:,} {name}" for name in ("kept", "dropped", "quarantined"))
+    print(f"cases: {counts['input']:,} products x markets x draws = {told} -> {config.out}")
+    return artifact
+
+
+def _amend(config: Config, inputs: dict[str, Artifact]) -> Callable[[list[dict[str, Any]], Path], None]:
+    """Adds the truth and the log-probabilities."""
+
+    def amend(rows: list[dict[str, Any]], folder: Path) -> None:
+        from countryreward.data.marketplace.preference import TruePreference
+        from countryreward.data.own_pictures import own_pictures
+        from countryreward.data.records import Dataset
+        from countryreward.generation.pair_table import read_cases
+        from countryreward.generation.truth import add_truth
+        from countryreward.on_ray.writers import measure_log_probs
+
+        if config.truth:
+            originals = own_pictures(Dataset.read(inputs["dataset"].path).creatives)["creative_id"]
+            before = read_cases(inputs["reference"]) if config.reference else []
+            add_truth(rows, TruePreference(config.truth), dict(originals.items()), before)
+        if config.reference_writer:
+            writers = {"writer": config.writer, "reference": config.reference_writer}
+            measure_log_probs(folder, rows, inputs["dataset"].path, writers, gpus=config.writers.gpus)
+
+    return amend
+
+
+if __name__ == "__main__":
+    run(Config, main)
