@@ -71,7 +71,7 @@ def main(config: Config, make_writer: "Callable[[], DesignWriter] | None" = None
     place = Path(config.out).absolute()
     work = WorkFolder(Path(config.work) if config.work else place.parent / ".work" / place.name)
     make = make_writer or partial(
-        open_writer, str(Path(config.writer).absolute()), "cuda" if config.writers.gpus else "cpu"
+        open_writer, str(Path(config.writer).resolve()), "cuda" if config.writers.gpus else "cpu"
     )
 
     async def made_pairs() -> Artifact:

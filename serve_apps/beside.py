@@ -66,7 +66,7 @@ class Beside:
 
         config = self.config
         args = RewardArgs(
-            model=str(Path(place).absolute()),
+            model=str(Path(place).resolve()),  # a replica that is started again must not take a newer one
             knowledge_base="",
             device="cuda" if config.reward_gpus else "cpu",
             service=self._service(name),
