@@ -3,8 +3,9 @@
     python jobs/demo_ads.py
     python jobs/demo_ads.py --run=runs/seed1 --seed=1
 
-A design writer is taught by the designs that won clicks; a judge that takes no part is trained on other products of the same world;
-the writer is aligned with the demo's reward; Table 2 and a gallery say what came of it. Every stage is skipped when it is up to date.
+A design writer is taught by the designs that won clicks; a judge that takes no part is trained on other products of the same
+world; the writer is aligned with the demo's reward; Table 2 and a gallery say what came of it.
+Every stage is skipped when it is up to date.
 """
 
 from dataclasses import dataclass, field
