@@ -10,11 +10,15 @@ STUDIO := platform/countryreward/serving/studio
 PAGE := $(STUDIO)/static/index.html
 PAGE_OR_NOT := $(MAKE) --no-print-directory --silent $(PAGE) || echo "the studio's page could not be built, everything else works without it; later: make studio"
 
-.PHONY: quick demo serve studio test check torture lint clean
+.PHONY: quick demo demo-ads serve studio test check torture lint clean
 
 demo: $(RUN)  ## simulate, import, label, build the knowledge base, report
 	@$(PAGE_OR_NOT)
 	$(BIN)/python jobs/demo.py
+
+demo-ads: $(RUN)  ## a design writer aligned with the demo's reward, Table 2, a gallery of ads; makes the demo first when there is none
+	@test -e runs/demo/model || { echo "demo-ads: there is no runs/demo/model yet; making the demo first"; $(MAKE) --no-print-directory demo; }
+	$(BIN)/python jobs/demo_ads.py
 
 serve: $(RUN)  ## start the reward service and the studio on the demo model; makes the demo first when there is none
 	@test -e runs/demo/model || { echo "serve: there is no runs/demo/model yet; making the demo first"; $(MAKE) --no-print-directory demo; }

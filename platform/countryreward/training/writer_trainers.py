@@ -108,6 +108,9 @@ class PreferenceTrainer(DPOTrainer):
     prompt that is read once for both designs. Loss and metrics are TRL's own.
     """
 
+    def _send_telemetry(self) -> None:
+        return  # nobody is told of a training
+
     def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
         return dataset  # rows are tokenised by us: a user's words never become control tokens
 
