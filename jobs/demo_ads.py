@@ -46,7 +46,7 @@ class Config:
     """Products of the held-out judge's marketplace."""
     cold_start: WriterLoop = field(default_factory=lambda: WriterLoop(epochs=0.4))
     """The writer's training by example."""
-    training: WriterLoop = field(default_factory=lambda: WriterLoop(epochs=2))
+    training: WriterLoop = field(default_factory=lambda: WriterLoop(epochs=3))
     """A round of DPO."""
     judge: LoopConfig = field(default_factory=lambda: LoopConfig(epochs=0.8, validations=2, validation_items=60))
     """The held-out judge's training."""

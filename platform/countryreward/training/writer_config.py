@@ -15,7 +15,7 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
 }
 _TINY: dict[str, dict[str, Any]] = {
     "supervised": {"epochs": 2.0, "batch_size": 16, "accumulation": 1, "learning_rate": 1.5e-3, "lora_rate": 3e-3},
-    "preference": {"epochs": 1.0, "batch_size": 16, "accumulation": 1, "learning_rate": 3e-4, "lora_rate": 3e-3},
+    "preference": {"epochs": 3.0, "batch_size": 8, "accumulation": 1, "learning_rate": 1.5e-4, "lora_rate": 1.5e-3},
 }
 
 
