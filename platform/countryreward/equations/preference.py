@@ -1,4 +1,4 @@
-"""Section 3.2, Eq. 14: direct preference optimization of the design writer, and how far it moved from its reference.
+"""Section 3.2, Eq. 14: direct preference optimization of the design writer.
 
 Legend: B pairs of designs.
 """
@@ -18,11 +18,3 @@ def dpo_loss(
     """
     margin_B = (policy_chosen - reference_chosen) - (policy_rejected - reference_rejected)
     return -logsigmoid(beta * margin_B)
-
-
-def kl_estimate(policy: Tensor, reference: Tensor) -> Tensor:
-    """KL(policy || reference) in nats per design, from designs that the policy wrote: the mean of log pi(d) - log ref(d).
-
-    policy, reference [B]: natural logs of the probability of the same designs. Unbiased; a single draw may be negative.
-    """
-    return (policy - reference).mean()
