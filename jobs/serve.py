@@ -47,7 +47,7 @@ class Config:
     studio: bool = True
     """Whether the studio is served."""
     writer: str = "auto"
-    """Folder of what writes designs for a market; auto: `designer` beside the model, if it exists; empty: templates alone."""
+    """Folder of what writes designs for a market; auto: `aligned`, else `designer`, beside the model; empty: templates alone."""
     renderer: RendererConfig = field(default_factory=RendererConfig)
     """What makes the images."""
     service: ServiceConfig = field(default_factory=ServiceConfig)
