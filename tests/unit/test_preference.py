@@ -171,6 +171,7 @@ def test_a_writer_learns_what_was_preferred_and_goes_on_where_it_stopped(tmp_pat
     assert json.loads((run / "last" / "writer.json").read_text())["steps"] == 6
     after = DesignWriterModel.load(run / "last", px=56)
     before = DesignWriterModel.load("tiny", px=56)
+    before.widen(loop.seed)
     told = [after.prompt.splice(after.fields("Bag 0", "Bags", {}, "KR", "one"))] * 2
     gain = [w.log_probs(told, [BEACH, CITY], PICTURES)[0] for w in (after, before)]
     assert gain[0][0] - gain[1][0] > gain[0][1] - gain[1][1]

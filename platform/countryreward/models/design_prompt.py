@@ -18,11 +18,18 @@ from countryreward.errors import UserError
 from countryreward.models.product_text import ProductText, check_market
 from countryreward.models.prompts import Grid, PromptWriter
 
-INSTRUCTION = (
-    "\nGenerate a background design for {adjective} market, based on the Product Attributes and Product Image."
-    "\nAnswer in four lines: " + ", ".join(LABELS.values()) + "."
+ASK = (
+    "\nGenerate a background design for",
+    " market, based on the Product Attributes and Product Image.\nAnswer in four lines: "
+    + ", ".join(LABELS.values())
+    + ".",
 )
-"""The paper's words (section 3.2), and the form of the answer."""
+"""The paper's words (section 3.2) before and after the market's adjective, and the form of the answer."""
+HEADS = tuple(f"{label}:" if n == 0 else f"\n{label}:" for n, label in enumerate(LABELS.values()))
+"""What stands before each field of a design's written form."""
+PHRASES = (*ASK, *HEADS)
+"""Fixed pieces of prompt and answer. The tiny tokenizer gives each a token of its own when a writer is first taught, so that the
+market is one of few tokens; a real Qwen2-VL reads them word by word."""
 LONGEST_FIELD = 400
 """Characters of a field; a longer one is cut at a word and counts as repaired."""
 
@@ -91,7 +98,8 @@ class DesignPrompt:
         writer.text(self.words.ours("<|vision_end|>"))
         for ids, _ in product.pieces:
             writer.text(ids)
-        writer.text(self.words.ours(INSTRUCTION.format(adjective=markets.adjective(fields.market))))
+        for piece in (ASK[0], f" {markets.adjective(fields.market)}", ASK[1]):
+            writer.text(self.words.ours(piece))
         writer.text(self.words.ours("<|im_end|>\n<|im_start|>assistant\n"))
         ids, _, positions = writer.arrays()
         if len(ids) > self.max_length:
@@ -103,7 +111,10 @@ class DesignPrompt:
 
     def answer(self, design: Design) -> list[int]:
         """Ids of a design's written form and the end of the answer. Control tokens in it are plain text."""
-        return [*self.words.users(design.as_text(), "design"), self.end_id]
+        ids = []
+        for head, name in zip(HEADS, LABELS, strict=True):
+            ids += [*self.words.ours(head), *self.words.users(f" {getattr(design, name)}", name)]
+        return [*ids, self.end_id]
 
 
 def words_of(title: str, category: str | None, attributes: Mapping[str, str], market: str) -> str:
@@ -111,7 +122,7 @@ def words_of(title: str, category: str | None, attributes: Mapping[str, str], ma
     told = "; ".join(f"{name}: {value}" for name, value in sorted(attributes.items()))
     parts = [("Title", title), ("Category", category or ""), ("Attributes", told)]
     said = "".join(f"\nProduct {name}: {text}" for name, text in parts if text)
-    return said + INSTRUCTION.format(adjective=markets.adjective(market))
+    return f" {markets.adjective(market)}".join((said + ASK[0], ASK[1]))
 
 
 def read_design(text: str) -> Reading:

@@ -16,7 +16,7 @@ from transformers import LogitsProcessorList, Qwen2VLForConditionalGeneration
 from countryreward.data.design import Design
 from countryreward.models.country_reward import attention_implementation
 from countryreward.models.design_batch import IGNORED, answer_row, pictures_of, stack
-from countryreward.models.design_prompt import DesignFields, DesignPrompt, SplicedPrompt
+from countryreward.models.design_prompt import PHRASES, DesignFields, DesignPrompt, SplicedPrompt
 from countryreward.models.processor import PairProcessor, Picture
 from countryreward.models.sampling import SeededSampling
 from countryreward.models.tower import backbone_folder
@@ -47,6 +47,22 @@ class DesignWriterModel:
         )
         nn.Module.to(model, device)
         return cls(model.eval(), PairProcessor.from_pretrained(folder), px=px)
+
+    def widen(self, seed: int) -> int:
+        """Give the tokenizer `design_prompt.PHRASES` and the model an embedding for each, where they lack them; how many.
+
+        For the tiny backbone alone: a real one knows the words.
+        """
+        from tokenizers import AddedToken
+
+        tokens: Any = [AddedToken(text, normalized=False, special=False) for text in PHRASES]
+        added = self.processor.tokenizer.add_tokens(tokens)
+        if added:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                self.model.resize_token_embeddings(len(self.processor.tokenizer), mean_resizing=False)
+            self.prompt = DesignPrompt(self.processor.tokenizer, merge=self.prompt.merge)
+        return added
 
     def save(self, folder: Path, weights: dict[str, Tensor] | None = None) -> None:
         """Everything `load` reads, safetensors only. weights: others than the model's own."""

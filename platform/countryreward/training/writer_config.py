@@ -14,7 +14,7 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "preference": {"epochs": 1.0, "batch_size": 4, "accumulation": 4, "learning_rate": 5e-7, "lora_rate": 5e-6},
 }
 _TINY: dict[str, dict[str, Any]] = {
-    "supervised": {"epochs": 2.0, "batch_size": 16, "accumulation": 1, "learning_rate": 1.5e-3, "lora_rate": 3e-3},
+    "supervised": {"epochs": 2.0, "batch_size": 8, "accumulation": 1, "learning_rate": 1.5e-3, "lora_rate": 3e-3},
     "preference": {"epochs": 3.0, "batch_size": 8, "accumulation": 1, "learning_rate": 1.5e-4, "lora_rate": 1.5e-3},
 }
 

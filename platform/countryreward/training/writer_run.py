@@ -21,6 +21,7 @@ from trl import DPOConfig  # pyright: ignore[reportPrivateImportUsage]
 from countryreward.data.artifacts import Draft, open_artifact, seal
 from countryreward.data.quarantine import Quarantine
 from countryreward.errors import UserError
+from countryreward.models.backbone import SHIPPED
 from countryreward.models.design_writer import DesignWriterModel
 from countryreward.models.lora import TARGETS
 from countryreward.training.checkpoints import differences
@@ -122,6 +123,8 @@ def _open(job: WriterTraining, device: torch.device, dtype: torch.dtype) -> Desi
     if job.writer:
         source = str(open_artifact(job.writer, kind="design_writer").path)
     writer = DesignWriterModel.load(backbone_folder(source), px=job.px(), device=device, dtype=dtype)
+    if not job.writer and backbone_folder(source) == str(SHIPPED):
+        writer.widen(job.loop.seed)
     for name, parameter in writer.model.named_parameters():
         if name.startswith("model.visual.") and not name.startswith("model.visual.merger."):
             parameter.requires_grad_(False)  # the vision tower; as in Appendix G
