@@ -58,6 +58,8 @@ class Config:
     """The optimisation of a round; its reference is the writer that the round starts from."""
     rule: PairRule = field(default_factory=PairRule)
     """Which designs become a pair."""
+    everywhere: bool = False
+    """Judge every two ads in all markets and learn from all of them: two ads whose winner changes with the country teach most."""
     stop: StopRule = field(default_factory=StopRule)
     """When to stop before the last round."""
     both_orders: bool = True
@@ -135,6 +137,7 @@ class _Asked:
                 seed=config.seed + number,
                 writer=writer,
                 rule=config.rule,
+                everywhere=config.everywhere,
                 services=self.services,
                 out=str(self.at / f"round-{number}" / "pairs"),
             )

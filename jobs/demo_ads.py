@@ -38,7 +38,7 @@ class Config:
     """Of training, designs and ads; the held-out judge has another one."""
     rounds: int = 3
     """Rounds of alignment at most."""
-    products: int = 120
+    products: int = 50
     """Products whose pairs a round makes."""
     judged: int = 40
     """Test products that the writers are judged on."""
@@ -46,7 +46,7 @@ class Config:
     """Products of the held-out judge's marketplace."""
     cold_start: WriterLoop = field(default_factory=lambda: WriterLoop(epochs=0.4))
     """The writer's training by example."""
-    training: WriterLoop = field(default_factory=lambda: WriterLoop(epochs=3))
+    training: WriterLoop = field(default_factory=lambda: WriterLoop(epochs=1))
     """A round of DPO."""
     judge: LoopConfig = field(default_factory=lambda: LoopConfig(epochs=0.8, validations=2, validation_items=60))
     """The held-out judge's training."""
@@ -90,6 +90,7 @@ def main(config: Config) -> None:
                 training=config.training,
                 rule=PairRule(both_orders=False),  # the demo's models are antisymmetric: they say the same in both
                 both_orders=False,
+                everywhere=True,
                 writers=WritersConfig(
                     actors=2, cpus=0
                 ),  # no whole processor: on a small machine the training has them all

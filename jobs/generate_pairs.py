@@ -7,7 +7,7 @@ One pair for each product of a split and each market (docs/generation.md). Kille
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,6 +43,8 @@ class Config:
     """Folder of the design writer."""
     rule: PairRule = field(default_factory=PairRule)
     """Which designs become a pair."""
+    everywhere: bool = False
+    """Judge the two ads of each product and market in all the other markets, too: `rule.elsewhere` for all of them."""
     writers: WritersConfig = field(default_factory=WritersConfig)
     """The actors that write."""
     services: ServicesConfig = field(default_factory=ServicesConfig)
@@ -68,6 +70,8 @@ def main(config: Config, make_writer: "Callable[[], DesignWriter] | None" = None
     limits = {"split": config.split, "markets": config.markets, "products": config.products}
     limits |= {"first": config.first, "seed": config.seed}
     tasks = tasks_of(inputs["dataset"], inputs["records"], **limits)
+    if config.everywhere:
+        config.rule = replace(config.rule, elsewhere=sorted({one.market for one in tasks.listed}))
     place = Path(config.out).absolute()
     work = WorkFolder(Path(config.work) if config.work else place.parent / ".work" / place.name)
     make = make_writer or partial(
@@ -98,6 +102,10 @@ def _tell(counts: dict[str, Any], out: str) -> None:
     print(f"pairs: {tasks['input']:,} products x markets = {told}")
     for reason, count in (tasks["dropped_by_reason"] | tasks["quarantined_by_reason"]).items():
         print(f"       {count:,} {reason}")
+    if more := counts.get("elsewhere"):
+        print(
+            f"pairs: the same ads in other markets: {more['input']:,} = {more['kept']:,} kept + {more['dropped']:,} dropped"
+        )
     busy = ", ".join(f"{name} {stage['busy']:.0%}" for name, stage in loop["stages"].items())
     print(f"pairs: {counts['found']:,} were there, {counts['made']:,} made in {loop['wall_s']:.0f} s; busy: {busy}")
     print(f"pairs: -> {out}/pairs.parquet; what was refused and why: {out}/quarantine.jsonl")

@@ -1,6 +1,6 @@
 """Which renderer, and how. Standard library only, so that `--help` is quick."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from countryreward.errors import UserError
@@ -107,6 +107,9 @@ class PairRule:
     """Probability that the chosen ad wins, at least; in both orders where both are asked. Below, the pair is dropped."""
     both_orders: bool = True
     """Ask every pair also with A and B exchanged; when the answers contradict each other, the pair is dropped."""
+    elsewhere: list[str] = field(default_factory=list)
+    """ISO 3166 codes of markets in which the two ads are judged as well, for a pair in each: ads are dear, verdicts are cheap,
+    and two ads whose winner changes with the country teach a writer to listen to it. Ours, not the paper's."""
 
     def __post_init__(self) -> None:
         if not 2 <= self.designs <= 16:

@@ -34,6 +34,10 @@ class Outcome:
     """Quarantined: the task, without its picture."""
     designs: dict[str, int] = field(default_factory=dict)
     """How many were written, and of them repaired, refused by the reader, refused by the renderer, the same as another one."""
+    elsewhere: list[dict[str, Any]] = field(default_factory=list)
+    """Rows of the same ads in other markets (`PairRule.elsewhere`)."""
+    dropped_elsewhere: dict[str, int] = field(default_factory=dict)
+    """Reason -> other markets that gave no row."""
     files: dict[str, bytes] = field(default_factory=dict)
     """Names of files that belong to the row -> their bytes; they are no part of `as_dict`."""
 
@@ -45,7 +49,9 @@ class Outcome:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able; `Outcome(**...)` reads it back."""
-        told = {name: value for name, value in self.__dict__.items() if name != "files" and value not in (None, "", {})}
+        told = {
+            name: value for name, value in self.__dict__.items() if name != "files" and value not in (None, "", {}, [])
+        }
         return {"key": self.key, **told}
 
 
@@ -91,9 +97,12 @@ def counts_of(outcomes: Iterable[Outcome], tasks: int) -> dict[str, Any]:
     dropped: Counter[str] = Counter()
     bad: Counter[str] = Counter()
     designs: Counter[str] = Counter()
-    kept = 0
+    elsewhere: Counter[str] = Counter()
+    kept = more = 0
     for outcome in outcomes:
         kept += outcome.row is not None
+        more += len(outcome.elsewhere)
+        elsewhere.update(outcome.dropped_elsewhere)
         dropped.update([outcome.dropped] if outcome.dropped else [])
         bad.update([outcome.quarantined] if outcome.quarantined else [])
         designs.update(outcome.designs)
@@ -109,4 +118,12 @@ def counts_of(outcomes: Iterable[Outcome], tasks: int) -> dict[str, Any]:
         "designs": dict(sorted(designs.items())),
     }
     check_counts(counts["tasks"], "tasks")
+    if more or elsewhere:
+        counts["elsewhere"] = {
+            "input": more + elsewhere.total(),
+            "kept": more,
+            "dropped": elsewhere.total(),
+            "quarantined": 0,
+            "dropped_by_reason": dict(sorted(elsewhere.items())),
+        }
     return counts

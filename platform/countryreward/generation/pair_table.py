@@ -33,7 +33,7 @@ def rows_as_table(rows: Iterable[dict[str, Any]], kind: str) -> pa.Table:
 
 def write_outcomes(folder: Path, kind: str, outcomes: Sequence[Outcome]) -> None:
     """KIND.parquet and quarantine.jsonl. outcomes: of all tasks, in their order."""
-    rows = [outcome.row for outcome in outcomes if outcome.row is not None]
+    rows = [row for outcome in outcomes for row in ([outcome.row] if outcome.row else []) + outcome.elsewhere]
     pq.write_table(rows_as_table(rows, kind), folder / f"{kind}.parquet", compression="zstd")
     quarantine = Quarantine(kind)
     fill_quarantine(enumerate(outcomes), quarantine)

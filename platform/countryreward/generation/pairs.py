@@ -150,22 +150,50 @@ def show(renderer: Renderer, proposed: Sequence[Proposed]) -> list[Shown | Outco
 
 
 def questions(task: Shown, rule: PairRule) -> list[PairRequest]:
-    """Every pair of ads, the earlier design as A; then, with `both_orders`, every pair the other way round."""
+    """In the task's own market, then in each of `rule.elsewhere`: every pair of ads, the earlier design as A; then, with
+    `both_orders`, every pair the other way round."""
     pairs = list(itertools.combinations(range(len(task.ads)), 2))
     orders = pairs + ([(b, a) for a, b in pairs] if rule.both_orders else [])
     return [
-        PairRequest(
-            product=task.task.product,
-            image_a=task.ads[a].png,
-            image_b=task.ads[b].png,
-            market=task.task.market,
-        )
+        PairRequest(product=task.task.product, image_a=task.ads[a].png, image_b=task.ads[b].png, market=market)
+        for market in judged_in(task, rule)
         for a, b in orders
     ]
 
 
+def judged_in(task: Shown, rule: PairRule) -> list[str]:
+    """The task's own market first."""
+    own = task.task.market
+    return [own, *(market for market in rule.elsewhere if market != own)]
+
+
 def chosen(task: Shown, verdicts: Sequence[Verdict], rule: PairRule, writer: str) -> Outcome:
-    """What the answers to `questions` come to: a row of PREFERENCE_PAIRS, or dropped. writer: its version."""
+    """What the answers to `questions` come to: a row of PREFERENCE_PAIRS, or dropped; and rows of other markets.
+
+    writer: its version.
+    """
+    own, *others = judged_in(task, rule)
+    share = len(verdicts) // (1 + len(others))
+    parts = iter([verdicts[start : start + share] for start in range(0, len(verdicts), share)])
+    found = _chosen_in(task, own, next(parts), rule, writer)
+    elsewhere = [(market, _chosen_in(task, market, next(parts), rule, writer)) for market in others]
+    reasons = [one for _, one in elsewhere if isinstance(one, str)]
+    return Outcome(
+        key=task.task.key,
+        row=None if isinstance(found, str) else found,
+        dropped=found if isinstance(found, str) else None,
+        designs=task.counts,
+        elsewhere=[
+            {**one, "key": f"{task.task.key}/{market}"} for market, one in elsewhere if not isinstance(one, str)
+        ],
+        dropped_elsewhere={reason: reasons.count(reason) for reason in sorted(set(reasons))},
+    )
+
+
+def _chosen_in(
+    task: Shown, market: str, verdicts: Sequence[Verdict], rule: PairRule, writer: str
+) -> dict[str, Any] | str:
+    """A row, or the reason to drop it."""
     pairs = list(itertools.combinations(range(len(task.ads)), 2))
     assert len(verdicts) == len(pairs) * (1 + rule.both_orders), "one verdict per question"
     asked = dict(zip(pairs, verdicts[: len(pairs)], strict=True))
@@ -173,23 +201,22 @@ def chosen(task: Shown, verdicts: Sequence[Verdict], rule: PairRule, writer: str
     first = {pair: probability(verdict) for pair, verdict in asked.items()}  # that the earlier design's ad wins
     second = {pair: 1 - probability(verdict) for pair, verdict in other.items()}
     means = [(a, b, _of(asked[a, b], (first[a, b] + second.get((a, b), first[a, b])) / 2)) for a, b in pairs]
-    order = ranking(task.task.market, len(task.ads), means).order
+    order = ranking(market, len(task.ads), means).order
     best, worst = order[0], order[-1]
     pair, turned = ((best, worst), False) if best < worst else ((worst, best), True)
     forward = 1 - first[pair] if turned else first[pair]  # that best beats worst
     swapped = None if pair not in second else 1 - second[pair] if turned else second[pair]
     if swapped is not None and (forward - 0.5) * (swapped - 0.5) < 0:
-        return Outcome(key=task.task.key, dropped="swap_inconsistent", designs=task.counts)
+        return "swap_inconsistent"
     if min(forward, forward if swapped is None else swapped) < rule.margin:
-        return Outcome(key=task.task.key, dropped="unsure", designs=task.counts)
-    row = _row(task, best, worst) | {
+        return "unsure"
+    return _row(task, market, best, worst) | {
         "probability": forward,
         "swapped_probability": swapped,
         "writer": writer,
         "model": asked[pair].model_version,
         "knowledge_base": asked[pair].knowledge_base_version,
     }
-    return Outcome(key=task.task.key, row=row, designs=task.counts)
 
 
 def choose(scorer: Scorer, tasks: Sequence[Shown], rule: PairRule, writer: str) -> list[Outcome]:
@@ -290,7 +317,7 @@ def _of(verdict: Verdict, value: float) -> Verdict:
     return replace(verdict, probability=value, calibrated_probability=value)
 
 
-def _row(task: Shown, best: int, worst: int) -> dict[str, Any]:
+def _row(task: Shown, market: str, best: int, worst: int) -> dict[str, Any]:
     """The columns of PREFERENCE_PAIRS that no verdict is needed for."""
     asked, product = task.task, task.task.product
     sides = (("chosen", best), ("rejected", worst))
@@ -301,9 +328,9 @@ def _row(task: Shown, best: int, worst: int) -> dict[str, Any]:
         "category": product.category,
         "attributes": dict(product.attributes),
         "tags": list(product.tags),
-        "market": asked.market,
+        "market": market,
         "images": [asked.image_hash],
-        "prompt": words_of(product.title, product.category, product.attributes, asked.market),
+        "prompt": words_of(product.title, product.category, product.attributes, market),
         **{side: task.candidates[n].design.as_text() for side, n in sides},
         **{f"seed_{side}": task.candidates[n].seed for side, n in sides},
         "seed_render": task.seed,

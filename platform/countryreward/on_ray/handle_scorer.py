@@ -65,8 +65,9 @@ class HandleScorer:
 
 
 class AwaitedHandleScorer:
-    """The same to be awaited: an `AwaitedScorer`. Requests of one product and market that share images make one call, in which
-    each image is encoded once. Nothing is asked again: raises what Ray raises for a dead replica."""
+    """The same to be awaited: an `AwaitedScorer`. Requests of one product that share images make one call, in which each image is
+    encoded once, for all markets that are asked the same. Nothing is asked again: raises what Ray raises for a dead replica.
+    """
 
     def __init__(self, handle: Any, *, tenant: str = "ray") -> None:
         self.handle, self.tenant = handle, tenant
@@ -77,14 +78,24 @@ class AwaitedHandleScorer:
 
     async def score(self, requests: Sequence[PairRequest], /) -> list[Verdict]:
         """See `Scorer.score`. Raises `UserError` for what is wrong with a request."""
-        groups: dict[Hashable, list[int]] = {}  # one call each
+        groups: dict[Hashable, list[int]] = {}  # of one product and market
         for position, request in enumerate(requests):
             groups.setdefault((*_but_images(request), request.market_code()), []).append(position)
-        asked = [self._ask([requests[position] for position in positions]) for positions in groups.values()]
+        calls: dict[Hashable, list[list[int]]] = {}  # one each: markets that are asked the same
+        for positions in groups.values():
+            same = (
+                _but_images(requests[positions[0]]),
+                tuple((requests[p].image_a, requests[p].image_b) for p in positions),
+            )
+            calls.setdefault(same, []).append(positions)
+        asked = [
+            self._ask([requests[p] for p in markets[0]], [requests[m[0]] for m in markets])
+            for markets in calls.values()
+        ]
         answers = await asyncio.gather(*(self._answer(ask) for ask in asked))
         found: dict[int, Verdict] = {}
-        for positions, verdicts in zip(groups.values(), answers, strict=True):
-            found.update(zip(positions, verdicts, strict=True))
+        for markets, verdicts in zip(calls.values(), answers, strict=True):
+            found.update(zip((p for positions in markets for p in positions), verdicts, strict=True))
         return [found[position] for position in range(len(requests))]
 
     async def _answer(self, ask: Ask) -> list[Verdict]:
@@ -94,7 +105,8 @@ class AwaitedHandleScorer:
             cause = getattr(error, "cause", error)  # without the other process's traceback
             raise cause if isinstance(cause, UserError) else error from None
 
-    def _ask(self, requests: Sequence[PairRequest]) -> Ask:
+    def _ask(self, requests: Sequence[PairRequest], markets: Sequence[PairRequest]) -> Ask:
+        """requests: of one market; markets: one of each."""
         images: dict[bytes, int] = {}
         for request in requests:
             for image in (request.image_a, request.image_b):
@@ -104,7 +116,7 @@ class AwaitedHandleScorer:
             product=first.product,
             images=tuple(images),
             pairs=tuple((images[request.image_a], images[request.image_b]) for request in requests),
-            markets=(first.market_code(),),
+            markets=tuple(request.market_code() for request in markets),
             as_of=first.as_of,
             tenant=self.tenant,
             evidence=0,

@@ -100,7 +100,7 @@ async def _publish(
         if amend:
             await asyncio.to_thread(amend, [outcome.row for outcome in outcomes if outcome.row is not None], draft.path)
         write_outcomes(draft.path, kind, outcomes)
-        kept = [outcome.row for outcome in outcomes if outcome.row is not None]
+        kept = [row for outcome in outcomes for row in ([outcome.row] if outcome.row else []) + outcome.elsewhere]
         write_pictures(draft.path, (_picture(row) for row in kept), tasks.images)
         if kind == CASE_TABLE:
             _copy_ads(outcomes, store.folder, draft.path)
