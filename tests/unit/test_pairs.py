@@ -346,3 +346,34 @@ def test_a_published_table_of_cases_is_a_reference(tmp_path: Path):
     reference = ReferenceAds.open(str(tmp_path / "cases"))
     assert reference(one) == next(iter(outcomes[0].files.values()))
     assert reference(task(market="BR")) is None
+
+
+def test_the_same_ads_are_judged_in_other_markets():
+    """A scorer that likes the opposite in Brazil: the same two designs, turned round."""
+
+    class ByMarket(LiteralScorer):
+        def score(self, requests, /):
+            told = super().score(requests)
+            return [
+                replace(one, calibrated_probability=1 - (one.calibrated_probability or 0))
+                if request.market == "BR"
+                else one
+                for request, one in zip(requests, told, strict=True)
+            ]
+
+    rule = PairRule(elsewhere=["BR", "KR", "US"])
+    one = task(market="KR")
+    (outcome,) = make_pairs(LiteralWriter(), LiteralRenderer(), ByMarket(), [one], rule)
+    assert outcome.row is not None
+    rows = {row["market"]: row for row in [outcome.row, *outcome.elsewhere]}
+    assert list(rows) == ["KR", "BR", "US"]  # the task's own market is asked once
+    sides = {market: (row["chosen"], row["rejected"]) for market, row in rows.items()}
+    assert sides["US"] == sides["KR"] == sides["BR"][::-1]
+    assert [row["key"] for row in rows.values()] == [one.key, f"{one.key}/BR", f"{one.key}/US"]
+    assert "for Brazilian market" in rows["BR"]["prompt"]
+    counts = counts_of([outcome], 1)
+    assert counts["tasks"]["kept"] == 1
+    assert counts["elsewhere"] == {"input": 2, "kept": 2, "dropped": 0, "quarantined": 0, "dropped_by_reason": {}}
+    unsure = make_pairs(LiteralWriter(), LiteralRenderer(), LiteralScorer(), [task("unsure mug")], rule)[0]
+    assert (unsure.dropped, unsure.elsewhere, unsure.dropped_elsewhere) == ("unsure", [], {"unsure": 2})
+    assert Outcome(**unsure.as_dict()) == unsure
