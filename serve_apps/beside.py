@@ -5,6 +5,7 @@ that are there already, by the name of their application or by their address.
 import asyncio
 import contextlib
 import dataclasses
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,7 @@ class Beside:
     def _start(self, app: Any, name: str) -> Any:
         from ray import serve
 
+        logging.getLogger("ray.serve").setLevel(logging.WARNING)
         serve.start(proxy_location="Disabled")
         handle = serve.run(app, name=_PREFIX + name, route_prefix=None)
         self._open.callback(serve.delete, _PREFIX + name)
