@@ -1,7 +1,7 @@
 """Ads made for markets, on the demo's simulated marketplace: what `make demo-ads` runs, after `make demo`.
 
     python jobs/demo_ads.py
-    python jobs/demo_ads.py --run=runs/seed1 --seed=1
+    python jobs/demo_ads.py --seed=1 --out=runs/ads1
 
 A design writer is taught by the designs that won clicks; a judge that takes no part is trained on other products of the same
 world; the writer is aligned with the demo's reward; Table 2 and a gallery say what came of it.
@@ -33,7 +33,9 @@ class Config:
     """Small enough for two cores and twenty minutes."""
 
     run: str = "runs/demo"
-    """Run folder of jobs/demo.py."""
+    """Run folder of jobs/demo.py; the held-out judge is put there, too."""
+    out: str = ""
+    """Folder of the writers and of what they make; empty: that of the run."""
     seed: int = 0
     """Of training, designs and ads; the held-out judge has another one."""
     rounds: int = 3
@@ -59,7 +61,9 @@ class Config:
 def main(config: Config) -> None:
     from countryreward.on_ray.session import session
 
-    at = {name: f"{config.run}/{name}" for name in ("dataset", "records", "model", "designs", "designer", "aligned")}
+    at = {name: f"{config.run}/{name}" for name in ("dataset", "records", "model", "designs")}
+    at |= {name: f"{config.out or config.run}/{name}" for name in ("designer", "aligned")}
+    config.cold_start.seed = config.training.seed = config.seed
     data: dict[str, Any] = {name: at[name] for name in ("dataset", "records")}
     export = f"{config.run}/export"
     open_artifact(at["model"], kind="model", verify=False)
@@ -136,8 +140,9 @@ def _show(config: Config) -> None:
     """Ads of one product in every market, and our Table 2."""
     import json
 
-    table = json.loads(Path(config.run, "table2.json").read_text(encoding="utf-8"))
-    cases = open_artifact(f"{config.run}/rounds/reference/cases", kind="cases", verify=False)
+    out = config.out or config.run
+    table = json.loads(Path(out, "table2.json").read_text(encoding="utf-8"))
+    cases = open_artifact(f"{out}/rounds/reference/cases", kind="cases", verify=False)
     from countryreward.generation.pair_table import read_cases
 
     product = min(row["product_id"] for row in read_cases(cases))
@@ -147,9 +152,9 @@ def _show(config: Config) -> None:
             product=product,
             n=3,
             dataset=f"{config.run}/dataset",
-            writer=f"{config.run}/aligned",
+            writer=f"{out}/aligned",
             model=f"{config.run}/model",
-            out=f"{config.run}/ads",
+            out=f"{out}/ads",
         )
     )
     print("table 2, ours: ads that are preferred to the product's original creative (simulated marketplace)")
@@ -157,8 +162,8 @@ def _show(config: Config) -> None:
         found = row["all"]
         low, high = (f"{100 * (found[side] or 0):.0f}" for side in ("low", "high"))
         print(f"  {row['variant']:<10} by {row['judge']:<9} {100 * found['value']:.1f} % [{low}, {high}]")
-    print(f"next: open {config.run}/alignment.html   # before and after, by three judges, with the ads")
-    print(f"next: open {config.run}/gallery.html     # one product in every market")
+    print(f"next: open {out}/alignment.html   # before and after, by three judges, with the ads")
+    print(f"next: open {out}/gallery.html     # one product in every market")
     print("next: make serve   # the studio's button for new pictures asks the aligned writer")
 
 
