@@ -2,8 +2,8 @@
 
     python benchmarks/dpo_update.py
 
-A is what jobs/align_designs.py does: reference log-probabilities from before the training, one row for both designs of a pair. B
-runs policy and reference forwards in every step, one row per design. The same trainer, model, pairs and batches, one process; data
+A is what jobs/align_designs.py does: reference log-probabilities from before the training, one row for both designs of a pair.
+B runs policy and reference forwards in every step, one row per design. Trainer, model, pairs and batches are the same; data
 loading, forward, backward and optimizer step are in it. A/B/A/B...; prints the ratio of each pair of rounds, their median and
 spread, also with the one pass that A makes before a training of one epoch, how far the losses are apart, and the machine.
 """

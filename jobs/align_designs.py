@@ -165,7 +165,7 @@ class _Asked:
         from countryreward.evaluation.writer_cases import open_cases
 
         config, reference = self.config, str(self.at / "reference" / "cases")
-        others = {} if name == "reference" else {"reference": reference}
+        others: dict[str, Any] = {} if name == "reference" else {"reference": reference}
         judge_designs.main(
             judge_designs.Config(
                 **self.shared,

@@ -120,7 +120,9 @@ def _held_out_judge(config: Config) -> str:
             marketplace=MarketplaceConfig(**kept, products=config.judge_products, seed=seed, world_seed=world),
         )
     )
-    tables = {name: TableSource(path=f"{export}/{name}.csv") for name in ("products", "creatives", "observations")}
+    tables: dict[str, Any] = {
+        name: TableSource(path=f"{export}/{name}.csv") for name in ("products", "creatives", "observations")
+    }
     config.judge.seed = seed
     reward_chain.main(
         reward_chain.Config(

@@ -128,7 +128,7 @@ def _amend(config: Config, inputs: dict[str, Artifact]) -> Callable[[list[dict[s
         if config.truth:
             originals = own_pictures(Dataset.read(inputs["dataset"].path).creatives)["creative_id"]
             before = read_cases(inputs["reference"]) if config.reference else []
-            add_truth(rows, TruePreference(config.truth), dict(originals.items()), before)
+            add_truth(rows, TruePreference(config.truth), {str(p): c for p, c in originals.items()}, before)
         if config.reference_writer:
             writers = {"writer": config.writer, "reference": config.reference_writer}
             measure_log_probs(folder, rows, inputs["dataset"].path, writers, gpus=config.writers.gpus)

@@ -38,7 +38,7 @@ def test_differences_between_shown_ads_are_those_of_their_true_click_rates(truth
 
 def test_an_ad_of_the_same_design_differs_by_its_craft_and_by_what_cannot_be_seen(truth: TruePreference) -> None:
     made = simulate(CONFIG)
-    row = made.specs.iloc[0].to_dict()
+    row = {str(name): value for name, value in made.specs.iloc[0].items()}
     craft = Craft(**{name: row[name] for name in ("size", "offset_x", "offset_y", "blur", "contrast")})
     design = spec_to_design(spec_of(row))
     level = truth.level

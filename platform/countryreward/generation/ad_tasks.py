@@ -114,11 +114,9 @@ def originals_of(dataset: Artifact, products: Sequence[str]) -> dict[str, tuple[
     """Product id -> title, category, the file of its own picture."""
     tables = Dataset.read(dataset.path)
     pictures, images = own_pictures(tables.creatives)["content_hash"], ImageTable(dataset.path)
-    rows = tables.products.set_index("product_id").loc[list(products)]
-    return {
-        str(name): (row["title"], row["category"] or "", images.bytes_of(pictures[name]))
-        for name, row in rows.iterrows()
-    }
+    rows: list[dict[str, Any]] = tables.products.to_dict("records")  # pyright: ignore[reportAssignmentType]
+    told = {row["product_id"]: (row["title"], row["category"] or "") for row in rows}
+    return {name: (*told[name], images.bytes_of(pictures[name])) for name in products}
 
 
 def _products_in(records: Artifact, split: str) -> set[str]:
