@@ -38,9 +38,9 @@ class Config:
     """Folder of the writers and of what they make; empty: that of the run."""
     seed: int = 0
     """Of training, designs and ads; the held-out judge has another one."""
-    rounds: int = 3
+    rounds: int = 2
     """Rounds of alignment at most."""
-    products: int = 50
+    products: int = 40
     """Products whose pairs a round makes."""
     judged: int = 40
     """Test products that the writers are judged on."""
