@@ -124,7 +124,7 @@ def _trainers(folder: Path, options: Any) -> tuple[Any, Any, Any]:
         )
         first, second = rng.choice(len(TEMPLATES), 2, replace=False)
         answers = tuple(writer.prompt.answer(TEMPLATES[n].design) for n in (first, second))
-        rows.append(WriterRow(writer.prompt.splice(fields), answers))
+        rows.append(WriterRow(writer.prompt.splice(fields), answers, "KR"))
     shared: dict[str, Any] = {
         "output_dir": str(folder), "max_length": None, "report_to": [], "remove_unused_columns": False,
         "use_cpu": options.device == "cpu", "bf16": options.device == "cuda", "gradient_checkpointing": False,

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from safetensors import safe_open
 
 from countryreward.data.artifacts import open_artifact
 from countryreward.data.tables import CASES, PREFERENCE_PAIRS
@@ -72,6 +73,8 @@ def _a_product(folder: Path) -> str:
 def test_a_writer_is_taught_and_published(aligned: Aligned) -> None:
     made = open_artifact(aligned.folder / "designer", kind="design_writer")
     about = json.loads((made.path / "writer.json").read_text())
+    with safe_open(made.path / "model.safetensors", framework="pt") as weights:
+        assert not [name for name in weights.keys() if "market" in name]  # noqa: SIM118
     assert (about["stage"], about["image_px"], about["preset"]) == ("supervised", 112, "tiny")
     assert about["validation_log_prob"] > -1.5
     assert "model.safetensors" in made.manifest.files

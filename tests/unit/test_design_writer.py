@@ -127,6 +127,7 @@ def test_two_answers_in_one_row_are_what_two_rows_are() -> None:
         assert tokens.tolist() == [len(WRITER.prompt.answer(design))] * 2
 
 
+@pytest.mark.slow
 def test_a_request_gets_the_same_answer_whoever_shares_its_batch() -> None:
     prompts = [prompt(WRITER, title, market) for title in ("Bag", "A long red bag") for market in ("KR", "BR", "US")]
     sampling = SamplingConfig(max_new_tokens=12, batch_size=6)

@@ -81,6 +81,7 @@ def test_an_outcome_leaves_the_line_early():
     assert told["stages"]["b"]["items"] == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slow", ["a", "b", "c"])
 def test_the_slowest_stage_is_always_busy_and_holds_the_others_back(slow: str):
     seconds = {name: 0.02 if name == slow else 0.001 for name in "abc"}
@@ -106,6 +107,7 @@ def test_the_slowest_stage_is_always_busy_and_holds_the_others_back(slow: str):
     assert most <= 3 * (1 + 1 + 1) + 1 + 4 * 3
 
 
+@pytest.mark.slow
 def test_calls_that_nobody_answers_are_made_again(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("countryreward.on_ray.patience._FIRST_PAUSE_S", 0.001)
     errors = iter([ConnectionError("cut"), TimeoutError(), RayActorError(), Unavailable("503"), OSError("odd")] * 2)
@@ -320,6 +322,7 @@ def test_cases_go_the_same_way(tmp_path: Path):
     assert all((tmp_path / name).read_bytes() == png for one in wanted for name, png in one.files.items())
 
 
+@pytest.mark.slow
 def test_time_spent_waiting_for_another_try_is_not_busy():
     tries = iter(range(3))
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 from datasets import Dataset
 from PIL import Image
+from transformers import TrainingArguments
 from trl import DPOConfig, DPOTrainer  # pyright: ignore[reportPrivateImportUsage]
 
 from countryreward.data.artifacts import publish
@@ -27,7 +28,13 @@ from countryreward.training.run import RunIdentity
 from countryreward.training.writer_config import WriterLoop, WriterTraining
 from countryreward.training.writer_rows import WriterRow
 from countryreward.training.writer_run import run_writer_training
-from countryreward.training.writer_trainers import PairCollator, PreferenceTrainer
+from countryreward.training.writer_trainers import (
+    DesignCollator,
+    DesignTrainer,
+    PairCollator,
+    PreferenceTrainer,
+    with_market_head,
+)
 from tests.unit.micro_writer import BEACH, CITY, PICTURES, PX, micro_writer
 
 
@@ -80,23 +87,33 @@ def test_eq_14_is_trls_loss(tmp_path: Path) -> None:
     assert float(ours) == pytest.approx(theirs, abs=1e-5)
 
 
-@pytest.mark.parametrize("shared", [True, False])
-def test_our_trainer_computes_eq_14_and_the_reference_once(tmp_path: Path, shared: bool) -> None:
+class Small(dict):
+    """Pictures at the micro writer's size."""
+
+    px = PX
+
+
+@pytest.mark.parametrize(("shared", "example_loss"), [(True, 0.0), (False, 0.0), (True, 0.5)])
+def test_our_trainer_computes_eq_14_and_the_reference_once(tmp_path: Path, shared: bool, example_loss: float) -> None:
     policy, reference = micro_writer(1), micro_writer(2)
     fields = pair_fields(policy)
     prompts = [policy.prompt.splice(one) for one in fields]
-    rows = [WriterRow(one, (policy.prompt.answer(BEACH), policy.prompt.answer(CITY))) for one in prompts]
-
-    class Small(dict):
-        px = PX
-
+    answers = policy.prompt.answer(BEACH), policy.prompt.answer(CITY)
+    rows = [WriterRow(one, answers, told.market) for one, told in zip(prompts, fields, strict=True)]
     pictures: Any = Small(PICTURES)
     numbers = Dataset.from_dict({"row": [0, 1, 2]})
     numbers.save_to_disk(str(tmp_path / "rows"))
     trainer = PreferenceTrainer(
         model=policy.model,
         ref_model=reference.model,
-        args=config(tmp_path, precompute_ref_log_probs=True, remove_unused_columns=False, precompute_ref_batch_size=2),
+        args=config(
+            tmp_path,
+            precompute_ref_log_probs=True,
+            remove_unused_columns=False,
+            precompute_ref_batch_size=2,
+            loss_type=["sigmoid", "sft"] if example_loss else ["sigmoid"],
+            loss_weights=[1.0, example_loss] if example_loss else None,
+        ),
         train_dataset=Dataset.load_from_disk(str(tmp_path / "rows")),
         data_collator=PairCollator(rows, pictures, policy.processor, shared_prefix=shared),
         processing_class=policy.processor,
@@ -112,7 +129,48 @@ def test_our_trainer_computes_eq_14_and_the_reference_once(tmp_path: Path, share
     with torch.no_grad():
         found = trainer.compute_loss(policy.model, trainer.data_collator([told[i] for i in range(3)]))
     sides = [expected[name, side] for name in ("policy", "reference") for side in ("chosen", "rejected")]
-    assert float(found) == pytest.approx(float(dpo_loss(*sides, beta=0.3).mean()), abs=1e-4)
+    examples = -expected["policy", "chosen"].sum() / (3 * len(answers[0]))  # per token
+    right = float(dpo_loss(*sides, beta=0.3).mean()) + example_loss * float(examples)
+    assert float(found) == pytest.approx(right, abs=1e-4 * max(1, right))
+
+
+@pytest.mark.parametrize("market_loss", [0.0, 0.5])
+def test_the_loss_of_examples_and_the_market_they_name(tmp_path: Path, market_loss: float) -> None:
+    writer = micro_writer(1)
+    fields = pair_fields(writer)
+    prompts = [writer.prompt.splice(one) for one in fields]
+    designs = [BEACH, CITY, BEACH]
+    rows = [
+        WriterRow(prompt, (writer.prompt.answer(design),), told.market)
+        for prompt, design, told in zip(prompts, designs, fields, strict=True)
+    ]
+    sums, counts = writer.log_probs(prompts, designs, PICTURES)
+    pictures: Any = Small(PICTURES)
+    collator = DesignCollator(rows, pictures, writer.processor, shared_prefix=False)
+    assert collator.markets == ["BR", "KR", "US"]
+    expected = -sums.sum() / counts.sum()
+    if market_loss:
+        with_market_head(writer.model, 3)
+        head: Any = writer.model.get_submodule("market_head")
+        torch.nn.init.zeros_(head.weight)
+        head.bias.data = torch.tensor([0.0, 2.0, 1.0])
+        named = torch.tensor([0.0, 2.0, 1.0]).log_softmax(0)[[1, 0, 2]]  # KR, BR, US
+        expected -= market_loss * float((named * torch.from_numpy(counts)).sum() / counts.sum())
+    arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to=[], remove_unused_columns=False)
+    trainer = DesignTrainer(model=writer.model, args=arguments, data_collator=collator, market_loss=market_loss)
+    found = trainer.compute_loss(writer.model, collator([{"row": n} for n in range(3)]))
+    assert found.item() == pytest.approx(expected, rel=1e-5)
+    found.backward()
+    if market_loss:
+        assert head.weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize(("stage", "name"), [("supervised", "example_loss"), ("preference", "market_loss")])
+def test_a_loss_of_the_other_stage_is_refused(stage: Any, name: str) -> None:
+    with pytest.raises(UserError, match=f"loop.{name}: 0.5"):
+        WriterTraining(stage=stage, rows="r", pictures="p", loop=WriterLoop(**{name: 0.5}))
+    with pytest.raises(UserError, match=f"loop.{name}: -1.0 must be at least 0"):
+        WriterLoop(**{name: -1.0})
 
 
 def write_pairs(folder: Path, count: int) -> Path:
@@ -139,13 +197,14 @@ def write_pairs(folder: Path, count: int) -> Path:
     return folder
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 2])
 def test_a_writer_learns_what_was_preferred_and_goes_on_where_it_stopped(tmp_path: Path, rank: int) -> None:
     from countryreward.models.reward_config import LoraOptions
 
     pairs = write_pairs(tmp_path / "pairs", 12)
-    loop = WriterLoop(engine="torch", batch_size=4, epochs=2, log_every=1, checkpoint_every=2, learning_rate=1e-3)
+    loop = WriterLoop(
+        engine="torch", batch_size=4, epochs=2, log_every=1, checkpoint_every=2, learning_rate=1e-3, example_loss=0
+    )
     options: dict[str, Any] = {"stage": "preference", "rows": str(pairs), "pictures": str(pairs), "loop": loop}
     job = WriterTraining(**options, lora=LoraOptions(rank=rank), image_px=56)
     run, lines = tmp_path / "run", []

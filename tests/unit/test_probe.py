@@ -163,6 +163,7 @@ def publish_model(
         check_draft(draft, allowed=allowed, kept=folder / "run")
 
 
+@pytest.mark.slow
 def test_a_healthy_model_is_published_with_its_probe(fill_model: Fill, tmp_path: Path):
     publish_model(fill_model, tmp_path, CHANGING, allowed="never needed")
     judge = CountryReward.from_pretrained(tmp_path / "model")
@@ -188,6 +189,7 @@ def test_a_healthy_model_is_published_with_its_probe(fill_model: Fill, tmp_path:
     assert {name: told[name] for name in manifest.counts["probe"]} == manifest.counts["probe"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("logits", "said"), [(ALWAYS_A, "answers A to 12 of the 12"), (ONE_VERDICT, "one verdict")])
 def test_a_collapsed_model_is_refused_until_somebody_says_why(
     fill_model: Fill, tmp_path: Path, logits: list[list[float]], said: str
@@ -204,6 +206,7 @@ def test_a_collapsed_model_is_refused_until_somebody_says_why(
     assert counts["allowed"] == "to look at it"
 
 
+@pytest.mark.slow
 def test_a_reason_does_not_help_a_model_without_numbers(fill_model: Fill, tmp_path: Path):
     with pytest.raises(UserError, match="15 of 15 logits are not finite"):
         publish_model(fill_model, tmp_path, CHANGING, allowed="because", trust=float("nan"))

@@ -331,6 +331,7 @@ def test_a_trained_tower_gets_a_gradient() -> None:
     assert made.backbone.visual.blocks[0].mlp.fc1.weight.grad.norm() > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_model_folder_round_trip_is_bit_exact(tmp_path, dtype) -> None:
     made = trained_adapter(model(reading="paper", strategy="soft", focus_reduce="relative", max_length=3_000))

@@ -10,12 +10,40 @@ from countryreward.models.reward_config import LoraOptions, preset
 Stage = Literal["supervised", "preference"]
 
 _DEFAULTS: dict[str, dict[str, Any]] = {
-    "supervised": {"epochs": 3.0, "batch_size": 8, "accumulation": 2, "learning_rate": 1e-5, "lora_rate": 1e-4},
-    "preference": {"epochs": 1.0, "batch_size": 4, "accumulation": 4, "learning_rate": 5e-7, "lora_rate": 5e-6},
+    "supervised": {
+        "epochs": 3.0,
+        "batch_size": 8,
+        "accumulation": 2,
+        "learning_rate": 1e-5,
+        "lora_rate": 1e-4,
+        "market_loss": 0.0,
+    },
+    "preference": {
+        "epochs": 1.0,
+        "batch_size": 4,
+        "accumulation": 4,
+        "learning_rate": 5e-7,
+        "lora_rate": 5e-6,
+        "example_loss": 0.0,
+    },
 }
 _TINY: dict[str, dict[str, Any]] = {
-    "supervised": {"epochs": 2.0, "batch_size": 8, "accumulation": 1, "learning_rate": 1.5e-3, "lora_rate": 3e-3},
-    "preference": {"epochs": 3.0, "batch_size": 8, "accumulation": 1, "learning_rate": 1.5e-4, "lora_rate": 1.5e-3},
+    "supervised": {
+        "epochs": 2.0,
+        "batch_size": 8,
+        "accumulation": 1,
+        "learning_rate": 3e-3,
+        "lora_rate": 3e-3,
+        "market_loss": 0.4,
+    },
+    "preference": {
+        "epochs": 3.0,
+        "batch_size": 8,
+        "accumulation": 1,
+        "learning_rate": 1.5e-4,
+        "lora_rate": 1.5e-3,
+        "example_loss": 1.0,
+    },
 }
 
 
@@ -39,6 +67,12 @@ class WriterLoop:
     """Gradients are clipped to this norm."""
     beta: float = 0.1
     """Preference only: beta of Eq. 14, how much the policy may gain on the reference before a pair counts as learned."""
+    market_loss: float | None = None
+    """Supervised only: weight of a second loss, which names the market from every state that writes the answer. A backbone that
+    has not learned what a country's name means would write the same for all; 0: none, as for one that has."""
+    example_loss: float | None = None
+    """Preference only: weight of the mean of -log p over the tokens of preferred designs, on top of Eq. 14 (TRL's `sft` loss).
+    Eq. 14 alone also lets the form of an answer become less likely, and a small writer then forgets lines of it."""
     shared_prefix: bool = True
     """Preference only: read prompt and picture once for both designs of a pair. Exact; not possible with FlashAttention-2, where
     both are read twice."""
@@ -66,6 +100,10 @@ class WriterLoop:
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise UserError(f"loop.{name}: {value} must be above 0")
+        for name in ("market_loss", "example_loss"):
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                raise UserError(f"loop.{name}: {value} must be at least 0")
         if self.checkpoint_every < 0 or self.weight_decay < 0 or not 0 <= self.warmup < 1:
             raise UserError(
                 f"loop.checkpoint_every, weight_decay, warmup: {self.checkpoint_every}, {self.weight_decay}, {self.warmup}; the "
@@ -117,6 +155,10 @@ class WriterTraining:
         preset(self.preset)
         if self.image_px % 28 or self.image_px < 0:
             raise UserError(f"image_px: {self.image_px} is not a multiple of 28; write 112, 448, ... or 0")
+        if self.stage == "preference" and self.loop.market_loss:
+            raise UserError(f"loop.market_loss: {self.loop.market_loss} is for training by example; leave it out")
+        if self.stage == "supervised" and self.loop.example_loss:
+            raise UserError(f"loop.example_loss: {self.loop.example_loss} is for training by pairs; leave it out")
         if self.lora.base != "full":
             raise UserError("lora.base: a design writer is not held in 4 bits; write full")
         if self.lora.rank and self.loop.engine == "deepspeed" and self.loop.zero_stage == 3:

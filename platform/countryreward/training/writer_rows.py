@@ -29,6 +29,8 @@ class WriterRow:
     prompt: SplicedPrompt
     answers: tuple[list[int], ...]
     """One answer, or (chosen, rejected)."""
+    market: str
+    """ISO 3166 alpha-2."""
 
 
 class Pictures:
@@ -79,7 +81,7 @@ def design_rows(
         spliced = _spliced(prompt, fields, pictures, quarantine, "designs", number, key)
         if spliced is not None:
             design = Design(**{name: row[name] for name in LABELS})
-            found[row["split"]].append(WriterRow(spliced, (prompt.answer(design),)))
+            found[row["split"]].append(WriterRow(spliced, (prompt.answer(design),), row["market"]))
     return found
 
 
@@ -101,7 +103,7 @@ def pair_rows(
         spliced = _spliced(prompt, fields, pictures, quarantine, "pairs", number, row["key"])
         if spliced is not None:
             answers = tuple(prompt.answer(Design.parse(row[side])) for side in ("chosen", "rejected"))
-            found.append(WriterRow(spliced, answers))
+            found.append(WriterRow(spliced, answers, row["market"]))
     return found
 
 

@@ -33,11 +33,13 @@ from countryreward.training.run_folder import RunFolder, Tell, held
 from countryreward.training.writer_config import WriterLoop, WriterTraining
 from countryreward.training.writer_rows import Pictures, WriterRow, design_rows, pair_rows
 from countryreward.training.writer_trainers import (
+    HEAD,
     DesignCollator,
     DesignTrainer,
     PairCollator,
     PreferenceTrainer,
     mean_log_prob,
+    with_market_head,
 )
 
 KIND = "writer_checkpoint"
@@ -183,8 +185,11 @@ def _arguments(
         "ddp_find_unused_parameters": False,
     }
     if job.stage == "preference":
+        weight = loop.value("example_loss")
         return DPOConfig(
             **shared,
+            loss_type=["sigmoid", "sft"] if weight else ["sigmoid"],
+            loss_weights=[1.0, weight] if weight else None,
             beta=loop.beta,
             precompute_ref_log_probs=True,
             max_length=None,
@@ -227,7 +232,12 @@ def _trainer(
             from peft import get_peft_model
 
             writer.model = get_peft_model(writer.model, peft)  # pyright: ignore[reportAttributeAccessIssue]
-        trainer = DesignTrainer(model=writer.model, processing_class=writer.processor, **options)
+        market_loss = job.settled().value("market_loss")
+        if market_loss:
+            with_market_head(writer.model, len(collator.markets))
+        trainer = DesignTrainer(
+            model=writer.model, processing_class=writer.processor, market_loss=market_loss, **options
+        )
     from transformers import PrinterCallback
 
     trainer.remove_callback(PrinterCallback)
@@ -257,7 +267,7 @@ def _weights(trainer: Trainer) -> dict[str, torch.Tensor]:
     if isinstance(model, PeftModel):
         merged: Any = model.merge_and_unload()
         found = merged.state_dict()
-    return {name: value.detach().cpu() for name, value in (found or {}).items()}
+    return {name: value.detach().cpu() for name, value in (found or {}).items() if not name.startswith(f"{HEAD}.")}
 
 
 def _finish(

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 from transformers import Trainer
 from trl import DPOTrainer  # pyright: ignore[reportPrivateImportUsage]
 
@@ -19,6 +20,8 @@ from countryreward.training.writer_rows import Pictures, WriterRow
 
 NAMES = ("log_probs", "entropy", "mean_logits", "is_top1")
 """What TRL asks of a forward pass, token by token."""
+HEAD = "market_head"
+"""Name of the module that tells the market from a state."""
 
 
 class Collator:
@@ -34,6 +37,7 @@ class Collator:
     ) -> None:
         self.rows, self.pictures, self.processor, self.shared = rows, pictures, processor, shared_prefix
         self.pad_id: int = processor.tokenizer.pad_token_id
+        self.markets = sorted({row.market for row in rows})
 
     def _batch(self, rows: Sequence[Row], told: Sequence[WriterRow]) -> dict[str, Tensor]:
         batch = stack(rows, self.pad_id, self.processor.image_token_id)
@@ -46,7 +50,8 @@ class DesignCollator(Collator):
 
     def __call__(self, examples: Sequence[dict[str, int]]) -> dict[str, Any]:
         told = [self.rows[example["row"]] for example in examples]
-        return self._batch([answer_row(row.prompt, row.answers[0]) for row in told], told)
+        batch = self._batch([answer_row(row.prompt, row.answers[0]) for row in told], told)
+        return batch | {"market": torch.tensor([self.markets.index(row.market) for row in told])}
 
 
 class PairCollator(Collator):
@@ -91,16 +96,35 @@ class PairCollator(Collator):
 
 
 class DesignTrainer(Trainer):
-    """Maximum likelihood of designs: the mean of -log p over the tokens of a batch."""
+    """Maximum likelihood of designs: the mean of -log p over the tokens of a batch.
+
+    Where `with_market_head` gave the model one, `market_loss` times the mean of -log p(market | state) over the same tokens comes
+    on top (ours; docs/method.md). The head is thrown away after the training.
+    """
+
+    def __init__(self, *args: Any, market_loss: float = 0.0, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.market_loss = market_loss
 
     def compute_loss(self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False, **_: Any) -> Any:
         """See `transformers.Trainer.compute_loss`."""
-        logits = model(
-            **{name: value for name, value in inputs.items() if name not in ("next_ids", "part")}, use_cache=False
-        ).logits
-        asked = inputs["next_ids"] != IGNORED
-        loss = torch.nn.functional.cross_entropy(logits[asked].float(), inputs["next_ids"][asked])
+        told = {name: value for name, value in inputs.items() if name not in ("next_ids", "part", "market")}
+        output = model(**told, use_cache=False, output_hidden_states=self.market_loss > 0)
+        asked_BT = inputs["next_ids"] != IGNORED
+        loss = cross_entropy(output.logits[asked_BT].float(), inputs["next_ids"][asked_BT])
+        if self.market_loss > 0:
+            whole: Any = self.accelerator.unwrap_model(model)
+            head = whole.get_submodule(HEAD)
+            named = head(output.hidden_states[-1][asked_BT]).float()
+            market = inputs["market"][:, None].expand(asked_BT.shape)[asked_BT]
+            loss = loss + self.market_loss * cross_entropy(named, market)
         return (loss, {}) if return_outputs else loss
+
+
+def with_market_head(model: Any, markets: int) -> None:
+    """Give a writer the linear head of the market loss, as a part that trains, is checkpointed and is not published."""
+    width = model.config.get_text_config().hidden_size
+    model.add_module(HEAD, nn.Linear(width, markets, device=model.device, dtype=model.dtype))
 
 
 class PreferenceTrainer(DPOTrainer):
