@@ -31,10 +31,7 @@ class Config:
 
 def main(config: Config) -> Artifact:
     import pandas as pd
-    import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    from countryreward.data import tables
     from countryreward.progress import bar
     from countryreward.retrieval.batch import build_priors
     from countryreward.retrieval.embeddings import Embeddings
@@ -54,10 +51,7 @@ def main(config: Config) -> Artifact:
         frame = frame[frame["split"] == config.split]
     with publish(config.out, kind="priors", inputs=inputs, config=options) as draft, bar("priors") as progress:
         table = build_priors(frame, source, PriorRetriever(base, config.retrieval), progress=progress)
-        pq.write_table(
-            pa.Table.from_pandas(table.frame, schema=tables.PRIORS, preserve_index=False), draft.path / "priors.parquet"
-        )
-        table.quarantine.write(draft.path)
+        table.write(draft.path)
         draft.counts |= table.counts
     counts = draft.counts["records"]
     print(

@@ -75,7 +75,7 @@ def main(config: Config) -> Artifact:
     )
     from countryreward.retrieval.knowledge_base import KnowledgeBase
     from countryreward.scoring.model_folder import Sources, fill
-    from countryreward.training.run import as_plain, fingerprint
+    from countryreward.training.run import fingerprint, identity_of
     from countryreward.training.trackers import check_trackers
 
     dataset, records = open_artifact(config.dataset, kind="dataset"), open_artifact(config.records, kind="records")
@@ -85,8 +85,9 @@ def main(config: Config) -> Artifact:
     inputs = {"dataset": dataset, "records": records, "knowledge_base": sources.base.artifact}
     inputs |= {"priors": priors} if priors else {}
     inputs |= {"features": open_artifact(config.features, kind="features")} if config.features else {}
-    run_options = as_plain(job) | {"workers": config.workers.workers}
-    options = run_options | {"embed": config.embed_knowledge_base}
+    versions = {name: made.manifest.version for name, made in inputs.items()}
+    identity = identity_of(job, versions, config.workers.workers)
+    options = identity["options"] | {"embed": config.embed_knowledge_base}
     found = current(config.out, kind="model", inputs=inputs, config=options)
     if found:
         print(f"train: {config.out} is up to date")
@@ -97,7 +98,6 @@ def main(config: Config) -> Artifact:
     from countryreward.scoring.probe import check_draft
     from countryreward.training.watch import watching
 
-    identity = {"inputs": {name: made.manifest.version for name, made in inputs.items()}, "options": run_options}
     folder = Path(config.runs or Path(config.out).parent / "training") / (config.run_name or fingerprint(identity))
     check_trackers(job.trackers)
     with publish(config.out, kind="model", inputs=inputs, config=options) as draft:

@@ -1,6 +1,7 @@
 """Configs of the Ray pieces. Standard library only."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from countryreward.errors import UserError
 from countryreward.generation.config import RendererConfig
@@ -115,6 +116,33 @@ class ServicesConfig:
         if self.reward_replicas < 1 or self.generator_replicas < 1:
             raise UserError(
                 f"services: {self.reward_replicas} and {self.generator_replicas} replicas; write at least 1 of each"
+            )
+
+
+@dataclass(kw_only=True)
+class SweepConfig:
+    """How a space of trainings is searched."""
+
+    samples: int = 1
+    """Times that grids are gone through; for spaces without grids, the number of trials."""
+    concurrent: int = 0
+    """Trials at a time; 0: as many as the cluster's processors and GPUs hold."""
+    scheduler: Literal["asha", "none"] = "asha"
+    """asha: after a validation go on only with the best of those that came as far. none: train every trial to its end."""
+    grace: int = 1
+    """ASHA: validations that every trial gets."""
+    reduction: int = 2
+    """ASHA: one of so many goes on at each level; levels are grace, grace * reduction, ... validations."""
+    searcher: Literal["random", "optuna"] = "random"
+    """random: grids in their order and independent draws. optuna: draws where it went well (extra `optuna`)."""
+    seed: int = 0
+    """Of the draws."""
+
+    def __post_init__(self) -> None:
+        if self.samples < 1 or self.concurrent < 0 or self.grace < 1 or self.reduction < 2:
+            raise UserError(
+                f"sweep.samples, concurrent, grace, reduction: {self.samples}, {self.concurrent}, {self.grace}, "
+                f"{self.reduction}; at least 1, 0, 1 and 2"
             )
 
 

@@ -14,10 +14,10 @@ def train_on_ray(
     job: RewardTraining, folder: Path, workers: WorkersConfig, identity: dict[str, Any], *, watch: Watch
 ) -> None:
     """Train and leave best/ and last/ in `folder`. See `train_workers`."""
-    train_workers(_work, asdict(job) | _absolute(job), folder, workers, identity, watch=watch)
+    train_workers(_work, asdict(job) | absolute(job), folder, workers, identity, watch=watch)
 
 
-def _absolute(job: RewardTraining) -> dict[str, str]:
+def absolute(job: RewardTraining) -> dict[str, str]:
     """Its local paths made absolute: workers run in a folder of their own."""
     paths = {name: getattr(job, name) for name in (*PATHS, "backbone")}
     local = {name: path for name, path in paths.items() if path and (name != "backbone" or Path(path).exists())}

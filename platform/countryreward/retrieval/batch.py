@@ -1,14 +1,19 @@
 """Priors of many records at once: one search per product and market, shared by all its pairs."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
+from countryreward.data import tables
 from countryreward.data.quarantine import Quarantine
+from countryreward.retrieval.config import RetrievalConfig
 from countryreward.retrieval.embeddings import Embeddings
 from countryreward.retrieval.knowledge_base import MarketBase
 from countryreward.retrieval.prior import Prior, PriorRetriever, retrieval_hash
@@ -22,6 +27,12 @@ class PriorTable:
     frame: pd.DataFrame
     counts: dict[str, Any]
     quarantine: Quarantine = field(default_factory=lambda: Quarantine("priors"))
+
+    def write(self, folder: Path) -> None:
+        """priors.parquet and quarantine.jsonl."""
+        table = pa.Table.from_pandas(self.frame, schema=tables.PRIORS, preserve_index=False)
+        pq.write_table(table, folder / "priors.parquet")
+        self.quarantine.write(folder)
 
 
 def queries(records: pd.DataFrame, source: Embeddings) -> Iterator[tuple[Query, pd.DataFrame, list[tuple[int, int]]]]:
@@ -58,14 +69,34 @@ def build_priors(
     progress: Callable[[int, int], None] | None = None,
 ) -> PriorTable:
     """Priors of `records` (contract 4). A record whose image has no embedding is quarantined. input = kept + quarantined."""
+    search = retriever.config.search
+    chosen = (search.text_k, search.image_k)
+    return build_priors_of_ks(records, source, retriever, [chosen], progress=progress)[chosen]
+
+
+def build_priors_of_ks(
+    records: pd.DataFrame,
+    source: Embeddings,
+    retriever: PriorRetriever,
+    ks: Sequence[tuple[int, int]],
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[tuple[int, int], PriorTable]:
+    """Priors for several (text_k, image_k) from one search each, exactly as if each had been searched for by itself.
+
+    `retriever` searches with the largest of the text_k; a smaller one drops candidates by the rank of their product, and the
+    images are chosen anew among the rest. (A prefix of the image list would be wrong: it holds images of dropped products.)
+    """
     source.check_encoders(retriever.base)
-    table = PriorTable(frame=pd.DataFrame(), counts={})
+    search = retriever.config.search
+    assert max(text_k for text_k, _ in ks) <= search.text_k, "the search must reach as far as the largest k"
+    refused = Quarantine("priors")
     known = set(source.images["content_hash"])
     usable = records["hash_a"].isin(known) & records["hash_b"].isin(known)
     for position in np.flatnonzero(~usable.to_numpy()):
         row = records.iloc[position]
         missing = row["hash_a"] if row["hash_a"] not in known else row["hash_b"]
-        table.quarantine.add(
+        refused.add(
             table="records",
             row=int(position),
             key=row["record_id"],
@@ -73,20 +104,33 @@ def build_priors(
             field="image",
             value=missing,
         )
-    rows: list[dict[str, Any]] = []
-    name = retrieval_hash(retriever.config)
+    names = {k: retrieval_hash(with_ks(retriever.config, *k)) for k in ks}
+    rows: dict[tuple[int, int], list[dict[str, Any]]] = {k: [] for k in ks}
+    done = 0
     for query, group, pairs in queries(records[usable], source):
-        market = retriever.base.market(query.market)
-        for record_id, prior in zip(group["record_id"], retriever.priors(query, pairs), strict=True):
-            rows.append(_row(record_id, prior, market, retriever.base.version, name))
+        market, found = retriever.base.market(query.market), retriever.search.candidates(query)
+        for record_id, (a, b) in zip(group["record_id"], pairs, strict=True):
+            for k, name in names.items():
+                prior = retriever.prior(query, found, a, b, text_k=k[0], image_k=k[1])
+                rows[k].append(_row(record_id, prior, market, retriever.base.version, name))
+        done += len(pairs)
         if progress:
-            progress(len(rows), int(usable.sum()))
-    table.frame = pd.DataFrame(rows, columns=list(_COLUMNS)).sort_values("record_id").reset_index(drop=True)
-    table.counts = {
-        "records": {"input": len(records), "kept": len(rows), "dropped": 0, "quarantined": int((~usable).sum())},
-        "without_evidence": int((table.frame["n"] == 0).sum()),
+            progress(done, int(usable.sum()))
+    return {k: _table(of_k, len(records), refused) for k, of_k in rows.items()}
+
+
+def with_ks(config: RetrievalConfig, text_k: int, image_k: int) -> RetrievalConfig:
+    """The same retrieval with other k and m."""
+    return replace(config, search=replace(config.search, text_k=text_k, image_k=image_k))
+
+
+def _table(rows: list[dict[str, Any]], asked: int, refused: Quarantine) -> PriorTable:
+    frame = pd.DataFrame(rows, columns=list(_COLUMNS)).sort_values("record_id").reset_index(drop=True)
+    counts = {
+        "records": {"input": asked, "kept": len(rows), "dropped": 0, "quarantined": len(refused.refusals)},
+        "without_evidence": int((frame["n"] == 0).sum()),
     }
-    return table
+    return PriorTable(frame, counts, refused)
 
 
 _COLUMNS = ("record_id", "knowledge_base", "retrieval", "log_odds", "n", "letter", "neighbours_a", "neighbours_b")

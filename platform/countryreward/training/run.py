@@ -8,6 +8,7 @@ import functools
 import hashlib
 import json
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -310,6 +311,11 @@ def as_plain(job: RewardTraining) -> dict[str, Any]:
         "reward": asdict(job.reward.resolved()),
     }
     return {name: value for name, value in options.items() if name not in (*PATHS, "trackers")}
+
+
+def identity_of(job: RewardTraining, versions: Mapping[str, str], workers: int) -> dict[str, Any]:
+    """Fields of a `RunIdentity`. versions: input artifact -> version."""
+    return {"inputs": dict(versions), "options": as_plain(job) | {"workers": workers}}
 
 
 def fingerprint(identity: dict[str, Any]) -> str:

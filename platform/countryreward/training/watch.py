@@ -31,6 +31,8 @@ def watching() -> Iterator[Callable[[dict[str, Any]], None]]:
                     for name in shown
                 ]
                 print(f"  validation at step {message['step']:,}: {', '.join(parts)}")
+            elif message["kind"] == "trial":
+                print(f"  trial {message['name']}: {message['score']:.3f} at step {message['step']:,}")
             elif message["kind"] == "writer":
                 gain = message.get("rewards_accuracies")
                 told = "" if gain is None else f", chosen likelier than before {gain:.0%} of pairs"

@@ -1,0 +1,237 @@
+"""Sweep the options of a reward training with Ray Tune: lambda and k, strategy and adapter, rates, or a space of your own.
+
+    python jobs/tune_reward.py
+    python jobs/tune_reward.py --space=rates --sweep.samples=20 --sweep.searcher=optuna
+    ray job submit --working-dir . --runtime-env cluster/runtime_env.yaml -- python jobs/tune_reward.py --workers.workers=8 ...
+
+Priors for every k come from one search; knowledge base, embeddings and features are those that are there. Killed, the same
+command goes on. Then `python jobs/train_reward.py --config=OUT/best.yaml` publishes the best trial's model.
+"""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import train_reward
+from countryreward.command import run
+from countryreward.data.artifacts import Artifact, current, open_artifact, publish
+from countryreward.models.reward_config import LoraOptions, RewardOptions
+from countryreward.on_ray.config import RayConfig, SweepConfig, WorkersConfig
+from countryreward.retrieval.config import RetrievalConfig
+from countryreward.training.config import LoopConfig, RewardTraining
+
+
+@dataclass(kw_only=True)
+class Config:
+    """Every trial trains on the train split and is compared on validation."""
+
+    space: str = "lambda_k"
+    """What to vary: lambda_k, strategy or rates (tune_spaces/), or the path of a Python file with a function space()."""
+    sweep: SweepConfig = field(default_factory=SweepConfig)
+    """How the space is searched."""
+    dataset: str = "runs/demo/dataset"
+    """The published dataset."""
+    records: str = "runs/demo/records"
+    """Its records."""
+    embeddings: str = "runs/demo/embeddings"
+    """Its embeddings, to search with."""
+    knowledge_base: str = "runs/demo/knowledge_base"
+    """Where to search."""
+    features: str = "runs/demo/features"
+    """Feature store of the frozen tower; empty: decode and encode in every step."""
+    retrieval: RetrievalConfig = field(default_factory=RetrievalConfig)
+    """Search and vote of trials whose space names no k, and everything but k of the others."""
+    preset: str = "tiny"
+    """tiny, qwen2-vl-2b or qwen2-vl-7b."""
+    backbone: str = ""
+    """Another backbone than the preset's."""
+    image_px: int = 0
+    """Side of the square that images are resized to; 0: the preset's."""
+    reward: RewardOptions = field(default_factory=RewardOptions)
+    """What the model computes, where the space does not say."""
+    rates: dict[str, float] = field(default_factory=dict)
+    """Peak learning rates by group, where the space does not say."""
+    lora: LoraOptions = field(default_factory=LoraOptions)
+    """Low-rank updates of the language model."""
+    loop: LoopConfig = field(default_factory=lambda: LoopConfig(epochs=0.25, validations=4))
+    """The optimisation of a trial: short, with validations after which it may be stopped."""
+    workers: WorkersConfig = field(default_factory=WorkersConfig)
+    """The processes of each trial."""
+    simulated: bool = False
+    """Say in the report that the clicks were simulated."""
+    draws: int = 2000
+    """Bootstrap draws of the report."""
+    keep_weights: bool = False
+    """Keep every trial's weights; else only the best one's, once the sweep is over."""
+    sweeps: str = ""
+    """Where the sweep's folder (priors, trials, Ray Tune's state) is made; empty: `sweeps` beside out."""
+    out: str = "runs/demo/sweep"
+    """Folder to publish: report.html, report.json, best.yaml."""
+    ray: RayConfig = field(default_factory=RayConfig)
+    """Where Ray runs."""
+
+
+def main(config: Config) -> Artifact:
+    from countryreward.evaluation.sweep import sweep_table
+    from countryreward.on_ray import tuning
+    from countryreward.on_ray.session import session
+    from countryreward.training.run import as_plain, fingerprint
+    from countryreward.training.sweep import SweepPlan, drop_weights
+    from countryreward.training.watch import watching
+
+    space = tuning.open_space(config.space)
+    job = RewardTraining(
+        priors="-",
+        **{name: getattr(config, name) for name in RewardTraining.__dataclass_fields__ if hasattr(config, name)},
+    )
+    tuning.check_space(job, space, config.sweep)
+    kinds = ("dataset", "records", "knowledge_base", "embeddings", *(["features"] if config.features else []))
+    inputs = {name: open_artifact(getattr(config, name), kind=name) for name in kinds}
+    options = {
+        "training": as_plain(job), "retrieval": config.retrieval, "space": tuning.described(space),
+        "sweep": {name: value for name, value in asdict(config.sweep).items() if name != "concurrent"},
+        "workers": config.workers.workers,
+    }  # fmt: skip
+    found = current(config.out, kind="sweep", inputs=inputs, config=options | {"draws": config.draws})
+    if found:
+        print(f"sweep: {config.out} is up to date")
+        return found
+    versions = {name: made.manifest.version for name, made in inputs.items()}
+    folder = Path(config.sweeps or Path(config.out).parent / "sweeps") / fingerprint(
+        {"inputs": versions, "options": options}
+    )
+    default_k = (config.retrieval.search.text_k, config.retrieval.search.image_k)
+    priors = _priors(config, folder / "priors", tuning.ks_of(space, default_k))
+    del versions["embeddings"]  # of the priors, not of a training
+    plan = SweepPlan(job=job, inputs=versions, priors=priors, ks=default_k, workers=config.workers.workers)
+    with session(config.ray), watching() as watch:
+        together = tuning.concurrent(config.sweep, config.workers)
+        print(f"sweep: {tuning.count_trials(space, config.sweep)} trials, {together} at a time")
+        runs = tuning.run_sweep(plan, space, folder, config.workers, config.sweep, watch=watch)
+        taken = tuning.wait_until_free()
+        if taken:
+            print(f"sweep: still taken after a minute: {taken}")
+    trials = [_trial(one) for one in runs]
+    table = sweep_table(trials, _validation(inputs["records"]), draws=config.draws, seed=config.sweep.seed)
+    chosen = next(one for one, told in zip(runs, trials, strict=True) if told.name == table["best"])
+    best, _ = plan.trial(chosen.params)
+    with publish(config.out, kind="sweep", inputs=inputs, config=options | {"draws": config.draws}) as draft:
+        _write(config, draft.path, table, _command(config, best, folder))
+        draft.counts["trials"] = table["n"]
+    if not config.keep_weights:
+        drop_weights([one.folder for one in runs if one.folder and one is not chosen])
+    print(
+        f"sweep: {table['n']['finished']} finished, {table['n']['stopped']} stopped early, {table['n']['failed']} failed"
+    )
+    print(f"sweep: best of them {chosen.params} -> {config.out}")
+    print(f"next: open {config.out}/report.html")
+    print(
+        f"next: python jobs/train_reward.py --config={config.out}/best.yaml   # publishes its model; the training is there"
+    )
+    return open_artifact(config.out, kind="sweep")
+
+
+def _priors(config: Config, folder: Path, ks: list[tuple[int, int]]) -> dict[tuple[int, int], Any]:
+    """Priors for every k from one search each; those that are there already are taken."""
+    import pandas as pd
+
+    from countryreward.progress import bar
+    from countryreward.retrieval.batch import build_priors_of_ks, with_ks
+    from countryreward.retrieval.embeddings import Embeddings
+    from countryreward.retrieval.knowledge_base import KnowledgeBase
+    from countryreward.retrieval.prior import PriorRetriever
+    from countryreward.training.sweep import Priors
+
+    records, source = open_artifact(config.records, kind="records"), Embeddings.open(config.embeddings)
+    base = KnowledgeBase.open(config.knowledge_base)
+    inputs = {"records": records, "embeddings": source.artifact, "knowledge_base": base.artifact}
+    made: dict[tuple[int, int], dict[str, Any]] = {
+        k: {
+            "destination": folder / f"k{k[0]}-m{k[1]}",
+            "config": {"retrieval": with_ks(config.retrieval, *k), "split": "all"},
+        }
+        for k in ks
+    }
+    missing = [
+        k for k, told in made.items()
+        if not current(told["destination"], kind="priors", inputs=inputs, config=told["config"])
+    ]  # fmt: skip
+    if missing:
+        frame = pd.read_parquet(records.path / "records.parquet")
+        widest = with_ks(config.retrieval, max(k for k, _ in missing), max(m for _, m in missing))
+        with bar(f"priors for {len(missing)} k") as progress:
+            tables = build_priors_of_ks(frame, source, PriorRetriever(base, widest), missing, progress=progress)
+        for k, table in tables.items():
+            with publish(**made[k], kind="priors", inputs=inputs) as draft:
+                table.write(draft.path)
+                draft.counts |= table.counts
+    opened = {k: open_artifact(told["destination"], kind="priors") for k, told in made.items()}
+    return {
+        k: Priors(path=str(made[k]["destination"].absolute()), version=one.manifest.version)
+        for k, one in opened.items()
+    }
+
+
+def _trial(one: Any) -> Any:
+    """A TrialRun with what is in its folder."""
+    import pandas as pd
+
+    from countryreward.evaluation.sweep import Trial
+    from countryreward.training.sweep import validations_of
+
+    verdicts = one.folder / "best" / "validation.parquet" if one.folder else None
+    return Trial(
+        name=one.folder.name if one.folder else "",
+        params=one.params,
+        status=one.status,
+        why=one.why,
+        seconds=one.seconds,
+        validations=validations_of(one.folder) if one.folder else [],
+        verdicts=pd.read_parquet(verdicts) if verdicts and verdicts.exists() else None,
+    )
+
+
+def _validation(records: Artifact) -> Any:
+    import pandas as pd
+
+    frame = pd.read_parquet(records.path / "records.parquet")
+    return frame[frame["split"] == "validation"]
+
+
+def _command(config: Config, best: RewardTraining, folder: Path) -> dict[str, Any]:
+    """Options of jobs/train_reward.py that are the best trial's, and find its run folder."""
+    shared = ("dataset", "records", "knowledge_base", "features", "simulated", "workers")
+    trained = ("preset", "backbone", "image_px", "reward", "rates", "lora", "loop", "priors")
+    return asdict(
+        train_reward.Config(
+            **{name: getattr(config, name) for name in shared},
+            **{name: getattr(best, name) for name in trained},
+            out=str(Path(config.out).parent / "tuned_model"),
+            runs=str(folder / "trials"),
+        )
+    )
+
+
+def _write(config: Config, folder: Path, table: dict[str, Any], best: dict[str, Any]) -> None:
+    import shlex
+    import sys
+
+    import yaml
+
+    from countryreward.evaluation.sweep_report import write_sweep_report
+    from countryreward.machine import describe_machine
+
+    text = yaml.safe_dump(best, sort_keys=False)
+    (folder / "best.yaml").write_text(text, encoding="utf-8")
+    write_sweep_report(
+        table,
+        folder,
+        simulated=config.simulated,
+        facts=[(name, str(value)) for name, value in describe_machine().items()],
+        command=shlex.join(["python", *sys.argv]),
+        best_yaml=text,
+    )
+
+
+if __name__ == "__main__":
+    run(Config, main)

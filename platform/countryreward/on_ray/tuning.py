@@ -1,0 +1,322 @@
+"""A sweep: Ray Tune over reward trainings, each of which is a Ray Train job of its own.
+
+Trials live in `trials/NAME` of the sweep's folder, NAME being the fingerprint of inputs and options, so a parameter set has one
+run folder for ever: a killed sweep goes on, and every trial in it from its own newest checkpoint. `tune/` is Ray Tune's state.
+"""
+
+import contextlib
+import dataclasses
+import logging
+import math
+import os
+import queue
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from countryreward.errors import Stopped, UserError
+from countryreward.on_ray.config import SweepConfig, WorkersConfig
+from countryreward.on_ray.reward_training import absolute
+from countryreward.on_ray.training import Watch
+from countryreward.training.config import STOP, RewardTraining
+from countryreward.training.sweep import KS, SweepPlan, score_of, validations_of, with_params
+
+Status = Literal["finished", "stopped", "failed"]
+METRIC = "score"
+HEAD = {"node:__internal_head__": 0.001}
+"""What the process of a trial takes: it only waits for its workers, so no processor, and a place on the head node."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialRun:
+    """What became of one parameter set."""
+
+    params: dict[str, Any]
+    status: Status
+    """stopped: by the scheduler, before its end."""
+    why: str
+    """Of a failed one."""
+    folder: Path | None
+    """Its run folder; None: it failed before it had one."""
+    seconds: float
+    """From the start of its (last) process to its last validation."""
+
+
+def run_sweep(
+    plan: SweepPlan,
+    space: Mapping[str, Any],
+    folder: Path,
+    workers: WorkersConfig,
+    config: SweepConfig,
+    *,
+    watch: Watch,
+) -> list[TrialRun]:
+    """Train every parameter set of the space, or go on with a sweep that was cut off; in the order of their start.
+
+    watch: gets {"stage", "done", "total"} and {"kind": "trial", "name", "score", "step"}. Raises `Stopped` after Ctrl-C, once Ray
+    Tune has written its state.
+    """
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # Ray Tune's own tables: jobs print their own
+    from ray import tune
+
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what failed, and why, is in the runs
+    plan = dataclasses.replace(plan, job=dataclasses.replace(plan.job, **absolute(plan.job)))
+    trainable = tune.with_resources(
+        tune.with_parameters(_trial, plan=plan, folder=str(folder.absolute()), workers=asdict(workers)), HEAD
+    )
+    at = folder.absolute() / "tune"
+    if tune.Tuner.can_restore(str(at)):
+        tuner = tune.Tuner.restore(
+            str(at), trainable, resume_unfinished=True, restart_errored=True, param_space=dict(space)
+        )
+    else:
+        tuner = tune.Tuner(
+            trainable,
+            param_space=dict(space),
+            tune_config=tune.TuneConfig(
+                num_samples=config.samples,
+                scheduler=_scheduler(config, plan.job.loop.validations),
+                search_alg=_searcher(config, concurrent(config, workers)),
+                trial_dirname_creator=lambda trial: str(trial.trial_id),
+            ),
+            run_config=tune.RunConfig(name=at.name, storage_path=str(at.parent), verbose=0),
+        )
+    expected = count_trials(space, config) * plan.job.loop.validations
+    with _followed(folder, expected, watch):
+        found = tuner.fit()
+    trials = found._experiment_analysis.trials  # pyright: ignore[reportOptionalMemberAccess]  # no public way to a trial's status
+    runs = [_ended(trial, plan, folder) for trial in trials if trial.status in ("TERMINATED", "ERROR")]
+    if len(runs) < len(trials):
+        raise Stopped("the sweep's state is written; the same command goes on with it", signal.SIGINT)
+    return runs
+
+
+def concurrent(config: SweepConfig, workers: WorkersConfig) -> int:
+    """How many trials run at a time: as asked, else as many as the cluster's processors and GPUs hold, at least one."""
+    import ray
+
+    if config.concurrent:
+        return config.concurrent
+    there = ray.cluster_resources()
+    needs = {"CPU": workers.cpus_per_worker * workers.workers, "GPU": workers.gpus_per_worker * workers.workers}
+    return max(1, min(int(there.get(name, 0) // need) for name, need in needs.items() if need))
+
+
+def count_trials(space: Mapping[str, Any], config: SweepConfig) -> int:
+    """Combinations of the grids, times the samples."""
+    grids = [values for values in space.values() if isinstance(values, Mapping) and "grid_search" in values]
+    return config.samples * math.prod(len(values["grid_search"]) for values in grids)
+
+
+def wait_until_free(seconds: float = 60) -> dict[str, float]:
+    """What of the cluster's processors and GPUs is still taken after at most `seconds`: nothing, {}, or what is."""
+    import ray
+
+    until = time.monotonic() + seconds
+    while True:
+        there, free = ray.cluster_resources(), ray.available_resources()
+        taken = {name: there[name] - free.get(name, 0.0) for name in ("CPU", "GPU") if name in there}
+        taken = {name: count for name, count in taken.items() if count > 1e-6}
+        if not taken or time.monotonic() > until:
+            return taken
+        time.sleep(0.5)
+
+
+def open_space(name: str) -> dict[str, Any]:
+    """space() of tune_spaces/NAME.py, or of a Python file. Raises `UserError` where there is none."""
+    import importlib
+    import importlib.util
+
+    if name.endswith(".py"):
+        found = importlib.util.spec_from_file_location("space_of_a_user", name)
+        if found is None or found.loader is None or not Path(name).is_file():
+            raise UserError(f"space: there is no file {name}")
+        module = importlib.util.module_from_spec(found)
+        found.loader.exec_module(module)
+    else:
+        there = sorted(
+            path.stem for path in Path(str(importlib.import_module("tune_spaces").__path__[0])).glob("[a-z]*.py")
+        )
+        if name not in there:
+            raise UserError(f"space: {name!r} is unknown; write {', '.join(there)}, or the path of a Python file")
+        module = importlib.import_module(f"tune_spaces.{name}")
+    if not callable(getattr(module, "space", None)):
+        raise UserError(f"space: {name} has no function space(); see tune_spaces/lambda_k.py")
+    return module.space()
+
+
+def described(space: Mapping[str, Any]) -> dict[str, Any]:
+    """A space in words and numbers, for manifests and fingerprints."""
+    return {
+        name: {"values": list(listed)} if (listed := values_of(values)) is not None else repr_of(values)
+        for name, values in space.items()
+    }
+
+
+def repr_of(domain: Any) -> str:
+    """A continuous range with its bounds and how it is drawn."""
+    bounds = {name: value for name, value in vars(domain).items() if isinstance(value, int | float)}
+    return f"{type(domain).__name__} {type(domain.get_sampler()).__name__} {sorted(bounds.items())}"
+
+
+def ks_of(space: Mapping[str, Any], default: tuple[int, int]) -> list[tuple[int, int]]:
+    """Every (text_k, image_k) that a trial can have."""
+    lists = [values_of(space[name]) or () if name in space else (k,) for name, k in zip(KS, default, strict=True)]
+    return [(int(text_k), int(image_k)) for text_k in lists[0] for image_k in lists[1]]
+
+
+def check_space(job: RewardTraining, space: Mapping[str, Any], config: SweepConfig) -> None:
+    """Every name and every value of a list is one that a training takes. Raises `UserError` naming it."""
+    if not space:
+        raise UserError("space: it has no parameter; see tune_spaces/lambda_k.py")
+    for name, values in space.items():
+        listed = values_of(values)
+        if name in KS and (listed is None or not all(isinstance(k, int) and k > 0 for k in listed)):
+            raise UserError(
+                f"space: {name}: priors are made beforehand; give whole numbers in tune.choice or tune.grid_search"
+            )
+        if config.searcher == "optuna" and isinstance(values, Mapping) and "grid_search" in values:
+            raise UserError(
+                f"space: {name}: Optuna draws and has no grids; write tune.choice, or sweep.searcher=random"
+            )
+        domain: Any = values
+        for value in listed if listed is not None else [domain.sample()]:
+            if name not in KS:
+                with_params(job, {name: value})
+
+
+def values_of(values: Any) -> Sequence[Any] | None:
+    """The values of a grid, a choice or a constant; None for a continuous range."""
+    from ray.tune.search.sample import Categorical, Domain
+
+    if isinstance(values, Mapping) and "grid_search" in values:
+        return list(values["grid_search"])
+    if isinstance(values, Categorical):
+        return list(values.categories)
+    return None if isinstance(values, Domain) else [values]
+
+
+def _scheduler(config: SweepConfig, validations: int) -> Any:
+    from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
+
+    if config.scheduler == "none":
+        return FIFOScheduler()
+    return ASHAScheduler(
+        time_attr="training_iteration",
+        metric=METRIC,
+        mode="max",
+        max_t=max(config.grace, validations) + 1,  # at max_t Ray Tune cuts a trial off that only has to write its end
+        grace_period=config.grace,
+        reduction_factor=config.reduction,
+    )
+
+
+def _searcher(config: SweepConfig, together: int) -> Any:
+    if config.searcher == "optuna":
+        try:
+            from ray.tune.search import ConcurrencyLimiter
+            from ray.tune.search.optuna import OptunaSearch
+
+            return ConcurrencyLimiter(OptunaSearch(metric=METRIC, mode="max", seed=config.seed), together)
+        except (ImportError, AssertionError):
+            raise UserError("sweep.searcher: optuna is not installed; pip install 'countryreward[optuna]'") from None
+    from ray.tune.search.basic_variant import BasicVariantGenerator
+
+    # Ray Tune's own `max_concurrent_trials` does not reach a generator that it is given
+    return BasicVariantGenerator(max_concurrent=together, random_state=config.seed)
+
+
+def _trial(params: dict[str, Any], *, plan: SweepPlan, folder: str, workers: dict[str, Any]) -> None:
+    """Runs in an actor of Ray Tune. Reports every validation once, also those of an earlier life of this trial."""
+    from ray import tune
+
+    from countryreward.on_ray.reward_training import train_on_ray
+
+    job, identity = plan.trial(params)
+    run = run_folder(Path(folder), plan, params)
+    heard: queue.SimpleQueue[dict[str, Any] | BaseException | None] = queue.SimpleQueue()
+
+    def train() -> None:
+        try:
+            train_on_ray(job, run, WorkersConfig(**workers), identity, watch=heard.put)
+            heard.put(None)
+        except BaseException as error:  # whatever it was, it is raised again in the thread that Tune watches
+            heard.put(error)
+
+    last, best = 0, -math.inf
+
+    def report(line: Mapping[str, Any]) -> None:
+        nonlocal last, best
+        if line.get("kind") == "validation" and line["step"] > last:
+            last, best = line["step"], max(best, score_of(line))
+            tune.report({METRIC: score_of(line), "best": best, "step": last})
+
+    try:
+        for line in validations_of(run):
+            report(line)
+        threading.Thread(target=train, daemon=True).start()
+        while (message := heard.get()) is not None:
+            if isinstance(message, BaseException):
+                raise message
+            report(message)
+    except SystemExit:  # how Ray Tune ends a trial that it stops: its workers write a checkpoint, and their places are free
+        (run / STOP).touch()
+        raise
+
+
+def run_folder(folder: Path, plan: SweepPlan, params: Mapping[str, Any]) -> Path:
+    """Of a parameter set."""
+    from countryreward.training.run import fingerprint
+
+    return folder / "trials" / fingerprint(plan.trial(params)[1])
+
+
+def _ended(trial: Any, plan: SweepPlan, folder: Path) -> TrialRun:
+    try:
+        run = run_folder(folder, plan, trial.config)
+    except UserError:
+        run = None
+    finished = run is not None and (run / "finished.json").exists()
+    why = ""
+    if trial.status == "ERROR":
+        told = Path(trial.error_file).read_text(encoding="utf-8") if trial.error_file else "unknown"
+        why = told.strip().splitlines()[-1] if told.strip() else "unknown"
+    return TrialRun(
+        params=dict(trial.config),
+        status="failed" if why else "finished" if finished else "stopped",
+        why=why,
+        folder=run if run is not None and run.exists() else None,
+        seconds=float((trial.last_result or {}).get("time_total_s", 0.0)),
+    )
+
+
+@contextlib.contextmanager
+def _followed(folder: Path, expected: int, watch: Watch) -> Iterator[None]:
+    """Tells every validation of every trial as it appears in their logs, which outlive whoever wrote them."""
+    over = threading.Event()
+    seen: dict[Path, int] = {}
+
+    def look() -> None:
+        for run in sorted((folder / "trials").glob("*")):
+            found = validations_of(run)
+            for line in found[seen.get(run, 0) :]:
+                watch({"kind": "trial", "name": run.name, "score": score_of(line), "step": line["step"]})
+            seen[run] = max(seen.get(run, 0), len(found))
+        watch({"stage": "validations of trials", "done": min(sum(seen.values()), expected), "total": expected})
+
+    def follow() -> None:
+        while not over.wait(1.0):
+            look()
+
+    follower = threading.Thread(target=follow, daemon=True)
+    follower.start()
+    try:
+        yield
+    finally:
+        over.set()
+        follower.join()
+        look()
