@@ -67,8 +67,8 @@ class Config:
     """Where the sweep's folder (priors, trials, Ray Tune's state) is made; empty: `sweeps` beside out."""
     out: str = "runs/demo/sweep"
     """Folder to publish: report.html, report.json, best.yaml."""
-    ray: RayConfig = field(default_factory=RayConfig)
-    """Where Ray runs."""
+    ray: RayConfig = field(default_factory=lambda: RayConfig(dashboard=True))
+    """Where Ray runs. The dashboard (on loopback) also lets Ray free the places of a trial whose process was killed."""
 
 
 def main(config: Config) -> Artifact:

@@ -9,6 +9,7 @@ Legend: T tokens, S spans (country, product, image). A grid is (time, height, wi
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -177,29 +178,43 @@ class PromptWriter:
 
     def __init__(self, *, merge: int) -> None:
         self.merge = merge
-        self._ids: list[NDArray[np.int64]] = []
-        self._spans: list[int] = []  # span of each piece, -1: none
-        self._positions: list[NDArray[np.int64]] = []
+        # plain lists until the end: a prompt is a dozen short pieces, and an array of each took most of the time
+        self._ids: list[int] = []
+        self._spans: list[int] = []  # -1: none
+        self._positions: list[int] = []
+        self._images: list[tuple[int, NDArray[np.int64]]] = []  # where an image begins, and its positions [3, N]
         self._next = 0  # position of the next token
 
-    def text(self, ids: list[int], span: str | None = None) -> None:
-        self._add(np.array(ids, dtype=np.int64), span, np.tile(np.arange(len(ids)), (3, 1)))
+    def text(self, ids: Sequence[int], span: str | None = None) -> None:
+        self._add(ids, span)
+        self._positions += range(self._next, self._next + len(ids))
         self._next += len(ids)
 
     def image(self, image_id: int, grid: Grid) -> None:
         time, height, width = grid
         assert height % self.merge == width % self.merge == 0, grid
         height, width = height // self.merge, width // self.merge
-        positions = np.indices((time, height, width)).reshape(3, -1)
-        self._add(np.full(time * height * width, image_id, dtype=np.int64), "image", positions)
+        count = time * height * width
+        self._images.append((len(self._ids), _image_positions(time, height, width) + self._next))
+        self._add([image_id] * count, "image")
+        self._positions += [0] * count
         self._next += max(height, width)
 
-    def _add(self, ids: NDArray[np.int64], span: str | None, positions: NDArray[np.int64]) -> None:
-        self._ids.append(ids)
-        self._spans.append(SPANS.index(span) if span else -1)
-        self._positions.append(positions + self._next)
+    def _add(self, ids: Sequence[int], span: str | None) -> None:
+        self._ids += ids
+        self._spans += [SPANS.index(span) if span else -1] * len(ids)
 
     def arrays(self) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.int64]]:
-        span_T = np.repeat(self._spans, [len(ids) for ids in self._ids])
-        spans_ST = span_T[None] == np.arange(len(SPANS))[:, None]
-        return np.concatenate(self._ids), spans_ST, np.concatenate(self._positions, axis=1).astype(np.int64)
+        ids_T, span_T, position_T = np.array([self._ids, self._spans, self._positions], dtype=np.int64)
+        positions_3T = np.repeat(position_T[None], 3, axis=0)
+        for start, image_3N in self._images:
+            positions_3T[:, start : start + image_3N.shape[1]] = image_3N
+        return ids_T.copy(), span_T[None] == _SPAN_CODES_S1, positions_3T
+
+
+_SPAN_CODES_S1 = np.arange(len(SPANS))[:, None]
+
+
+@lru_cache(maxsize=64)
+def _image_positions(time: int, height: int, width: int) -> NDArray[np.int64]:
+    return np.indices((time, height, width)).reshape(3, -1).astype(np.int64)

@@ -8,7 +8,6 @@ import contextlib
 import dataclasses
 import logging
 import math
-import os
 import queue
 import signal
 import threading
@@ -18,15 +17,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from ray import tune
+
 from countryreward.errors import Stopped, UserError
 from countryreward.on_ray.config import SweepConfig, WorkersConfig
-from countryreward.on_ray.reward_training import absolute
+from countryreward.on_ray.reward_training import absolute, train_on_ray
 from countryreward.on_ray.training import Watch
 from countryreward.training.config import STOP, RewardTraining
 from countryreward.training.sweep import KS, SweepPlan, score_of, validations_of, with_params
 
 Status = Literal["finished", "stopped", "failed"]
 METRIC = "score"
+PATIENCE_S = 120.0
+"""How long a trial that is stopped may take to write its checkpoint."""
 HEAD = {"node:__internal_head__": 0.001}
 """What the process of a trial takes: it only waits for its workers, so no processor, and a place on the head node."""
 
@@ -60,13 +63,10 @@ def run_sweep(
     watch: gets {"stage", "done", "total"} and {"kind": "trial", "name", "score", "step"}. Raises `Stopped` after Ctrl-C, once Ray
     Tune has written its state.
     """
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # Ray Tune's own tables: jobs print their own
-    from ray import tune
-
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what failed, and why, is in the runs
     plan = dataclasses.replace(plan, job=dataclasses.replace(plan.job, **absolute(plan.job)))
     trainable = tune.with_resources(
-        tune.with_parameters(_trial, plan=plan, folder=str(folder.absolute()), workers=asdict(workers)), HEAD
+        tune.with_parameters(RewardTrial, plan=plan, folder=str(folder.absolute()), workers=asdict(workers)), HEAD
     )
     at = folder.absolute() / "tune"
     if tune.Tuner.can_restore(str(at)):
@@ -81,7 +81,7 @@ def run_sweep(
                 num_samples=config.samples,
                 scheduler=_scheduler(config, plan.job.loop.validations),
                 search_alg=_searcher(config, concurrent(config, workers)),
-                trial_dirname_creator=lambda trial: str(trial.trial_id),
+                trial_dirname_creator=_trial_id,
             ),
             run_config=tune.RunConfig(name=at.name, storage_path=str(at.parent), verbose=0),
         )
@@ -93,6 +93,10 @@ def run_sweep(
     if len(runs) < len(trials):
         raise Stopped("the sweep's state is written; the same command goes on with it", signal.SIGINT)
     return runs
+
+
+def _trial_id(trial: Any) -> str:
+    return str(trial.trial_id)
 
 
 def concurrent(config: SweepConfig, workers: WorkersConfig) -> int:
@@ -230,42 +234,46 @@ def _searcher(config: SweepConfig, together: int) -> Any:
     return BasicVariantGenerator(max_concurrent=together, random_state=config.seed)
 
 
-def _trial(params: dict[str, Any], *, plan: SweepPlan, folder: str, workers: dict[str, Any]) -> None:
-    """Runs in an actor of Ray Tune. Reports every validation once, also those of an earlier life of this trial."""
-    from ray import tune
+class RewardTrial(tune.Trainable):
+    """One parameter set, in an actor of Ray Tune: a step is a validation, also one of an earlier life of this trial."""
 
-    from countryreward.on_ray.reward_training import train_on_ray
+    def setup(self, config: dict[str, Any], plan: SweepPlan, folder: str, workers: dict[str, Any]) -> None:
+        """Start the training, or go on with it. See `tune.Trainable`."""
+        job, identity = plan.trial(config)
+        self.run = run_folder(Path(folder), plan, config)
+        self.heard: queue.SimpleQueue[dict[str, Any] | BaseException | None] = queue.SimpleQueue()
+        self.told: dict[str, Any] = {"step": 0, "best": -math.inf}
+        for line in validations_of(self.run):
+            self.heard.put(line)
 
-    job, identity = plan.trial(params)
-    run = run_folder(Path(folder), plan, params)
-    heard: queue.SimpleQueue[dict[str, Any] | BaseException | None] = queue.SimpleQueue()
+        def train() -> None:
+            try:
+                train_on_ray(job, self.run, WorkersConfig(**workers), identity, watch=self.heard.put)
+                self.heard.put(None)
+            except BaseException as error:  # whatever it was, it is raised again in the thread that Ray Tune watches
+                self.heard.put(error)
 
-    def train() -> None:
-        try:
-            train_on_ray(job, run, WorkersConfig(**workers), identity, watch=heard.put)
-            heard.put(None)
-        except BaseException as error:  # whatever it was, it is raised again in the thread that Tune watches
-            heard.put(error)
+        self.training = threading.Thread(target=train, daemon=True)
+        self.training.start()
 
-    last, best = 0, -math.inf
-
-    def report(line: Mapping[str, Any]) -> None:
-        nonlocal last, best
-        if line.get("kind") == "validation" and line["step"] > last:
-            last, best = line["step"], max(best, score_of(line))
-            tune.report({METRIC: score_of(line), "best": best, "step": last})
-
-    try:
-        for line in validations_of(run):
-            report(line)
-        threading.Thread(target=train, daemon=True).start()
-        while (message := heard.get()) is not None:
+    def step(self) -> dict[str, Any]:
+        """The next validation; at the end the last one again. See `tune.Trainable`."""
+        while (message := self.heard.get()) is not None:
             if isinstance(message, BaseException):
                 raise message
-            report(message)
-    except SystemExit:  # how Ray Tune ends a trial that it stops: its workers write a checkpoint, and their places are free
-        (run / STOP).touch()
-        raise
+            if message.get("kind") == "validation" and message["step"] > self.told["step"]:
+                score = score_of(message)
+                best = max(score, self.told["best"])
+                self.told = {METRIC: score, "best": best, "step": message["step"]}
+                return dict(self.told)
+        return {**self.told, "done": True}
+
+    def cleanup(self) -> None:
+        """Ray Tune ends this trial: its workers write a checkpoint and leave their places before this process goes."""
+        self.run.mkdir(parents=True, exist_ok=True)
+        if self.training.is_alive():
+            (self.run / STOP).touch()
+            self.training.join(timeout=PATIENCE_S)
 
 
 def run_folder(folder: Path, plan: SweepPlan, params: Mapping[str, Any]) -> Path:

@@ -131,7 +131,6 @@ def _train(
         names = ["last"] + (["best"] if not best or measured.score > max(best) else [])
         best.append(measured.score)
         seconds = round(time.monotonic() - started, 3)
-        run.line({"kind": "validation", "step": step, **measured.metrics, "seconds": seconds})
         records, more = validation.examples.records, facts | {"step": step, "score": measured.score}
 
         def write(place: Path) -> None:
@@ -140,6 +139,8 @@ def _train(
                 save_adapter(model, weights, place / "adapter", job.lora, job.source())
 
         run.save(names, write)
+        # told last: who hears of a validation, such as a sweep that may end the run there and then, finds its weights
+        run.line({"kind": "validation", "step": step, **measured.metrics, "seconds": seconds})
 
     def checkpoint(progress: Progress) -> None:
         state = {"progress": dataclasses.asdict(progress), "random": random_state()}
