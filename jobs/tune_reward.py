@@ -73,22 +73,22 @@ class Config:
 
 def main(config: Config) -> Artifact:
     from countryreward.evaluation.sweep import sweep_table
-    from countryreward.on_ray import tuning
+    from countryreward.on_ray import sweep_space, tuning
     from countryreward.on_ray.session import session
     from countryreward.training.run import as_plain, fingerprint
     from countryreward.training.sweep import SweepPlan, drop_weights
     from countryreward.training.watch import watching
 
-    space = tuning.open_space(config.space)
+    space = sweep_space.open_space(config.space)
     job = RewardTraining(
         priors="-",
         **{name: getattr(config, name) for name in RewardTraining.__dataclass_fields__ if hasattr(config, name)},
     )
-    tuning.check_space(job, space, config.sweep)
+    sweep_space.check_space(job, space, config.sweep)
     kinds = ("dataset", "records", "knowledge_base", "embeddings", *(["features"] if config.features else []))
     inputs = {name: open_artifact(getattr(config, name), kind=name) for name in kinds}
     options = {
-        "training": as_plain(job), "retrieval": config.retrieval, "space": tuning.described(space),
+        "training": as_plain(job), "retrieval": config.retrieval, "space": sweep_space.described(space),
         "sweep": {name: value for name, value in asdict(config.sweep).items() if name != "concurrent"},
         "workers": config.workers.workers,
     }  # fmt: skip
@@ -101,12 +101,12 @@ def main(config: Config) -> Artifact:
         {"inputs": versions, "options": options}
     )
     default_k = (config.retrieval.search.text_k, config.retrieval.search.image_k)
-    priors = _priors(config, folder / "priors", tuning.ks_of(space, default_k))
+    priors = _priors(config, inputs["records"], folder / "priors", sweep_space.ks_of(space, default_k))
     del versions["embeddings"]  # of the priors, not of a training
     plan = SweepPlan(job=job, inputs=versions, priors=priors, ks=default_k, workers=config.workers.workers)
     with session(config.ray), watching() as watch:
         together = tuning.concurrent(config.sweep, config.workers)
-        print(f"sweep: {tuning.count_trials(space, config.sweep)} trials, {together} at a time")
+        print(f"sweep: {sweep_space.count_trials(space, config.sweep)} trials, {together} at a time")
         runs = tuning.run_sweep(plan, space, folder, config.workers, config.sweep, watch=watch)
         taken = tuning.wait_until_free()
         if taken:
@@ -131,45 +131,20 @@ def main(config: Config) -> Artifact:
     return open_artifact(config.out, kind="sweep")
 
 
-def _priors(config: Config, folder: Path, ks: list[tuple[int, int]]) -> dict[tuple[int, int], Any]:
+def _priors(config: Config, records: Artifact, folder: Path, ks: list[tuple[int, int]]) -> dict[tuple[int, int], Any]:
     """Priors for every k from one search each; those that are there already are taken."""
-    import pandas as pd
-
     from countryreward.progress import bar
-    from countryreward.retrieval.batch import build_priors_of_ks, with_ks
     from countryreward.retrieval.embeddings import Embeddings
     from countryreward.retrieval.knowledge_base import KnowledgeBase
-    from countryreward.retrieval.prior import PriorRetriever
+    from countryreward.retrieval.publish_priors import publish_priors_of_ks
     from countryreward.training.sweep import Priors
 
-    records, source = open_artifact(config.records, kind="records"), Embeddings.open(config.embeddings)
-    base = KnowledgeBase.open(config.knowledge_base)
-    inputs = {"records": records, "embeddings": source.artifact, "knowledge_base": base.artifact}
-    made: dict[tuple[int, int], dict[str, Any]] = {
-        k: {
-            "destination": folder / f"k{k[0]}-m{k[1]}",
-            "config": {"retrieval": with_ks(config.retrieval, *k), "split": "all"},
-        }
-        for k in ks
-    }
-    missing = [
-        k for k, told in made.items()
-        if not current(told["destination"], kind="priors", inputs=inputs, config=told["config"])
-    ]  # fmt: skip
-    if missing:
-        frame = pd.read_parquet(records.path / "records.parquet")
-        widest = with_ks(config.retrieval, max(k for k, _ in missing), max(m for _, m in missing))
-        with bar(f"priors for {len(missing)} k") as progress:
-            tables = build_priors_of_ks(frame, source, PriorRetriever(base, widest), missing, progress=progress)
-        for k, table in tables.items():
-            with publish(**made[k], kind="priors", inputs=inputs) as draft:
-                table.write(draft.path)
-                draft.counts |= table.counts
-    opened = {k: open_artifact(told["destination"], kind="priors") for k, told in made.items()}
-    return {
-        k: Priors(path=str(made[k]["destination"].absolute()), version=one.manifest.version)
-        for k, one in opened.items()
-    }
+    source, base = Embeddings.open(config.embeddings), KnowledgeBase.open(config.knowledge_base)
+    with bar(f"priors for {len(ks)} k") as progress:
+        made = publish_priors_of_ks(
+            folder, ks, config.retrieval, records=records, source=source, base=base, progress=progress
+        )
+    return {k: Priors(path=str(one.path), version=one.manifest.version) for k, one in made.items()}
 
 
 def _trial(one: Any) -> Any:

@@ -1,0 +1,95 @@
+"""Search spaces: where they are found, what is allowed in them, and what they hold in words. For `on_ray/tuning.py`."""
+
+import importlib
+import importlib.util
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ray.tune.search.sample import Categorical, Domain
+
+from countryreward.errors import UserError
+from countryreward.on_ray.config import SweepConfig
+from countryreward.training.config import RewardTraining
+from countryreward.training.sweep import KS, with_params
+
+
+def count_trials(space: Mapping[str, Any], config: SweepConfig) -> int:
+    """Combinations of the grids, times the samples."""
+    grids = [values for values in space.values() if isinstance(values, Mapping) and "grid_search" in values]
+    return config.samples * math.prod(len(values["grid_search"]) for values in grids)
+
+
+def open_space(name: str) -> dict[str, Any]:
+    """space() of tune_spaces/NAME.py, or of a Python file. Raises `UserError` where there is none."""
+    if name.endswith(".py"):
+        found = importlib.util.spec_from_file_location("space_of_a_user", name)
+        if found is None or found.loader is None or not Path(name).is_file():
+            raise UserError(f"space: there is no file {name}")
+        module = importlib.util.module_from_spec(found)
+        found.loader.exec_module(module)
+    else:
+        there = sorted(
+            path.stem for path in Path(str(importlib.import_module("tune_spaces").__path__[0])).glob("[a-z]*.py")
+        )
+        if name not in there:
+            raise UserError(f"space: {name!r} is unknown; write {', '.join(there)}, or the path of a Python file")
+        module = importlib.import_module(f"tune_spaces.{name}")
+    if not callable(getattr(module, "space", None)):
+        raise UserError(f"space: {name} has no function space(); see tune_spaces/lambda_k.py")
+    return module.space()
+
+
+def described(space: Mapping[str, Any]) -> dict[str, Any]:
+    """A space in words and numbers, for manifests and fingerprints."""
+    return {
+        name: {"values": list(listed)} if (listed := values_of(values)) is not None else _range(values)
+        for name, values in space.items()
+    }
+
+
+def _range(domain: Any) -> str:
+    """A continuous range with its bounds and how it is drawn."""
+    bounds = {name: value for name, value in vars(domain).items() if isinstance(value, int | float)}
+    return f"{type(domain).__name__} {type(domain.get_sampler()).__name__} {sorted(bounds.items())}"
+
+
+def ks_of(space: Mapping[str, Any], default: tuple[int, int]) -> list[tuple[int, int]]:
+    """Every (text_k, image_k) that a trial can have."""
+    lists = [values_of(space[name]) or () if name in space else (k,) for name, k in zip(KS, default, strict=True)]
+    return [(int(text_k), int(image_k)) for text_k in lists[0] for image_k in lists[1]]
+
+
+def check_space(job: RewardTraining, space: Mapping[str, Any], config: SweepConfig) -> None:
+    """Every name and every value of a list is one that a training takes. Raises `UserError` naming it."""
+    if not space:
+        raise UserError("space: it has no parameter; see tune_spaces/lambda_k.py")
+    if config.samples > 1 and not any(isinstance(values, Domain) for values in space.values()):
+        raise UserError(
+            f"sweep.samples: {config.samples}, but nothing in the space is drawn, so the same trainings would be repeated; put "
+            "loop.seed into the space, with loop.validation_items=0"
+        )
+    for name, values in space.items():
+        listed = values_of(values)
+        if name in KS and (listed is None or not all(isinstance(k, int) and k > 0 for k in listed)):
+            raise UserError(
+                f"space: {name}: priors are made beforehand; give whole numbers in tune.choice or tune.grid_search"
+            )
+        if config.searcher == "optuna" and isinstance(values, Mapping) and "grid_search" in values:
+            raise UserError(
+                f"space: {name}: Optuna draws and has no grids; write tune.choice, or sweep.searcher=random"
+            )
+        domain: Any = values
+        for value in listed if listed is not None else [domain.sample()]:
+            if name not in KS:
+                with_params(job, {name: value})
+
+
+def values_of(values: Any) -> Sequence[Any] | None:
+    """The values of a grid, a choice or a constant; None for a continuous range."""
+    if isinstance(values, Mapping) and "grid_search" in values:
+        return list(values["grid_search"])
+    if isinstance(values, Categorical):
+        return list(values.categories)
+    return None if isinstance(values, Domain) else [values]

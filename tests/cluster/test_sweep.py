@@ -1,0 +1,185 @@
+"""Sweeps as their users start them, on the shrunken demo: killed and gone on with, stopped by ASHA, the best one published."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from countryreward.errors import UserError
+from countryreward.on_ray.config import SweepConfig
+from countryreward.training.config import RewardTraining
+from tests.cluster.demo_run import ROOT, Run
+from tests.cluster.kill_run import UNJUDGED, environment
+
+SPACE = """
+def space():
+    from ray import tune
+    return {"reward.focus_weight": tune.grid_search([0.0, 0.2]), "search.text_k": tune.grid_search([5, 20])}
+"""
+
+
+class Sweep:
+    """One sweep in a folder of its own."""
+
+    def __init__(self, demo: Run, at: Path, *options: str) -> None:
+        self.at, self.out = at, at / "sweep"
+        at.mkdir(exist_ok=True)
+        (at / "space.py").write_text(SPACE)
+        names = ("dataset", "records", "embeddings", "knowledge_base", "features")
+        self.command = [
+            sys.executable,
+            "jobs/tune_reward.py",
+            f"--out={self.out}",
+            f"--space={at}/space.py",
+            "--draws=100",
+        ]
+        self.command += [f"--{name}={demo.folder / name}" for name in names]
+        self.command += [
+            "--workers.workers=1",
+            "--ray.cpus=1",
+            "--loop.log_every=1",
+            "--loop.validation_items=0",
+            *options,
+        ]
+
+    def start(self) -> subprocess.Popen[str]:
+        with open(self.at / "said.txt", "a") as said:
+            return subprocess.Popen(
+                self.command, cwd=ROOT, env=environment(), stdout=said, stderr=subprocess.STDOUT, text=True
+            )
+
+    def finish(self) -> str:
+        assert self.start().wait(timeout=500) == 0, self.said()[-3000:]
+        return self.said()
+
+    def said(self) -> str:
+        return (self.at / "said.txt").read_text()
+
+    def report(self) -> dict[str, Any]:
+        return json.loads((self.out / "report.json").read_text())
+
+    def runs(self) -> list[Path]:
+        return sorted(self.at.glob("sweeps/*/trials/*"))
+
+    def validations(self) -> dict[str, int]:
+        return {
+            run.name: (run / "log.jsonl").read_text().count('"validation"') if (run / "log.jsonl").exists() else 0
+            for run in self.runs()
+        }
+
+
+@pytest.fixture(scope="module")
+def killed(demo: Run, tmp_path_factory: pytest.TempPathFactory) -> Sweep:
+    """Killed -9 when the second trial had begun, then gone on with to the end."""
+    sweep = Sweep(
+        demo, tmp_path_factory.mktemp("s") / "a", "--sweep.scheduler=none", "--loop.epochs=0.3", "--loop.validations=2"
+    )
+    process = sweep.start()
+    until = time.monotonic() + 300
+    while sorted(sweep.validations().values())[-2:] != [1, 2] and time.monotonic() < until:
+        assert process.poll() is None, sweep.said()[-3000:]
+        time.sleep(0.2)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert sorted(sweep.validations().values())[-2:] in ([1, 2], [2, 2])
+    sweep.finish()
+    return sweep
+
+
+def test_a_killed_sweep_ends_with_every_trial_once(killed: Sweep) -> None:
+    report = killed.report()
+    assert report["n"]["finished"] == 4, report["n"]
+    assert killed.validations() == {trial["name"]: 2 for trial in report["trials"]}
+    scores = {trial["name"]: trial[report["metric"]]["value"] for trial in report["trials"]}
+    assert scores[report["best"]] == max(scores.values())
+    assert {tuple(trial["params"].values()) for trial in report["trials"]} == {(0.0, 5), (0.0, 20), (0.2, 5), (0.2, 20)}
+    assert "still taken" not in killed.said()
+
+
+def test_only_the_best_keeps_its_weights(killed: Sweep) -> None:
+    held = [run.name for run in killed.runs() if (run / "best" / "model.safetensors").exists()]
+    assert held == [killed.report()["best"]]
+
+
+def test_the_same_command_again_does_nothing(killed: Sweep) -> None:
+    before = killed.validations()
+    assert killed.finish().endswith(f"sweep: {killed.out} is up to date\n")
+    assert killed.validations() == before
+
+
+def test_best_yaml_publishes_the_best_trial_without_training(killed: Sweep, tmp_path: Path) -> None:
+    before = killed.validations()
+    done = subprocess.run(
+        [sys.executable, "jobs/train_reward.py", f"--config={killed.out}/best.yaml", f"--out={tmp_path}/model", UNJUDGED],
+        cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert killed.validations() == before
+    assert (tmp_path / "model" / "model.safetensors").exists()
+    assert os.path.samefile(
+        killed.runs()[0].parent, Path(done.stdout.split("log and TensorBoard in ")[1].split()[0]).parent
+    )
+
+
+def test_a_trial_that_is_stopped_gives_its_place_to_the_next(demo: Run, tmp_path: Path) -> None:
+    sweep = Sweep(
+        demo, tmp_path / "b", "--sweep.reduction=4", "--loop.epochs=0.4", "--loop.validations=3", "--keep_weights=true"
+    )
+    said = sweep.finish()
+    report = sweep.report()
+    assert report["n"]["stopped"] >= 1
+    assert report["n"]["finished"] + report["n"]["stopped"] == 4
+    assert "still taken" not in said
+    stopped = {trial["name"] for trial in report["trials"] if trial["status"] == "stopped"}
+    for run in sweep.runs():
+        assert (run / "best" / "validation.parquet").exists()
+        assert (run / "finished.json").exists() == (run.name not in stopped)
+
+
+JOB = RewardTraining(dataset="d", records="r", priors="-", features="")
+
+
+def test_spaces_are_checked_before_anything_starts(tmp_path: Path) -> None:
+    from ray import tune
+
+    from countryreward.on_ray.sweep_space import check_space, count_trials, described, ks_of, open_space
+
+    def refused(space: dict[str, Any], **options: Any) -> str:
+        with pytest.raises(UserError) as raised:
+            check_space(JOB, space, SweepConfig(**options))
+        return str(raised.value)
+
+    assert "focus_weight: -1 must be at least 0" in refused({"reward.focus_weight": tune.choice([0, -1])})
+    assert "space: loop.epoch: there is no epoch" in refused({"loop.epoch": 1})
+    assert "priors are made beforehand" in refused({"search.text_k": tune.uniform(1, 2)})
+    assert "Optuna draws and has no grids" in refused({"rates.llm": tune.grid_search([1e-3])}, searcher="optuna")
+    assert "nothing in the space is drawn" in refused({"rates.llm": tune.grid_search([1e-3])}, samples=2)
+    assert "it has no parameter" in refused({})
+    with pytest.raises(UserError, match=r"'nothing' is unknown; write lambda_k, rates, strategy, or the path"):
+        open_space("nothing")
+    with pytest.raises(UserError, match="there is no file"):
+        open_space(str(tmp_path / "none.py"))
+    (tmp_path / "empty.py").write_text("x = 1")
+    with pytest.raises(UserError, match=r"has no function space\(\)"):
+        open_space(str(tmp_path / "empty.py"))
+    counts = {
+        name: count_trials(open_space(name), SweepConfig(samples=1)) for name in ("lambda_k", "strategy", "rates")
+    }
+    assert counts == {"lambda_k": 12, "strategy": 10, "rates": 1}
+    for name in counts:
+        check_space(JOB, open_space(name), SweepConfig())
+        assert described(open_space(name)) == described(open_space(name))
+    assert ks_of(open_space("lambda_k"), (1, 2)) == [(32, 10), (32, 39), (127, 10), (127, 39)]
+    assert ks_of({"search.image_k": tune.choice([3, 4])}, (1, 2)) == [(1, 3), (1, 4)]
+
+
+def test_optuna_is_there_and_limited() -> None:
+    from countryreward.on_ray.tuning import _searcher
+
+    assert type(_searcher(SweepConfig(searcher="optuna"), 3)).__name__ == "ConcurrencyLimiter"
