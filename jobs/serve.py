@@ -58,8 +58,8 @@ class Config:
 
 def main(config: Config, load: "Load | None" = None) -> None:
     """load: how a model is loaded, for benchmarks that emulate one."""
+    from countryreward.on_ray.private import private_token
     from countryreward.on_ray.serve_environment import serve_environment
-    from countryreward.on_ray.token import private_token
     from countryreward.serving.local import demo_key, example_call, free_port, studio_link, until_stopped
 
     free_port(config.host, config.port)

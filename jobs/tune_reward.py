@@ -72,6 +72,9 @@ class Config:
 
 
 def main(config: Config) -> Artifact:
+    from countryreward.on_ray.private import private_ray
+
+    private_ray(config.ray)  # spaces are made of Ray Tune's own values
     from countryreward.evaluation.sweep import sweep_table
     from countryreward.on_ray import sweep_space, tuning
     from countryreward.on_ray.session import session

@@ -64,8 +64,10 @@ class Generator:
 
     async def __init__(self, args: GeneratorArgs, make: Make | None = None, write: Write | None = None) -> None:
         """make, write: how a renderer and a writer are made, for tests; None: `renderer_of_args`, `writer_of_args`."""
+        from countryreward.on_ray.private import replica_on_loopback
         from countryreward.serving.prometheus import share_counts
 
+        replica_on_loopback()
         self.args, config = args, args.service
         share_counts(Path(config.state) / "metrics" / socket.gethostname())
         from countryreward.on_ray.handle_asker import HandleAsker

@@ -61,8 +61,10 @@ class Reward:
 
     async def __init__(self, args: RewardArgs, load: Load | None = None) -> None:
         """load: how a model is loaded, for tests; None: `serving.loading.load_reward`."""
+        from countryreward.on_ray.private import replica_on_loopback
         from countryreward.serving.prometheus import share_counts
 
+        replica_on_loopback()
         self.args, config = args, args.service
         share_counts(Path(config.state) / "metrics" / socket.gethostname())
         from countryreward.serving.follow import FollowedModel

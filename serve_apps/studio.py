@@ -49,8 +49,10 @@ class Studio:
     """One replica."""
 
     async def __init__(self, args: StudioArgs) -> None:
+        from countryreward.on_ray.private import replica_on_loopback
         from countryreward.serving.prometheus import share_counts
 
+        replica_on_loopback()
         share_counts(Path(args.service.state) / "metrics" / socket.gethostname())
         from countryreward.on_ray.handle_asker import HandleAsker
         from countryreward.serving.journal import to_files

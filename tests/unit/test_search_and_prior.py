@@ -5,8 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from countryreward.retrieval.batch import build_priors, build_priors_of_ks, with_ks
 from countryreward.retrieval.config import PriorConfig, RetrievalConfig, SearchConfig
 from countryreward.retrieval.prior import PriorRetriever, retrieval_hash
 from countryreward.retrieval.search import Query, TwoStageSearch
@@ -326,3 +328,28 @@ def test_vectors_and_indexes_are_mapped_so_that_processes_share_them(make_world)
     mapped = Path("/proc/self/maps").read_text()
     for name in ("texts.npy", "images.npy", "indexes/KR.faiss"):
         assert str(base.artifact.path.resolve() / name) in mapped
+
+
+def test_priors_for_many_k_are_those_of_a_search_for_each(make_world):
+    base, source = make_world(seed=4)
+    rows = [(f"q{q}", market) for q in (1, 2) for market in ("BR", "KR")]
+    records = pd.DataFrame(
+        {
+            "record_id": [f"{product}-{market}" for product, market in rows],
+            "product_id": [product for product, _ in rows],
+            "market": [market for _, market in rows],
+            "as_of": None,
+            "hash_a": [f"hash-{product}-c1" for product, _ in rows],
+            "hash_b": [f"hash-{product}-c2" for product, _ in rows],
+        }
+    )
+    ks = [(3, 2), (3, 9), (12, 2), (12, 9), (40, 9)]
+    config = RetrievalConfig(search=SearchConfig(text_k=40, image_k=9))
+    found = build_priors_of_ks(records, source, PriorRetriever(base, config), ks)
+    for k in ks:
+        alone = build_priors(records, source, PriorRetriever(base, with_ks(config, *k)))
+        pd.testing.assert_frame_equal(found[k].frame, alone.frame)
+        assert found[k].counts == alone.counts
+    assert found[3, 9].frame["neighbours_a"].tolist() != found[40, 9].frame["neighbours_a"].tolist()
+    with pytest.raises(AssertionError, match="as far as the largest k"):
+        build_priors_of_ks(records, source, PriorRetriever(base, config), [(41, 9)])

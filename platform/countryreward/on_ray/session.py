@@ -9,10 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
-import ray
 
-from countryreward.command import SUBMITTED
 from countryreward.on_ray.config import RayConfig
+from countryreward.on_ray.private import is_private, on_loopback, private_ray
 
 _PREFIX = "cr-ray-"
 
@@ -22,19 +21,22 @@ def session(config: RayConfig) -> Iterator[None]:
     """Ray for the length of a `with` block; a Ray that runs already is used and left running.
 
     A local Ray gets its own temporary folder with a short path (Ray's sockets allow 107 characters), so it never joins
-    another one on the machine, and binds to loopback.
+    another one on the machine; it listens on loopback only, and behind a token where Ray was not imported before.
     """
+    private_ray(config)
+    import ray
+
     if ray.is_initialized():
         yield
         return
-    # A job that `ray job submit` started must join its own cluster, whatever the default says.
-    if SUBMITTED in os.environ or os.environ.get("RAY_ADDRESS"):
+    if config.address == "local" and not is_private(config):
         config = RayConfig(address="auto")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     with contextlib.ExitStack() as stack:
         options: dict = {"address": config.address, "logging_level": logging.ERROR, "log_to_driver": False}
         if config.address == "local":
+            stack.enter_context(on_loopback())
             _remove_leftovers()
             os.environ.setdefault("RAY_ROTATION_MAX_BYTES", str(config.log_mib * 2**20))
             os.environ.setdefault("RAY_ROTATION_BACKUP_COUNT", "1")
