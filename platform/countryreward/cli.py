@@ -1,4 +1,4 @@
-"""`countryreward ask | doctor | plan | data check | kb show | keys`: asking and looking. Jobs are in jobs/."""
+"""`countryreward ask | doctor | plan | data check | kb show | keys | runs`: asking and looking. Jobs are in jobs/."""
 
 import argparse
 import os
@@ -8,6 +8,7 @@ from typing import Any
 
 from countryreward.errors import UserError
 from countryreward.key_commands import add_keys, run_keys
+from countryreward.run_commands import add_runs, show_runs
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -47,6 +48,7 @@ def main(arguments: list[str] | None = None) -> None:
     kb_show.add_argument("--top", type=int, default=5, help="how many past ads to list (default 5)")
     _add_plan(commands)
     add_keys(commands)
+    add_runs(commands)
     options = parser.parse_args(arguments)
     try:
         if options.command == "doctor":
@@ -59,6 +61,8 @@ def main(arguments: list[str] | None = None) -> None:
             _plan(options)
         elif options.command == "keys":
             run_keys(options)
+        elif options.command == "runs":
+            show_runs(options)
         elif options.command == "data":
             _data_check(options.folder)
         else:

@@ -1,0 +1,33 @@
+"""`countryreward runs`: what lies in a folder of runs."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+
+def add_runs(commands: Any) -> None:
+    """The command's options."""
+    runs = commands.add_parser("runs", help="trainings and artifacts: status, metric, node-hours, what made them")
+    runs.add_argument("folder", type=Path, nargs="?", default=Path("runs"), help="where jobs write to (default runs)")
+    runs.add_argument("--kind", default=None, help="only these, such as training, model or sweep")
+    runs.add_argument("--json", action="store_true", help="for programs, with the whole lineage")
+
+
+def show_runs(options: argparse.Namespace) -> None:
+    """Print the list. Raises `UserError` where there is no such folder."""
+    from countryreward.training.run_list import list_runs
+
+    found = [one for one in list_runs(options.folder) if options.kind in (None, one.kind)]
+    if options.json:
+        print(json.dumps([one.as_dict() for one in found], indent=2))
+        return
+    rows = [("when (UTC)", "path", "kind", "status", "metric", "node-h", "version", "made from")]
+    for one in found:
+        hours = "" if one.node_hours is None else f"{one.node_hours:.2f}"
+        lineage = ", ".join(f"{name} {version[:8]}" for name, version in one.made_from.items())
+        rows.append((one.when, one.path, one.kind, one.status, one.metric, hours, one.version, lineage))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)) + "  " + row[-1])
+    print(f"{len(found)} in {options.folder}")
