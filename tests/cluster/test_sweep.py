@@ -27,7 +27,7 @@ def space():
 class Sweep:
     """One sweep in a folder of its own."""
 
-    def __init__(self, demo: Run, at: Path, *options: str) -> None:
+    def __init__(self, demo: Path, at: Path, *options: str) -> None:
         self.at, self.out = at, at / "sweep"
         at.mkdir(exist_ok=True)
         (at / "space.py").write_text(SPACE)
@@ -39,7 +39,7 @@ class Sweep:
             f"--space={at}/space.py",
             "--draws=100",
         ]
-        self.command += [f"--{name}={demo.folder / name}" for name in names]
+        self.command += [f"--{name}={demo / name}" for name in names]
         self.command += [
             "--workers.workers=1",
             "--ray.cpus=1",
@@ -78,7 +78,11 @@ class Sweep:
 def killed(demo: Run, tmp_path_factory: pytest.TempPathFactory) -> Sweep:
     """Killed -9 when the second trial had begun, then gone on with to the end."""
     sweep = Sweep(
-        demo, tmp_path_factory.mktemp("s") / "a", "--sweep.scheduler=none", "--loop.epochs=0.3", "--loop.validations=2"
+        demo.folder,
+        tmp_path_factory.mktemp("s") / "a",
+        "--sweep.scheduler=none",
+        "--loop.epochs=0.3",
+        "--loop.validations=2",
     )
     process = sweep.start()
     until = time.monotonic() + 300
@@ -129,7 +133,12 @@ def test_best_yaml_publishes_the_best_trial_without_training(killed: Sweep, tmp_
 
 def test_a_trial_that_is_stopped_gives_its_place_to_the_next(demo: Run, tmp_path: Path) -> None:
     sweep = Sweep(
-        demo, tmp_path / "b", "--sweep.reduction=4", "--loop.epochs=0.4", "--loop.validations=3", "--keep_weights=true"
+        demo.folder,
+        tmp_path / "b",
+        "--sweep.reduction=4",
+        "--loop.epochs=0.4",
+        "--loop.validations=3",
+        "--keep_weights=true",
     )
     said = sweep.finish()
     report = sweep.report()

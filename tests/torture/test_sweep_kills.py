@@ -5,7 +5,6 @@ import signal
 import time
 from pathlib import Path
 
-from tests.cluster.demo_run import Run
 from tests.cluster.test_sweep import Sweep
 
 OPTIONS = ("--sweep.scheduler=none", "--loop.epochs=0.3", "--loop.validations=2", "--loop.checkpoint_every=5")
@@ -17,12 +16,12 @@ def scores(sweep: Sweep) -> dict[str, float]:
     return {trial["name"]: trial[report["metric"]]["value"] for trial in report["trials"]}
 
 
-def test_killed_at_random_it_ends_the_same(demo: Run, tmp_path: Path) -> None:
-    alone = Sweep(demo, tmp_path / "alone", *OPTIONS)
+def test_killed_at_random_it_ends_the_same(run: Path, tmp_path: Path) -> None:
+    alone = Sweep(run, tmp_path / "alone", *OPTIONS)
     started = time.monotonic()
     alone.finish()
     whole = time.monotonic() - started
-    killed, dice = Sweep(demo, tmp_path / "killed", *OPTIONS), random.Random(0)
+    killed, dice = Sweep(run, tmp_path / "killed", *OPTIONS), random.Random(0)
     ended_first = 0
     for _ in range(KILLS):
         process = killed.start()
