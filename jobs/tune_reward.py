@@ -8,7 +8,7 @@ Priors for every k come from one search; knowledge base, embeddings and features
 command goes on. Then `python jobs/train_reward.py --config=OUT/best.yaml` publishes the best trial's model.
 """
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,7 @@ def main(config: Config) -> Artifact:
     private_ray(config.ray)  # spaces are made of Ray Tune's own values
     from countryreward.evaluation.sweep import sweep_table
     from countryreward.on_ray import sweep_space, tuning
+    from countryreward.on_ray.reward_training import absolute
     from countryreward.on_ray.session import session
     from countryreward.training.run import as_plain, fingerprint
     from countryreward.training.sweep import SweepPlan, drop_weights
@@ -106,6 +107,7 @@ def main(config: Config) -> Artifact:
     default_k = (config.retrieval.search.text_k, config.retrieval.search.image_k)
     priors = _priors(config, inputs["records"], folder / "priors", sweep_space.ks_of(space, default_k))
     del versions["embeddings"]  # of the priors, not of a training
+    job = replace(job, **absolute(job))
     plan = SweepPlan(job=job, inputs=versions, priors=priors, ks=default_k, workers=config.workers.workers)
     with session(config.ray), watching() as watch:
         together = tuning.concurrent(config.sweep, config.workers)

@@ -5,7 +5,6 @@ run folder for ever: a killed sweep goes on, and every trial in it from its own 
 """
 
 import contextlib
-import dataclasses
 import logging
 import math
 import queue
@@ -21,7 +20,7 @@ from ray import tune
 
 from countryreward.errors import Stopped, UserError
 from countryreward.on_ray.config import SweepConfig, WorkersConfig
-from countryreward.on_ray.reward_training import absolute, train_on_ray
+from countryreward.on_ray.reward_training import train_on_ray
 from countryreward.on_ray.sweep_space import count_trials
 from countryreward.on_ray.training import Watch
 from countryreward.training.config import STOP
@@ -61,11 +60,10 @@ def run_sweep(
 ) -> list[TrialRun]:
     """Train every parameter set of the space, or go on with a sweep that was cut off; in the order of their start.
 
-    watch: gets {"stage", "done", "total"} and {"kind": "trial", "name", "score", "step"}. Raises `Stopped` after Ctrl-C, once Ray
+    plan: with absolute paths (`reward_training.absolute`). watch: gets {"stage", "done", "total"} and {"kind": "trial", "name", "score", "step"}. Raises `Stopped` after Ctrl-C, once Ray
     Tune has written its state.
     """
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what failed, and why, is in the runs
-    plan = dataclasses.replace(plan, job=dataclasses.replace(plan.job, **absolute(plan.job)))
     trainable = tune.with_resources(
         tune.with_parameters(RewardTrial, plan=plan, folder=str(folder.absolute()), workers=asdict(workers)), HEAD
     )
