@@ -60,8 +60,8 @@ def run_sweep(
 ) -> list[TrialRun]:
     """Train every parameter set of the space, or go on with a sweep that was cut off; in the order of their start.
 
-    plan: with absolute paths (`reward_training.absolute`). watch: gets {"stage", "done", "total"} and {"kind": "trial", "name", "score", "step"}. Raises `Stopped` after Ctrl-C, once Ray
-    Tune has written its state.
+    plan: with absolute paths (`reward_training.absolute`). watch: gets {"stage", "done", "total"} and {"kind": "trial", "name",
+    "score", "step"}. Raises `Stopped` after Ctrl-C, once Ray Tune has written its state.
     """
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what failed, and why, is in the runs
     trainable = tune.with_resources(
