@@ -40,11 +40,11 @@ class Config:
     """Of training, designs and ads; the held-out judge has another one."""
     rounds: int = 2
     """Rounds of alignment at most."""
-    products: int = 40
+    products: int = 36
     """Products whose pairs a round makes."""
     judged: int = 40
     """Test products that the writers are judged on."""
-    judge_products: int = 600
+    judge_products: int = 500
     """Products of the held-out judge's marketplace."""
     cold_start: WriterLoop = field(default_factory=lambda: WriterLoop(epochs=0.4))
     """The writer's training by example."""
