@@ -49,7 +49,9 @@ def parallel_coordinates(table: Mapping[str, Any], simulated: bool) -> bytes:
     scored = [trial for trial in table["trials"] if table["metric"] in trial]
     scored.sort(key=lambda trial: trial[table["metric"]]["value"])
     figure, (axis,) = blank_figure(4.2)
-    frame_axis(axis, "Every trial, from its parameters to its score", {"simulated": simulated}, grid="x")
+    frame_axis(
+        axis, f"Every trial, to its score: {METRICS[table['metric']][0].lower()}", {"simulated": simulated}, grid="x"
+    )
     ticks: list[list[Any]] = [[point["value"] for point in table["curves"][name]] for name in names]
     scores = [trial[table["metric"]]["value"] for trial in scored]
     low, high = min(scores), max(scores)
@@ -74,9 +76,7 @@ def parallel_coordinates(table: Mapping[str, Any], simulated: bool) -> bytes:
                 )
     for height, score in ((0.0, low), (1.0, high)):
         axis.text(len(names), height, f" {100 * score:.1f} %", fontsize=8, color=INK, va="center", zorder=5)
-    axis.set_xticks(
-        range(len(names) + 1), [*(name.split(".")[-1] for name in names), METRICS[table["metric"]][0].lower()]
-    )
+    axis.set_xticks(range(len(names) + 1), [*(name.split(".")[-1] for name in names), "score"])
     axis.tick_params(axis="x", labelsize=8)
     axis.set_yticks([])
     axis.set_xlim(-0.25, len(names) + 0.45)

@@ -7,7 +7,7 @@ from typing import Any
 
 from countryreward.evaluation import sweep_plots as plots
 from countryreward.evaluation.html import data_uri, points, write_page
-from countryreward.evaluation.words import METRICS, cell, in_brackets, percent
+from countryreward.evaluation.words import METRICS, cell, percent, span
 
 
 def write_sweep_report(
@@ -64,10 +64,11 @@ def headline(table: Mapping[str, Any]) -> str:
 def findings(table: Mapping[str, Any]) -> list[str]:
     """What a reader must know before believing the headline."""
     best, metric = best_of(table), table["metric"]
-    name = METRICS[metric][0].lower()
+    name, shown = METRICS[metric][0].lower(), span(best[metric], 1)
     rivals = [trial for trial in table["trials"] if metric in trial and trial["name"] != table["best"]]
     near = [trial for trial in rivals if trial["to_best"]["high"] is None or trial["to_best"]["high"] >= 0]
-    found = [f"Its {name} on the validation pairs is {percent(best[metric]['value'], 1)} {in_brackets(best[metric])}."]
+    within = f" (95 % interval {shown})" if shown else ""
+    found = [f"Its {name} on the validation pairs: {percent(best[metric]['value'], 1)}{within}."]
     if rivals and near:
         found.append(
             f"{len(near)} of the {len(rivals)} other trials cannot be told from it: the interval of their difference holds 0."

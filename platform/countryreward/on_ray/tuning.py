@@ -7,6 +7,7 @@ run folder for ever: a killed sweep goes on, and every trial in it from its own 
 import contextlib
 import logging
 import math
+import os
 import queue
 import signal
 import threading
@@ -63,6 +64,7 @@ def run_sweep(
     plan: with absolute paths (`reward_training.absolute`). watch: gets {"stage", "done", "total"} and {"kind": "trial", "name",
     "score", "step"}. Raises `Stopped` after Ctrl-C, once Ray Tune has written its state.
     """
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # no tables of Ray Tune's: jobs print their own
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what failed, and why, is in the runs
     trainable = tune.with_resources(
         tune.with_parameters(RewardTrial, plan=plan, folder=str(folder.absolute()), workers=asdict(workers)), HEAD
