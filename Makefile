@@ -10,7 +10,7 @@ STUDIO := platform/countryreward/serving/studio
 PAGE := $(STUDIO)/static/index.html
 PAGE_OR_NOT := $(MAKE) --no-print-directory --silent $(PAGE) || echo "the studio's page could not be built, everything else works without it; later: make studio"
 
-.PHONY: quick demo demo-ads serve studio test check torture lint clean
+.PHONY: quick demo demo-ads serve studio test cluster-test check torture lint clean
 
 demo: $(RUN)  ## simulate, import, label, build the knowledge base, report
 	@$(PAGE_OR_NOT)
@@ -32,7 +32,10 @@ test: $(DEV)  ## everything that CI runs
 	$(MAKE) --no-print-directory lint
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile $(UNIT)
 	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get install -qq -y --no-install-recommends chromium >/dev/null; } || echo "test: there is no chromium, so the tests of the page will be skipped"
-	$(BIN)/python -m pytest -q tests/cluster tests/browser
+	$(BIN)/python -m pytest -q -m "not long" tests/cluster tests/browser
+
+cluster-test: $(DEV)  ## tests on a local Ray that take too long for every change: the writer's whole way, pair-making with kills
+	$(BIN)/python -m pytest -q -m long tests/cluster
 
 check: $(DEV)  ## lint and unit tests, without Ray, <= 90 s
 	$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint quick

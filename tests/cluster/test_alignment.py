@@ -18,6 +18,8 @@ from countryreward.data.artifacts import open_artifact
 from countryreward.data.tables import CASES, PREFERENCE_PAIRS
 from tests.cluster.demo_run import MARKETS, ROOT, Run
 
+pytestmark = pytest.mark.long  # four minutes
+
 
 @dataclass(frozen=True)
 class Aligned:

@@ -32,7 +32,7 @@ from tests.cluster.pairs_harness import (
 )
 from tests.cluster.service_harness import publish_emulated
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+pytestmark = [pytest.mark.filterwarnings("ignore::DeprecationWarning"), pytest.mark.long]
 
 
 @pytest.fixture(scope="module")
