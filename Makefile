@@ -34,7 +34,7 @@ test: $(DEV)  ## everything that CI runs
 	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get install -qq -y --no-install-recommends chromium >/dev/null; } || echo "test: there is no chromium, so the tests of the page will be skipped"
 	$(BIN)/python -m pytest -q -m "not long" tests/cluster tests/browser
 
-cluster-test: $(DEV)  ## tests on a local Ray that take too long for every change: the writer's whole way, pair-making with kills
+cluster-test: $(DEV)  ## tests on a local Ray that take too long for every change: the writer's whole way, pair-making and training with kills
 	$(BIN)/python -m pytest -q -m long tests/cluster
 
 check: $(DEV)  ## lint and unit tests, without Ray, <= 90 s

@@ -3,6 +3,8 @@
 import random
 from pathlib import Path
 
+import pytest
+
 from countryreward import CountryReward
 from tests.cluster.demo_run import Run
 from tests.cluster.kill_run import DDP, SHORT, Training, all_gone, workers_of
@@ -29,6 +31,7 @@ def kill_a_worker(run: Training, process, rng: random.Random) -> None:
     assert run.wait_to_go_on(before, process) >= at - EVERY
 
 
+@pytest.mark.long
 def test_killed_workers_a_killed_driver_and_a_damaged_checkpoint_change_no_bit(demo: Run, tmp_path: Path):
     options = [*SHORT, *DDP, "--loop.epochs=0.3"]
     clean = Training(demo.folder, tmp_path, "clean", options).run()
