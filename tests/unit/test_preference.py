@@ -167,10 +167,12 @@ def test_the_loss_of_examples_and_the_market_they_name(tmp_path: Path, market_lo
 
 @pytest.mark.parametrize(("stage", "name"), [("supervised", "example_loss"), ("preference", "market_loss")])
 def test_a_loss_of_the_other_stage_is_refused(stage: Any, name: str) -> None:
+    some: dict[str, Any] = {name: 0.5}
+    less: dict[str, Any] = {name: -1.0}
     with pytest.raises(UserError, match=f"loop.{name}: 0.5"):
-        WriterTraining(stage=stage, rows="r", pictures="p", loop=WriterLoop(**{name: 0.5}))
+        WriterTraining(stage=stage, rows="r", pictures="p", loop=WriterLoop(**some))
     with pytest.raises(UserError, match=f"loop.{name}: -1.0 must be at least 0"):
-        WriterLoop(**{name: -1.0})
+        WriterLoop(**less)
 
 
 def write_pairs(folder: Path, count: int) -> Path:
