@@ -37,6 +37,8 @@ from countryreward.training.writer_trainers import (
 )
 from tests.unit.micro_writer import BEACH, CITY, PICTURES, PX, micro_writer
 
+pytestmark = pytest.mark.slow  # `make check` has 90 seconds for everything
+
 
 def test_eq_14_to_the_letter() -> None:
     same = torch.tensor([-3.0])
