@@ -131,7 +131,8 @@ def main(config: Config) -> Artifact:
     print(f"sweep: best of them {chosen.params} -> {config.out}")
     print(f"next: open {config.out}/report.html")
     print(
-        f"next: python jobs/train_reward.py --config={config.out}/best.yaml   # publishes its model; the training is there"
+        f"next: .venv/bin/python jobs/train_reward.py --config={config.out}/best.yaml   # publishes its model, "
+        + ("the training is there" if chosen.status == "finished" else "after the rest of its training")
     )
     return open_artifact(config.out, kind="sweep")
 

@@ -136,6 +136,15 @@ def test_best_yaml_publishes_the_best_trial_without_training(killed: Sweep, tmp_
     )
 
 
+def test_a_report_made_again_knows_which_trials_ended(killed: Sweep) -> None:
+    before = killed.validations()
+    killed.command.append("--draws=50")
+    killed.finish()
+    assert killed.report()["bootstrap"]["draws"] == 50
+    assert killed.report()["n"]["finished"] == 2  # all but the best one's weights are gone
+    assert killed.validations() == before
+
+
 @pytest.mark.long
 def test_a_trial_that_is_stopped_gives_its_place_to_the_next(demo: Run, tmp_path: Path) -> None:
     options = ("--sweep.reduction=4", "--loop.epochs=0.4", "--loop.validations=3", "--keep_weights=true")

@@ -66,6 +66,13 @@ def test_a_training_that_somebody_holds_is_running(tmp_path: Path) -> None:
     assert list_runs(tmp_path)[0].status == "stopped"
 
 
+def test_a_trial_whose_weights_a_sweep_removed(tmp_path: Path) -> None:
+    folder = training(tmp_path / "t", finished=True)
+    (folder / "finished.json").rename(folder / "dropped.json")
+    (found,) = list_runs(tmp_path)
+    assert (found.status, found.metric) == ("weights dropped", "ordering 0.910")
+
+
 def test_a_damaged_artifact_is_listed_as_damaged(tmp_path: Path) -> None:
     artifacts(tmp_path)
     manifest = tmp_path / "model" / "manifest.json"

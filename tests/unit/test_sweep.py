@@ -83,7 +83,9 @@ def test_weights_go_and_what_was_measured_stays(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     drop_weights([tmp_path])
     left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
-    assert left == ["best/training.json", "best/validation.parquet", "log.jsonl"]
+    assert left == ["best/training.json", "best/validation.parquet", "dropped.json", "log.jsonl"]
+    drop_weights([tmp_path])  # again, or after a kill in the middle
+    assert (tmp_path / "dropped.json").exists()
 
 
 def records(products: int) -> pd.DataFrame:
@@ -174,6 +176,7 @@ def test_the_page_says_what_can_be_told_apart(tmp_path: Path) -> None:
     assert "simulated" in page
     assert "http" not in page.replace("http-equiv", "")
     assert page.count("data:image/png") == 3
+    assert "the command only publishes the model" in page
     assert "no room" in page
     assert json.loads((tmp_path / "report.json").read_text())["best"] == "c"
 

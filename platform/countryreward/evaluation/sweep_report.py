@@ -50,6 +50,11 @@ def write_sweep_report(
         ],
         command=command,
         best_yaml=best_yaml,
+        best_goes_on=(
+            "Its training is there already, so the command only publishes the model."
+            if best_of(table)["status"] == "finished"
+            else "It was stopped early: the command trains it to its end and publishes the model."
+        ),
         simulated=simulated,
     )
 

@@ -25,8 +25,9 @@ from countryreward.on_ray.reward_training import train_on_ray
 from countryreward.on_ray.sweep_space import count_trials
 from countryreward.on_ray.training import Watch
 from countryreward.training.config import STOP
-from countryreward.training.sweep import SweepPlan, score_of, validations_of
+from countryreward.training.sweep import DROPPED, SweepPlan, score_of, validations_of
 
+_log = logging.getLogger(__name__)
 Status = Literal["finished", "stopped", "failed"]
 METRIC = "score"
 PATIENCE_S = 120.0
@@ -177,7 +178,9 @@ class RewardTrial(tune.Trainable):
             try:
                 train_on_ray(job, self.run, WorkersConfig(**workers), identity, watch=self.heard.put)
                 self.heard.put(None)
-            except BaseException as error:  # whatever it was, it is raised again in the thread that Ray Tune watches
+            except (
+                BaseException
+            ) as error:  # SystemExit, too: `step` waits for an end, raises it again, and `cleanup` logs it
                 self.heard.put(error)
 
         self.training = threading.Thread(target=train, daemon=True)
@@ -193,6 +196,8 @@ class RewardTrial(tune.Trainable):
                 best = max(score, self.told["best"])
                 self.told = {METRIC: score, "best": best, "step": message["step"]}
                 return dict(self.told)
+        if METRIC not in self.told:
+            raise RuntimeError(f"the training in {self.run} ended before its first validation")
         return {**self.told, "done": True}
 
     def cleanup(self) -> None:
@@ -201,6 +206,15 @@ class RewardTrial(tune.Trainable):
         if self.training.is_alive():
             (self.run / STOP).touch()
             self.training.join(timeout=PATIENCE_S)
+        if self.training.is_alive():
+            _log.error(
+                "%s: no end after %.0f s; the process ends now, what counts is the last checkpoint",
+                self.run,
+                PATIENCE_S,
+            )
+        while not self.heard.empty():  # nobody takes a step any more: an error of the last checkpoint would be lost
+            if isinstance(message := self.heard.get(), BaseException):
+                _log.error("%s: it was stopped, and failed while it wrote its checkpoint", self.run, exc_info=message)
 
 
 def run_folder(folder: Path, plan: SweepPlan, params: Mapping[str, Any]) -> Path:
@@ -215,7 +229,7 @@ def _ended(trial: Any, plan: SweepPlan, folder: Path) -> TrialRun:
         run = run_folder(folder, plan, trial.config)
     except UserError:
         run = None
-    finished = run is not None and (run / "finished.json").exists()
+    finished = run is not None and ((run / "finished.json").exists() or (run / DROPPED).exists())
     why = ""
     if trial.status == "ERROR":
         told = Path(trial.error_file).read_text(encoding="utf-8") if trial.error_file else "unknown"

@@ -11,6 +11,7 @@ from typing import Any
 from countryreward.data.artifacts import MANIFEST, read_manifest
 from countryreward.errors import UserError
 from countryreward.training.config import STOP
+from countryreward.training.sweep import DROPPED
 
 STORED = ".versions"
 
@@ -24,7 +25,7 @@ class Listed:
     kind: str
     """training, or the kind of the artifact."""
     status: str
-    """running, stopping, stopped, finished; published, damaged."""
+    """running, stopping, stopped, finished, weights dropped (after a sweep); published, damaged."""
     metric: str
     """The best discordant ordering of a reward's training, the last loss of a writer's; what a model or sweep says of itself."""
     when: str
@@ -106,13 +107,14 @@ def _said(path: Path, kind: str) -> str:
 def _training(path: Path, name: str) -> Listed:
     lines = _lines(path / "log.jsonl")
     finished = _json(path / "finished.json")
-    status = "finished" if finished else "stopped"
+    dropped = (path / DROPPED).exists()
+    status = "finished" if finished else "weights dropped" if dropped else "stopped"
     if _held(path / ".lock"):
         status = "stopping" if (path / STOP).exists() else "running"
     times = [file.stat().st_mtime for file in path.iterdir() if file.is_file()]
     identity = finished.get("identity", {})
     steps = next((line for line in reversed(lines) if "of" in line), None)
-    far = "" if steps is None or finished else f", step {steps['step']:,} of {steps['of']:,}"
+    far = "" if steps is None or finished or dropped else f", step {steps['step']:,} of {steps['of']:,}"
     return Listed(
         path=name,
         kind="training",

@@ -17,6 +17,8 @@ from typing import Any
 from countryreward.errors import UserError
 from countryreward.training.config import RewardTraining
 
+DROPPED = "dropped.json"
+"""In the run folder of a trial that was trained to its end and whose weights were removed since."""
 KS = ("search.text_k", "search.image_k")
 """The parameters that choose priors instead of changing the training."""
 SWEPT = ("preset", "backbone", "image_px", "reward", "rates", "lora", "loop")
@@ -106,9 +108,11 @@ def score_of(validation: Mapping[str, Any]) -> float:
 
 
 def drop_weights(folders: Iterable[Path]) -> None:
-    """Free the disk of trials nobody will go on with: of their runs the log and the verdicts on validation stay."""
+    """Free the disk of trials nobody will go on with: of their runs the log and the verdicts on validation stay, and what was
+    finished.json has another name, so that the sweep knows which came to their end and a training begins anew."""
     for folder in folders:
-        (folder / "finished.json").unlink(missing_ok=True)  # first: what is half removed must not look trained
+        if (folder / "finished.json").exists():  # first: what is half removed must not look trained
+            (folder / "finished.json").replace(folder / DROPPED)
         for name in ("checkpoints", "last"):
             shutil.rmtree(folder / name, ignore_errors=True)
         for path in (folder / "best").glob("*"):
