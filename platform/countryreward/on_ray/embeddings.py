@@ -19,11 +19,12 @@ from countryreward.data.quarantine import Quarantine, check_counts
 from countryreward.data.thumbnails import thumbnail
 from countryreward.errors import UserError
 from countryreward.retrieval.config import EncodersConfig
-from countryreward.retrieval.encoders import load_image_encoder, load_text_encoder
+from countryreward.retrieval.encoders import ImageEncoder, load_image_encoder, load_text_encoder
 from countryreward.retrieval.text import product_texts
 
 Batch = dict[str, Any]
 Progress = Callable[[int, int], None]
+LoadImageEncoder = Callable[[str], ImageEncoder]
 
 
 def decoded(images: ImageTable, names: Iterable[str]) -> tuple[list[Image.Image | None], list[str], list[str]]:
@@ -45,8 +46,8 @@ def decoded(images: ImageTable, names: Iterable[str]) -> tuple[list[Image.Image 
 class EmbedImages:
     """A Ray Data actor: image bytes to embedding and thumbnail. A row that fails carries its reason on instead of raising."""
 
-    def __init__(self, encoder: str, dataset: str) -> None:
-        self.encoder = load_image_encoder(encoder)
+    def __init__(self, encoder: str, dataset: str, load: LoadImageEncoder = load_image_encoder) -> None:
+        self.encoder = load(encoder)
         self.images = ImageTable(Path(dataset))
 
     def __call__(self, batch: Batch) -> Batch:
@@ -70,12 +71,18 @@ class EmbedTexts:
 
 
 def embed_dataset(
-    dataset: Path, folder: Path, config: EncodersConfig, *, progress: Progress | None = None
+    dataset: Path,
+    folder: Path,
+    config: EncodersConfig,
+    *,
+    progress: Progress | None = None,
+    load: LoadImageEncoder = load_image_encoder,
 ) -> dict[str, Any]:
     """Write the files of an `embeddings` artifact; `dataset` is a published dataset. Returns counts.
 
     products.parquet (product_id, text_row), texts.npy, images.parquet (content_hash, perceptual_hash, image_row, thumbnail),
     images.npy, quarantine.jsonl. Rows are placed by their hash's rank, so the files do not depend on the number of actors.
+    load: makes the image encoder of `config.image` in each actor; for encoders of your own.
     """
     products = pq.read_table(dataset / "products.parquet").to_pandas()
     parts = sorted((dataset / "images").glob("part-*.parquet"))
@@ -95,7 +102,7 @@ def embed_dataset(
 
     catalogue = pq.read_table(parts, columns=["content_hash", "perceptual_hash"])
     images = catalogue.to_pandas().sort_values("content_hash").reset_index(drop=True)
-    arguments = {"encoder": config.image, "dataset": str(dataset)}
+    arguments = {"encoder": config.image, "dataset": str(dataset), "load": load}
     frame = pd.DataFrame({"row": np.arange(len(images)), "content_hash": images["content_hash"]})
     quarantine = Quarantine("embeddings")
     small: dict[int, bytes] = {}
