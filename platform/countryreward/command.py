@@ -1,9 +1,14 @@
 """How a job becomes a command: options from a config dataclass, exit code 2 with one clear line on a user's error."""
 
+import contextlib
 import errno
+import json
 import os
+import re
+import secrets
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from typing import TypeVar
 
 from countryreward.errors import Stopped, UserError
@@ -11,6 +16,8 @@ from countryreward.errors import Stopped, UserError
 ConfigT = TypeVar("ConfigT")
 SUBMITTED = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Set by Ray in jobs that were submitted to a cluster."""
+RUN_ID = "COUNTRYREWARD_RUN_ID"
+"""Environment variable with the id of the run, in a command and in every process that works for it."""
 _DISK_ERRORS = (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT)
 
 
@@ -29,7 +36,8 @@ def run(config_class: type[ConfigT], main: Callable[[ConfigT], object], argument
     try:
         config: ConfigT = auto_cli(config_class, as_positional=False, args=arguments, allow_abbrev=False)  # pyright: ignore
         _go_home(config)
-        main(config)
+        with one_run():
+            main(config)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
@@ -46,6 +54,30 @@ def run(config_class: type[ConfigT], main: Callable[[ConfigT], object], argument
             f"error: {error}; free space or choose another folder, nothing half-written was published", file=sys.stderr
         )
         raise SystemExit(2) from None
+
+
+def run_id() -> str:
+    """`COUNTRYREWARD_RUN_ID` where it is set, in a submitted job its submission id, else UTC time and 4 random bytes."""
+    given = os.environ.get(RUN_ID, "")
+    if given and not re.fullmatch(r"\w[\w.-]{0,99}", given, re.ASCII):
+        raise UserError(f"{RUN_ID}: {given!r}; write up to 100 letters, digits, '.', '_' and '-'")
+    told = (json.loads(os.environ.get(SUBMITTED) or "{}").get("metadata") or {}).get("job_submission_id", "")
+    submitted = told if re.fullmatch(r"\w[\w.-]{0,99}", told, re.ASCII) else ""
+    return given or submitted or f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(4)}"
+
+
+@contextlib.contextmanager
+def one_run() -> Iterator[str]:
+    """One id for all that is written within, also by processes that are started there."""
+    before = os.environ.get(RUN_ID)
+    os.environ[RUN_ID] = run_id()
+    try:
+        yield os.environ[RUN_ID]
+    finally:
+        if before is None:
+            del os.environ[RUN_ID]
+        else:
+            os.environ[RUN_ID] = before
 
 
 def _go_home(config: object) -> None:

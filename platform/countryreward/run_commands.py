@@ -11,11 +11,19 @@ def add_runs(commands: Any) -> None:
     runs = commands.add_parser("runs", help="trainings and artifacts: status, metric, node-hours, what made them")
     runs.add_argument("folder", type=Path, nargs="?", default=Path("runs"), help="where jobs write to (default runs)")
     runs.add_argument("--kind", default=None, help="only these, such as training, model or sweep")
+    runs.add_argument(
+        "--lineage",
+        metavar="ID",
+        help="what stands behind a run id, a version of a verdict, a pair or a manifest, a training or trial, or a pair's key",
+    )
     runs.add_argument("--json", action="store_true", help="for programs, with the whole lineage")
 
 
 def show_runs(options: argparse.Namespace) -> None:
-    """Print the list. Raises `UserError` where there is no such folder."""
+    """Print the list, or a lineage. Raises `UserError` where there is no such folder or id."""
+    if options.lineage is not None:
+        _show_lineage(options.folder, options.lineage, plain=options.json)
+        return
     from countryreward.training.run_list import list_runs
 
     found = [one for one in list_runs(options.folder) if options.kind in (None, one.kind)]
@@ -31,3 +39,17 @@ def show_runs(options: argparse.Namespace) -> None:
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)) + "  " + row[-1])
     print(f"{len(found)} in {options.folder}")
+
+
+def _show_lineage(folder: Path, asked: str, *, plain: bool) -> None:
+    from countryreward.training.lineage import Lineage
+
+    lineage = Lineage(folder)
+    found = lineage.ask(asked)
+    if plain:
+        print(json.dumps(lineage.as_dict(found), indent=2))
+        return
+    for top in lineage.tops(found):
+        print("\n".join(lineage.tree(top)))
+        if into := lineage.went_into(top):
+            print("  went into: " + ", ".join(f"{one.kind} {one.version}" for one in into))

@@ -28,6 +28,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from countryreward import command
 from countryreward.errors import UserError
 
 MANIFEST = "manifest.json"
@@ -36,9 +37,8 @@ _TRACKED_LIBRARIES = ("countryreward", "numpy", "pyarrow", "pandas", "opencv-pyt
 
 
 def new_run_id() -> str:
-    """One id across all stages of a run: `COUNTRYREWARD_RUN_ID` when set, else UTC time and 4 random bytes."""
-    given = os.environ.get("COUNTRYREWARD_RUN_ID")
-    return given or f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(4)}"
+    """That of the command, where one is under way (`command.run_id`)."""
+    return command.run_id()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,7 @@
 """Starting a private local Ray, or joining the cluster that a job was submitted to."""
 
 import contextlib
+import json
 import logging
 import os
 import shutil
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import psutil
 
+from countryreward.command import RUN_ID, SUBMITTED
 from countryreward.on_ray.config import RayConfig
 from countryreward.on_ray.private import is_private, on_loopback, private_ray
 
@@ -52,10 +54,18 @@ def session(config: RayConfig) -> Iterator[None]:
             }
             if config.cpus:
                 options["num_cpus"] = config.cpus
+        elif run := _untold_run():
+            options["runtime_env"] = {"env_vars": {RUN_ID: run}}
         ray.init(**options)
         stack.callback(ray.shutdown)
         quiet_data()
         yield
+
+
+def _untold_run() -> str:
+    """The run id, where the nodes of a cluster are not told it already: a local Ray has the environment of its command."""
+    submitted = json.loads(os.environ.get(SUBMITTED) or "{}").get("runtime_env") or {}
+    return "" if RUN_ID in (submitted.get("env_vars") or {}) else os.environ.get(RUN_ID, "")
 
 
 def _remove_leftovers() -> None:

@@ -55,10 +55,15 @@ def _places(folder: Path) -> Iterator[Path]:
     for path in sorted(folder.iterdir()):
         if path.name == STORED or not path.is_dir():
             continue
-        if (path / MANIFEST).is_file() or (path / "log.jsonl").is_file() or (path / ".lock").is_file():
+        if (path / MANIFEST).is_file() or is_training(path):
             yield path
         elif not path.is_symlink() and not path.name.startswith("."):
             yield from _places(path)
+
+
+def is_training(folder: Path) -> bool:
+    """Whether it is a run folder."""
+    return (folder / "log.jsonl").is_file() or (folder / ".lock").is_file()
 
 
 def _listed(path: Path, root: Path) -> Listed | None:
@@ -94,11 +99,11 @@ def _workers(config: Any) -> int:
 def _said(path: Path, kind: str) -> str:
     """The number that an artifact is known by."""
     if kind == "model":
-        told = _json(path / "training.json").get("validation", {})
+        told = read_json(path / "training.json").get("validation", {})
         ordering = told.get("discordant_ordering")
         return "" if ordering is None else f"ordering {ordering:.3f}"
     if kind == "sweep":
-        told = _json(path / "report.json")
+        told = read_json(path / "report.json")
         best = next((trial for trial in told.get("trials", ()) if trial["name"] == told.get("best")), None)
         return "" if best is None else f"best {best[told['metric']]['value']:.3f} of {len(told['trials'])}"
     return ""
@@ -106,7 +111,7 @@ def _said(path: Path, kind: str) -> str:
 
 def _training(path: Path, name: str) -> Listed:
     lines = _lines(path / "log.jsonl")
-    finished = _json(path / "finished.json")
+    finished = read_json(path / "finished.json")
     dropped = (path / DROPPED).exists()
     status = "finished" if finished else "weights dropped" if dropped else "stopped"
     if _held(path / ".lock"):
@@ -157,7 +162,8 @@ def _lines(log: Path) -> list[dict[str, Any]]:
     return found
 
 
-def _json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """What a file says; empty where it is missing or torn."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
