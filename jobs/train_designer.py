@@ -76,6 +76,7 @@ def main(config: Config) -> Artifact:
     if found:
         print(f"designer: {config.out} is up to date")
         return found
+    from countryreward.on_ray.job_metrics import JobMetrics, metered
     from countryreward.on_ray.session import session
     from countryreward.on_ray.writer_training import train_writer_on_ray
     from countryreward.training.run import fingerprint
@@ -84,7 +85,8 @@ def main(config: Config) -> Artifact:
     identity = {"inputs": {name: made.manifest.version for name, made in inputs.items()}, "options": options}
     folder = Path(config.runs or Path(config.out).parent / "training") / (config.run_name or fingerprint(identity))
     with session(config.ray), watching() as watch:
-        train_writer_on_ray(job, folder, config.workers, identity, watch=watch)
+        heard = metered(watch, JobMetrics("train_designer"), folder.name, config.workers.workers)
+        train_writer_on_ray(job, folder, config.workers, identity, watch=heard)
     made = publish_writer(config.out, folder, inputs, options)
     print(f"designer: version {made.manifest.version}, log in {folder} -> {config.out}")
     return made

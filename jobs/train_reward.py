@@ -92,6 +92,7 @@ def main(config: Config) -> Artifact:
     if found:
         print(f"train: {config.out} is up to date")
         return found
+    from countryreward.on_ray.job_metrics import JobMetrics, metered
     from countryreward.on_ray.reward_training import train_on_ray
     from countryreward.on_ray.session import session
     from countryreward.scoring.model_card import card_facts, model_card
@@ -102,7 +103,8 @@ def main(config: Config) -> Artifact:
     check_trackers(job.trackers)
     with publish(config.out, kind="model", inputs=inputs, config=options) as draft:
         with session(config.ray), watching() as watch:
-            train_on_ray(job, folder, config.workers, identity, watch=watch)
+            heard = metered(watch, JobMetrics("train_reward"), folder.name, config.workers.workers)
+            train_on_ray(job, folder, config.workers, identity, watch=heard)
         fill(
             draft.path, open_artifact(folder / "best", kind="weights").path, sources, embed=config.embed_knowledge_base
         )

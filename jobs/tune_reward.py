@@ -77,6 +77,7 @@ def main(config: Config) -> Artifact:
     private_ray(config.ray)  # spaces are made of Ray Tune's own values
     from countryreward.evaluation.sweep import sweep_table
     from countryreward.on_ray import sweep_space, tuning
+    from countryreward.on_ray.job_metrics import JobMetrics
     from countryreward.on_ray.reward_training import absolute
     from countryreward.on_ray.session import session
     from countryreward.training.run import as_plain, fingerprint
@@ -112,7 +113,8 @@ def main(config: Config) -> Artifact:
     with session(config.ray), watching() as watch:
         together = tuning.concurrent(config.sweep, config.workers)
         print(f"sweep: {sweep_space.count_trials(space, config.sweep)} trials, {together} at a time")
-        runs = tuning.run_sweep(plan, space, folder, config.workers, config.sweep, watch=watch)
+        told = {"watch": watch, "metrics": JobMetrics("tune_reward")}
+        runs = tuning.run_sweep(plan, space, folder, config.workers, config.sweep, **told)
         taken = tuning.wait_until_free()
         if taken:
             print(f"sweep: still taken after a minute: {taken}")

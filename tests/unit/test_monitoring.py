@@ -105,7 +105,11 @@ def test_labels_asked_for_exist(counted: Prometheus) -> None:
 
 def test_prometheus_asks_with_a_key_from_a_file() -> None:
     told: Any = yaml.safe_load((FOLDER / "prometheus.yml").read_text(encoding="utf-8"))
-    (job,) = told["scrape_configs"]
+    job, ray = told["scrape_configs"]
+    assert ray == {
+        "job_name": "ray",
+        "file_sd_configs": [{"files": ["/tmp/ray/prom_metrics_service_discovery.json"]}],
+    }
     assert job["job_name"] == "countryreward"  # the alarm on `up` names it
     assert job["metrics_path"] == "/metrics"
     assert job["authorization"] == {"type": "Bearer", "credentials_file": "countryreward.key"}

@@ -18,6 +18,7 @@ from countryreward.data.images import ImageRefused, ImageTable, decode
 from countryreward.data.quarantine import Quarantine, check_counts
 from countryreward.data.thumbnails import thumbnail
 from countryreward.errors import UserError
+from countryreward.on_ray.job_metrics import JobMetrics
 from countryreward.retrieval.config import EncodersConfig
 from countryreward.retrieval.encoders import ImageEncoder, load_image_encoder, load_text_encoder
 from countryreward.retrieval.text import product_texts
@@ -106,6 +107,7 @@ def embed_dataset(
     frame = pd.DataFrame({"row": np.arange(len(images)), "content_hash": images["content_hash"]})
     quarantine = Quarantine("embeddings")
     small: dict[int, bytes] = {}
+    metrics = JobMetrics("embeddings")
 
     def collect(batch: Batch) -> None:
         for row, name, picture, reason, value in zip(
@@ -115,6 +117,7 @@ def embed_dataset(
                 quarantine.add(table="images", row=int(row), key=name, reason=str(reason), field="image", value=value)
             else:
                 small[int(row)] = picture
+        metrics.rows(len(small) + len(quarantine.refusals), len(images), len(quarantine.refusals))
         if progress:
             progress(len(small) + len(quarantine.refusals), len(images))
 

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from countryreward.data.quarantine import Quarantine, check_counts
 from countryreward.errors import UserError
 from countryreward.on_ray.embeddings import Batch, fill_rows, in_actors
+from countryreward.on_ray.job_metrics import JobMetrics
 
 
 class EncodeTower:
@@ -56,6 +57,7 @@ def build_features(
     frame = pd.DataFrame({"row": np.arange(len(names)), "content_hash": names})
     quarantine = Quarantine("features")
     kept: list[int] = []
+    metrics = JobMetrics("features")
 
     def collect(batch: Batch) -> None:
         for row, name, reason, value in zip(
@@ -65,6 +67,7 @@ def build_features(
                 quarantine.add(table="images", row=int(row), key=name, reason=str(reason), field="image", value=value)
             else:
                 kept.append(int(row))
+        metrics.rows(len(kept) + len(quarantine.refusals), len(names), len(quarantine.refusals))
         if progress:
             progress(len(kept) + len(quarantine.refusals), len(names))
 

@@ -12,6 +12,7 @@ from countryreward.data.quarantine import check_counts
 from countryreward.data.records import Dataset
 from countryreward.data.splits import time_windows
 from countryreward.errors import UserError
+from countryreward.on_ray.job_metrics import JobMetrics
 from countryreward.retrieval.build import select_training, write_index, write_tables
 from countryreward.retrieval.embeddings import Embeddings
 
@@ -43,9 +44,11 @@ def build_knowledge_base(
     counts["observations"]["dropped_by_reason"] |= {"not_in_training": held_out}
     check_counts(counts["observations"], "knowledge base")
     markets = sorted(counts["entries"])
+    metrics = JobMetrics("knowledge_base")
     pending = [ray.remote(write_index).remote(folder, market) for market in markets]
     for done, reference in enumerate(pending, start=1):
         ray.get(reference)
+        metrics.rows(done, len(markets))
         if progress:
             progress(done, len(markets))
     return counts

@@ -15,6 +15,7 @@ from countryreward.generation.outcomes import Outcome
 from countryreward.generation.pair_table import CASE_TABLE, PAIRS, write_outcomes, write_pictures
 from countryreward.on_ray.awaited import AwaitedRenderer, AwaitedScorer, AwaitedWriter
 from countryreward.on_ray.config import PairLoopConfig
+from countryreward.on_ray.job_metrics import JobMetrics
 from countryreward.on_ray.pairs import Stages, run_tasks, versions_of
 from countryreward.on_ray.pipeline import Stage
 from countryreward.scoring.work_folder import WorkFolder
@@ -94,7 +95,13 @@ async def _publish(
     store = OutcomeStore(work.of("parts", made_by))
     with publish(out, kind=kind, inputs=inputs, config=told) as draft:
         draft.counts |= await run_tasks(
-            tasks, made_by, stages, store, patience_s=loop.patience_s, progress=f"{kind} made"
+            tasks,
+            made_by,
+            stages,
+            store,
+            patience_s=loop.patience_s,
+            progress=f"{kind} made",
+            metrics=JobMetrics(kind),
         )
         outcomes = [store.found[key] for key in tasks.keys(made_by)]
         if amend:

@@ -5,8 +5,10 @@ Writers, a renderer and scorers are given (`awaited.py`): actors, Serve handles,
 """
 
 import asyncio
+import contextlib
 import itertools
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,11 +24,15 @@ from countryreward.generation.pairs import Proposed, Shown, chosen, named, quest
 from countryreward.generation.tasks import AdTask
 from countryreward.on_ray.awaited import AwaitedRenderer, AwaitedScorer, AwaitedWriter
 from countryreward.on_ray.config import PairLoopConfig
+from countryreward.on_ray.job_metrics import JobMetrics
 from countryreward.on_ray.patience import patiently
 from countryreward.on_ray.pipeline import Pipeline, Stage
 from countryreward.progress import bar
 from countryreward.scoring.contracts import Verdict
 from countryreward.serving.client import NotAllowed
+
+TELL_S = 5.0
+"""How often the metrics of the stages are told."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,14 +155,16 @@ async def run_tasks(
     *,
     patience_s: float = 600.0,
     progress: str = "",
+    metrics: JobMetrics | None = None,
 ) -> dict[str, Any]:
     """Every task that has no outcome in the store yet, until all have one. Returns counts; input = kept + dropped + quarantined.
 
-    made_by: versions and rule, which are part of the keys. progress: title of a bar; empty: none. See `Pipeline.run` for what
-    it raises.
+    made_by: versions and rule, which are part of the keys. progress: title of a bar; empty: none. metrics: of the job that it is.
+    See `Pipeline.run` for what it raises.
     """
     keys = tasks.keys(made_by)
     before = sum(key in store.found for key in keys)
+    metrics = metrics or JobMetrics("tasks")
     shown_bar: AbstractContextManager[Callable[[int, int], None]] = (
         bar(progress) if progress else nullcontext(lambda done, total: None)
     )
@@ -168,9 +176,41 @@ async def run_tasks(
             store.put(outcomes)
             done += len(outcomes)
             tell(done, len(keys))
+            for outcome in outcomes:
+                metrics.add("outcomes_total", outcome=_became(outcome))
+            metrics.set("left", len(keys) - done)
 
         pipeline = Pipeline(stages, take, patience_s=patience_s, proven=before > 0)
-        used = await pipeline.run(tasks.take(made_by, without=frozenset(store.found)))
+        async with _stages_told(pipeline, metrics):
+            used = await pipeline.run(tasks.take(made_by, without=frozenset(store.found)))
     assert all(key in store.found for key in keys), "a task has no outcome"
     counts = counts_of([store.found[key] for key in keys], len(keys))
     return counts | {"found": before, "made": len(keys) - before, "loop": used}
+
+
+def _became(outcome: Outcome) -> str:
+    return "kept" if outcome.row is not None else "dropped" if outcome.dropped is not None else "quarantined"
+
+
+@contextlib.asynccontextmanager
+async def _stages_told(pipeline: Pipeline, metrics: JobMetrics) -> AsyncIterator[None]:
+    """Every few seconds, and once more at the end, how busy each stage is."""
+    began = time.monotonic()
+
+    def tell() -> None:
+        for stage, busy in zip(pipeline.stages, pipeline.busy, strict=False):  # no `busy` before it begins
+            metrics.set("in_flight", busy.now, stage=stage.name)
+            metrics.set("busy", busy.share(time.monotonic() - began), stage=stage.name)
+            metrics.reach("calls_again_total", busy.failed, stage=stage.name)
+
+    async def often() -> None:
+        while True:
+            await asyncio.sleep(TELL_S)
+            tell()
+
+    telling = asyncio.create_task(often())
+    try:
+        yield
+    finally:
+        telling.cancel()
+        tell()

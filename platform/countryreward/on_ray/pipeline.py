@@ -77,6 +77,11 @@ class Busy:
         if self.now == 0:
             self.busy_s += at - self._since
 
+    def share(self, wall_s: float) -> float:
+        """Of the wall time until now with at least one call in flight."""
+        under_way = time.monotonic() - self._since if self.now else 0.0
+        return (self.busy_s + under_way) / max(wall_s, 1e-9)
+
     def told(self, wall_s: float, in_flight: int) -> dict[str, Any]:
         """For a manifest: shares of the wall time."""
         wall_s = max(wall_s, 1e-9)
@@ -84,7 +89,7 @@ class Busy:
             "calls": self.calls,
             "items": self.items,
             "made_again": self.failed,
-            "busy": round(self.busy_s / wall_s, 4),
+            "busy": round(self.share(wall_s), 4),
             "occupancy": round(self.call_s / wall_s / in_flight, 4),
             "most_waiting": self.most_waiting,
         }

@@ -12,7 +12,8 @@ import queue
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,10 +22,12 @@ from ray import tune
 
 from countryreward.errors import Stopped, UserError
 from countryreward.on_ray.config import SweepConfig, WorkersConfig
+from countryreward.on_ray.job_metrics import JobMetrics, metered
 from countryreward.on_ray.reward_training import train_on_ray
 from countryreward.on_ray.sweep_space import count_trials
 from countryreward.on_ray.training import Watch
 from countryreward.training.config import STOP
+from countryreward.training.run_list import status_of
 from countryreward.training.sweep import DROPPED, SweepPlan, score_of, validations_of
 
 _log = logging.getLogger(__name__)
@@ -59,11 +62,12 @@ def run_sweep(
     config: SweepConfig,
     *,
     watch: Watch,
+    metrics: JobMetrics | None = None,
 ) -> list[TrialRun]:
     """Train every parameter set of the space, or go on with a sweep that was cut off; in the order of their start.
 
     plan: with absolute paths (`reward_training.absolute`). watch: gets {"stage", "done", "total"} and {"kind": "trial", "name",
-    "score", "step"}. Raises `Stopped` after Ctrl-C, once Ray Tune has written its state.
+    "score", "step"}. metrics: of the job that it is. Raises `Stopped` after Ctrl-C, once Ray Tune has written its state.
     """
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # no tables of Ray Tune's: jobs print their own
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what failed, and why, is in the runs
@@ -94,12 +98,14 @@ def run_sweep(
             ),
         )
     expected = count_trials(space, config) * plan.job.loop.validations
-    with _followed(folder, expected, watch):
+    metrics = metrics or JobMetrics("sweep")
+    with _followed(folder, expected, watch, metrics):
         found = tuner.fit()
     trials = found._experiment_analysis.trials  # pyright: ignore[reportOptionalMemberAccess]  # no public way to a trial's status
     runs = [_ended(trial, plan, folder) for trial in trials if trial.status in ("TERMINATED", "ERROR")]
     if len(runs) < len(trials):
         raise Stopped("the sweep's state is written; the same command goes on with it", signal.SIGINT)
+    _tell_trials(metrics, [one.status for one in runs])
     return runs
 
 
@@ -176,7 +182,8 @@ class RewardTrial(tune.Trainable):
 
         def train() -> None:
             try:
-                train_on_ray(job, self.run, WorkersConfig(**workers), identity, watch=self.heard.put)
+                heard = metered(self.heard.put, JobMetrics("trial"), self.run.name, workers["workers"])
+                train_on_ray(job, self.run, WorkersConfig(**workers), identity, watch=heard)
                 self.heard.put(None)
             except (
                 BaseException
@@ -243,16 +250,30 @@ def _ended(trial: Any, plan: SweepPlan, folder: Path) -> TrialRun:
     )
 
 
+def _tell_trials(metrics: JobMetrics, statuses: Sequence[str]) -> None:
+    """How many trials are at what; what a run folder calls otherwise belongs to one of the four."""
+    same = {"stopping": "running", "weights dropped": "finished"}
+    counted = Counter(same.get(status, status) for status in statuses)
+    for status in ("running", "finished", "stopped", "failed"):
+        metrics.set("trials", counted[status], status=status)
+
+
 @contextlib.contextmanager
-def _followed(folder: Path, expected: int, watch: Watch) -> Iterator[None]:
+def _followed(folder: Path, expected: int, watch: Watch, metrics: JobMetrics) -> Iterator[None]:
     """Tells every validation of every trial as it appears in their logs, which outlive whoever wrote them."""
     over = threading.Event()
     seen: dict[Path, int] = {}
+    best = -math.inf
 
     def look() -> None:
-        for run in sorted((folder / "trials").glob("*")):
+        nonlocal best
+        runs = sorted((folder / "trials").glob("*"))
+        _tell_trials(metrics, [status_of(run) for run in runs])
+        for run in runs:
             found = validations_of(run)
             for line in found[seen.get(run, 0) :]:
+                best = max(best, score_of(line))
+                metrics.set("best_score", best)
                 watch({"kind": "trial", "name": run.name, "score": score_of(line), "step": line["step"]})
             seen[run] = max(seen.get(run, 0), len(found))
         watch({"stage": "validations of trials", "done": min(sum(seen.values()), expected), "total": expected})

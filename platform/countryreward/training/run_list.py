@@ -109,17 +109,25 @@ def _said(path: Path, kind: str) -> str:
     return ""
 
 
+def status_of(run: Path) -> str:
+    """Of a training, by its folder."""
+    if _held(run / ".lock"):
+        return "stopping" if (run / STOP).exists() else "running"
+    if read_json(run / "finished.json"):
+        return "finished"
+    return "weights dropped" if (run / DROPPED).exists() else "stopped"
+
+
 def _training(path: Path, name: str) -> Listed:
     lines = _lines(path / "log.jsonl")
     finished = read_json(path / "finished.json")
-    dropped = (path / DROPPED).exists()
-    status = "finished" if finished else "weights dropped" if dropped else "stopped"
-    if _held(path / ".lock"):
-        status = "stopping" if (path / STOP).exists() else "running"
+    status = status_of(path)
     times = [file.stat().st_mtime for file in path.iterdir() if file.is_file()]
     identity = finished.get("identity", {})
     steps = next((line for line in reversed(lines) if "of" in line), None)
-    far = "" if steps is None or finished or dropped else f", step {steps['step']:,} of {steps['of']:,}"
+    far = ""
+    if steps is not None and status not in ("finished", "weights dropped"):
+        far = f", step {steps['step']:,} of {steps['of']:,}"
     return Listed(
         path=name,
         kind="training",
