@@ -137,4 +137,4 @@ def test_what_is_uploaded_is_small_and_holds_no_runs(demo: Run):
     assert {"runs/", ".venv/", ".git/", "tests/"} <= set(kept.splitlines())
     told = yaml.safe_load((ROOT / "cluster" / "runtime_env.yaml").read_text())
     assert told["env_vars"]["PYTHONPATH"] == "platform:."
-    assert os.path.isdir(ROOT / told["env_vars"]["PYTHONPATH"])
+    assert all(os.path.isdir(ROOT / folder) for folder in told["env_vars"]["PYTHONPATH"].split(":"))

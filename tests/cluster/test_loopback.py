@@ -73,7 +73,9 @@ def private() -> Any:
 
 
 def test_everything_listens_on_loopback(private: dict[str, Any]) -> None:
-    names = [name.removeprefix("ray::") for _, _, name in private["sockets"]]  # a busy actor's name ends in its method's
+    names = [
+        name.removeprefix("ray::") for _, _, name in private["sockets"]
+    ]  # a busy actor's name ends in its method's
     for listener in ("gcs_server", "raylet", "DashboardAgent", "ServeReplica:default:Hello"):
         assert any(name.startswith(listener) for name in names), (listener, names)
     outside = [one for one in private["sockets"] if one[0].removeprefix("::ffff:") not in ("127.0.0.1", "::1")]

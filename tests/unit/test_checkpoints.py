@@ -31,7 +31,9 @@ def write(folder: Path) -> None:
 def newest(made: CheckpointStore, said: list[str] | None = None) -> tuple[Path, dict[str, Any]]:
     found = made.newest(pytest.fail if said is None else said.append)
     assert found is not None
-    return found
+    path, states = found
+    assert len(states) == 1
+    return path, states[0]
 
 
 def names(made: CheckpointStore) -> list[str]:

@@ -55,6 +55,25 @@ class WorkersConfig:
 
 
 @dataclass(kw_only=True)
+class ElasticWorkersConfig(WorkersConfig):
+    """The processes of a training that goes on with fewer of them."""
+
+    min_workers: int = 0
+    """Go on with so many when nodes are lost or not there yet, and with more again when they come; 0: only with all of them.
+    The steps, their data and losses are those of `workers` workers."""
+    grow_after_s: float = 60.0
+    """How often to look whether more workers have room, in seconds; the run then goes on with them from its newest checkpoint."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.min_workers <= self.workers or self.grow_after_s < 0:
+            raise UserError(
+                f"workers.min_workers, grow_after_s: {self.min_workers}, {self.grow_after_s}; the first is 0 to "
+                f"{self.workers} (workers.workers), seconds are at least 0"
+            )
+
+
+@dataclass(kw_only=True)
 class PairLoopConfig:
     """How pairs are made: items of a call, and calls at a time, of each stage."""
 

@@ -1,17 +1,16 @@
 """Reward training as a Ray Train job: every worker runs `training.run.run_training`."""
 
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from countryreward.on_ray.config import WorkersConfig
-from countryreward.on_ray.training import Watch, train_workers
+from countryreward.on_ray.config import ElasticWorkersConfig
+from countryreward.on_ray.training import Watch, Worker, train_workers
 from countryreward.training.config import PATHS, LoopConfig, RewardTraining
 
 
 def train_on_ray(
-    job: RewardTraining, folder: Path, workers: WorkersConfig, identity: dict[str, Any], *, watch: Watch
+    job: RewardTraining, folder: Path, workers: ElasticWorkersConfig, identity: dict[str, Any], *, watch: Watch
 ) -> None:
     """Train and leave best/ and last/ in `folder`. See `train_workers`."""
     train_workers(_work, asdict(job) | absolute(job), folder, workers, identity, watch=watch)
@@ -24,12 +23,18 @@ def absolute(job: RewardTraining) -> dict[str, str]:
     return {name: str(Path(path).absolute()) for name, path in local.items()}
 
 
-def _work(
-    job: dict[str, Any], folder: Path, device: Any, tell: Callable[[dict[str, Any]], None], identity: dict[str, Any]
-) -> None:
+def _work(job: dict[str, Any], worker: Worker) -> None:
     from countryreward.training.run import RunIdentity, run_training
 
-    run_training(rebuild(job), folder, device=device, tell=tell, identity=RunIdentity(**identity))
+    run_training(
+        rebuild(job),
+        worker.folder,
+        device=worker.device,
+        tell=worker.tell,
+        identity=RunIdentity(**worker.identity),
+        workers=worker.planned,
+        warned=worker.warned,
+    )
 
 
 def rebuild(job: dict[str, Any]) -> RewardTraining:

@@ -11,19 +11,38 @@ import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from countryreward.errors import Stopped, UserError
-from countryreward.on_ray.config import WorkersConfig
+from countryreward.on_ray.config import ElasticWorkersConfig, WorkersConfig
 from countryreward.training.config import STOP
 from countryreward.training.run_folder import RunFolder
 
 Watch = Callable[[dict[str, Any]], None]
 
 
-Work = Callable[[dict[str, Any], Path, Any, Callable[[dict[str, Any]], None], dict[str, Any]], None]
-"""What every worker runs: (job in its plain form, run folder, device, tell, identity). A function of a module."""
+@dataclass(frozen=True, kw_only=True)
+class Worker:
+    """What one worker of a training is given."""
+
+    folder: Path
+    """The run's, on a disk that every worker reaches."""
+    device: Any
+    """Its torch device."""
+    identity: dict[str, Any]
+    """Fields of `training.run.RunIdentity`."""
+    planned: int
+    """Workers that the training is planned for."""
+    tell: Callable[[dict[str, Any]], None]
+    """To whoever watches, in the job's process."""
+    warned: Callable[[], bool]
+    """Whether a node of the training is about to be taken away; yes once for each warning. All workers must ask together."""
+
+
+Work = Callable[[dict[str, Any], Worker], None]
+"""What every worker runs on the job in its plain form. A function of a module."""
 
 
 def train_workers(
@@ -72,10 +91,11 @@ def train_workers(
             "job": job,
             "folder": str(folder.absolute()),
             "identity": identity,
+            "planned": workers.workers,
             "messages": messages,
             "threads": max(1, int(workers.cpus_per_worker)),
         },
-        scaling_config=ScalingConfig(num_workers=workers.workers, use_gpu=use_gpu, resources_per_worker=each),
+        scaling_config=ScalingConfig(use_gpu=use_gpu, resources_per_worker=each, **_size(workers)),
         run_config=RunConfig(
             # A name of its own for every start: checkpoints are ours (training/checkpoints.py), Ray has nothing to restore.
             name=f"{folder.name}-{secrets.token_hex(4)}",
@@ -101,6 +121,31 @@ def train_workers(
         raise failed
     if asked and not (folder / "finished.json").exists():
         raise Stopped("the run's checkpoint is written; the same command goes on from it", asked[0])
+
+
+def _size(workers: WorkersConfig) -> dict[str, Any]:
+    if not isinstance(workers, ElasticWorkersConfig) or workers.min_workers in (0, workers.workers):
+        return {"num_workers": workers.workers}
+    return {
+        "num_workers": (workers.min_workers, workers.workers),
+        "elastic_resize_monitor_interval_s": workers.grow_after_s,
+    }
+
+
+class _Warned:
+    """Ray's word that nodes of this training are to be taken away (a drain: spot instances, `ray drain-node`)."""
+
+    def __init__(self) -> None:
+        self.known: set[str] = set()
+
+    def __call__(self) -> bool:
+        from ray import train
+
+        info = train.get_preemption_info()
+        nodes = set(info.preempted_node_ids) if info else set()
+        new = bool(nodes - self.known)
+        self.known |= nodes
+        return new
 
 
 def _fit(fit: Callable[[], object]) -> None:
@@ -163,7 +208,9 @@ def _worker(config: dict[str, Any]) -> None:
             messages.put_nowait(message)
 
     try:
-        config["work"](config["job"], Path(config["folder"]), get_device(), tell, config["identity"])
+        given = {name: config[name] for name in ("identity", "planned")}
+        worker = Worker(folder=Path(config["folder"]), device=get_device(), tell=tell, warned=_Warned(), **given)
+        config["work"](config["job"], worker)
     except UserError as error:
         # Told and not raised: Ray would start the workers again, to meet the same error. Leaving the group ends whoever waits.
         messages.put({"refused": str(error)})

@@ -1,12 +1,11 @@
 """A design writer's training as a Ray Train job: every worker runs `training.writer_run.run_writer_training`."""
 
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from countryreward.on_ray.config import WorkersConfig
-from countryreward.on_ray.training import Watch, train_workers
+from countryreward.on_ray.training import Watch, Worker, train_workers
 from countryreward.training.writer_config import WriterLoop, WriterTraining
 
 
@@ -21,14 +20,16 @@ def train_writer_on_ray(
     train_workers(_work, plain, folder, workers, identity, watch=watch, best="last")
 
 
-def _work(
-    job: dict[str, Any], folder: Path, device: Any, tell: Callable[[dict[str, Any]], None], identity: dict[str, Any]
-) -> None:
+def _work(job: dict[str, Any], worker: Worker) -> None:
     from countryreward.models.reward_config import LoraOptions
     from countryreward.training.run import RunIdentity
     from countryreward.training.writer_run import run_writer_training
 
     parts = {"lora": LoraOptions(**job["lora"]), "loop": WriterLoop(**job["loop"])}
     run_writer_training(
-        WriterTraining(**job | parts), folder, device=device, tell=tell, identity=RunIdentity(**identity)
+        WriterTraining(**job | parts),
+        worker.folder,
+        device=worker.device,
+        tell=worker.tell,
+        identity=RunIdentity(**worker.identity),
     )

@@ -73,8 +73,8 @@ class CheckpointStore:
         self._agree_or_remove(refusal, partial)
         return final
 
-    def newest(self, tell: Callable[[str], None]) -> tuple[Path, dict[str, Any]] | None:
-        """The newest whole checkpoint and this process's state in it; None: there is none.
+    def newest(self, tell: Callable[[str], None]) -> tuple[Path, list[dict[str, Any]]] | None:
+        """The newest whole checkpoint and the states of all processes that wrote it, by rank; None: there is none.
 
         A damaged one is set aside as `refused-...`, `tell` is told which file and why, and the one before is tried. Raises
         `UserError` when it is whole but of another identity.
@@ -84,7 +84,8 @@ class CheckpointStore:
             return None
         path, refusal = found
         self.ranks.agree(refusal)
-        return path, torch.load(path / f"rank-{self.ranks.rank:04d}.pt", map_location="cpu", weights_only=True)
+        files = sorted(path.glob("rank-*.pt"))
+        return path, [torch.load(file, map_location="cpu", weights_only=True) for file in files]
 
     def remove(self) -> None:
         """All of them: the run has finished."""

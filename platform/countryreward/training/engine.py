@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from countryreward.errors import UserError
+from countryreward.training.resizing import universal_form
 
 _STATE, _TAG = "state.pt", "state"
 Groups = list[dict[str, Any]]
@@ -55,7 +56,8 @@ class Engine(Protocol):
         ...
 
     def load(self, folder: Path) -> None:
-        """Take up what `save` wrote, in an engine made with the same arguments. Every rank must call it."""
+        """Take up what `save` wrote, in an engine made with the same arguments. Another number of ranks may have written
+        it, of which DeepSpeed's is told when it is made (`resized`). Every rank must call it."""
         ...
 
     def state_bytes(self) -> int:
@@ -120,7 +122,6 @@ class TorchEngine:
             "weights": {name: value for name, value in self.bare.named_parameters() if value.requires_grad},
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
-            "passes": self.passes,
         }
         torch.save(state, folder / _STATE)
 
@@ -133,7 +134,7 @@ class TorchEngine:
                 own[name].copy_(value)
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
-        self.passes = state["passes"]
+        self.passes = 0
 
     def state_bytes(self) -> int:
         """See `Engine.state_bytes`."""
@@ -158,8 +159,11 @@ class DeepSpeedEngine:
         zero_stage: int,
         optimizer: str = "adamw",
         autocast: bool = False,
+        resized: bool = False,
     ) -> None:
         self.autocast, self.whole_weights = autocast, zero_stage < 3
+        self.resized = resized and zero_stage > 0  # without ZeRO every rank has all of the state
+        self.settings = [{name: value for name, value in group.items() if name != "params"} for group in groups]
         deepspeed = prepare_deepspeed()
         stepper = make_optimizer(groups, optimizer)
         config = {
@@ -173,11 +177,13 @@ class DeepSpeedEngine:
             # no module is listed: weights and gradients travel in float32
             "torch_autocast": {"enabled": autocast, "dtype": "bfloat16", "lower_precision_safe_modules": []},
             "steps_per_print": 10**9,
+            "checkpoint": {"load_universal": self.resized},
         }
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(stepper, factor)
         self.engine, self.optimizer, _, _ = deepspeed.initialize(
             model=model,
             optimizer=stepper,
-            lr_scheduler=torch.optim.lr_scheduler.LambdaLR(stepper, factor),
+            lr_scheduler=self.schedule,
             config=config,
             dist_init_required=not torch.distributed.is_initialized(),
         )
@@ -217,8 +223,19 @@ class DeepSpeedEngine:
 
     def load(self, folder: Path) -> None:
         """See `Engine.load`. DeepSpeed reads them by pickle: only a run's own files, whose hashes were checked, come here."""
-        found, _ = self.engine.load_checkpoint(str(folder), tag=_TAG, load_module_strict=False)
+        with universal_form(folder, _TAG) if self.resized else contextlib.nullcontext(folder) as readable:
+            found, _ = self.engine.load_checkpoint(str(readable), tag=_TAG, load_module_strict=False)
         assert found is not None, f"DeepSpeed found no state in {folder}"
+        if (
+            self.resized
+        ):  # ZeRO-3 takes the first group's settings for all groups, and one counter of steps for all weights
+            for state in self.optimizer.optimizer.state.values():
+                if isinstance(state.get("step"), Tensor):
+                    state["step"] = state["step"].clone()
+            for group, own, rate in zip(
+                self.optimizer.param_groups, self.settings, self.schedule.get_last_lr(), strict=True
+            ):
+                group.update(own | {"lr": rate})
 
     def state_bytes(self) -> int:
         """See `Engine.state_bytes`: the weights, their float32 masters and two states each."""

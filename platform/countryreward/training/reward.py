@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +19,8 @@ from countryreward.scoring.judging import Loader
 from countryreward.training.config import LoopConfig
 from countryreward.training.engine import Engine
 from countryreward.training.ranks import Ranks
-from countryreward.training.sampling import epoch_batches
+from countryreward.training.sampling import DataOrder
+from countryreward.training.turns import turns
 
 Log = Callable[[dict[str, Any]], None]
 
@@ -33,10 +34,21 @@ class Progress:
     window: dict[str, Any] = field(default_factory=dict)
     """What the log has gathered since its last line."""
 
+    @classmethod
+    def shared(cls, saved: list[dict[str, Any]], workers: int) -> "Progress":
+        """What so many workers go on from, when the plain forms of others' progress were saved: each gets an equal share."""
+        windows = [one["window"] for one in saved if one["window"]]
+        window: dict[str, Any] = {}
+        for name in ("pairs", "padded", "tokens", "sums", "parts") if windows else ():
+            window[name] = sum(one[name] for one in windows) / workers
+        for name in ("waited", "seconds") if windows else ():
+            window[name] = sum(one[name] for one in windows) / len(windows)
+        return cls(saved[0]["step"], window)
 
-def total_steps(records: int, config: LoopConfig, world: int) -> int:
-    """Optimizer steps of a whole training."""
-    per_step = world * config.value("batch_size") * config.value("accumulation")
+
+def total_steps(records: int, config: LoopConfig, workers: int) -> int:
+    """Optimizer steps of a whole training with so many planned workers."""
+    per_step = workers * config.value("batch_size") * config.value("accumulation")
     return max(1, round(records * config.value("epochs") / per_step))
 
 
@@ -50,46 +62,57 @@ def train_reward(
     log: Log,
     validate: Callable[[int], None],
     ranks: Ranks | None = None,
+    workers: int = 0,
     progress: Callable[[int, int], None] | None = None,
     start: Progress | None = None,
     checkpoint: Callable[[Progress], None] | None = None,
     stop: Callable[[], bool] | None = None,
+    warned: Callable[[], bool] | None = None,
 ) -> int:
     """Train from `start` (default: the beginning) to `steps` optimizer steps. Returns the step reached: less when stopped.
+
+    workers: how many the training was planned for (0: those that are here); fewer do the same steps in more turns (`turns`), and
+    the engine's accumulation must be that of `turns`.
 
     Each step: BCE on the target (soft where counts exist) plus lambda times the focus penalty on wrong answers (Eq. 11).
     `log` gets a dict every `log_every` steps: means over those steps and over all ranks of loss, bce, penalty and the share of
     wrong answers; the ratio of the penalty's gradient norm to BCE's at the last of them; rates, pairs/s, padding share, share of
     time spent waiting for data. `validate` is called `validations` times with the step, on every rank. `checkpoint` is called
-    on every rank after each `checkpoint_every` steps, after a validation and when stopped, but not at the last step; `stop` is
-    asked after every step, and one rank's yes stops all.
+    on every rank after each `checkpoint_every` steps, after a validation, when stopped and when warned, but not at the last step;
+    `stop` is asked after every step, and one rank's yes stops all. `warned`, whether a node is about to be taken away, is asked
+    on all ranks together, once a second; it says yes once for each warning.
     """
     ranks = ranks or Ranks()
+    workers = workers or ranks.world
     weight, accumulation = model.options.focus_weight, config.value("accumulation")
     device = next(model.parameters()).device
     when = {round(steps * (i + 1) / config.validations) for i in range(config.validations)}
     start = start or Progress()
     window = _Window.of(start.window)
-    positions = _endless(loader, config, ranks, skip=start.step * accumulation)
+    order = DataOrder(loader.examples.lengths, config.value("batch_size"), config.seed, workers)
+    swaps = _Swaps(config, len(loader.examples.lengths))
+    mine = turns(workers, accumulation, ranks)
+    asked = time.monotonic()
     engine.model.train()
     for step in range(start.step + 1, steps + 1):
         due, ratio = step % config.log_every == 0 or step == steps, None
-        for part in range(accumulation):
+        for number, turn in enumerate(mine, 1):
             before = time.monotonic()
-            chosen, swap = next(positions)
-            batch, images, target = loader.load(chosen, device, swap=swap)
+            epoch, chosen = order.batch((step - 1) * accumulation + turn.part, turn.planned)
+            batch, images, target = loader.load(chosen, device, swap=swaps.of(epoch, chosen))
             window.waited += time.monotonic() - before
             with engine.precision():
                 output = engine.model(batch, **images, focus=weight > 0)
                 bce, penalty, wrong = _losses(output, target, weight)
                 loss = equations.objective(bce, penalty, weight)
-            engine.backward(loss)
-            if due and part == accumulation - 1 and weight > 0 and engine.whole_weights:
+            engine.backward(loss * turn.weight)
+            if due and number == len(mine) and weight > 0 and turn.weight and engine.whole_weights:
                 with engine.precision():  # after the backward pass: two passes' activations at once would not fit
                     ratio = gradient_ratio(model, batch, images, target)
-            window.add(batch, loss, bce, penalty, wrong)
+            if turn.weight:
+                window.add(batch, loss, bce, penalty, wrong)
             stepped = engine.step()
-            assert stepped == (part == accumulation - 1), "engine and loop disagree on accumulation"
+            assert stepped == (number == len(mine)), "engine and loop disagree on accumulation"
         if progress:
             progress(step, steps)
         if due:
@@ -100,9 +123,13 @@ def train_reward(
             engine.model.eval()
             validate(step)
             engine.model.train()
-        stopping = stop is not None and ranks.any(stop(), device)
+        ask = warned is not None and time.monotonic() - asked > 1
+        told = ranks.mean([float(stop is not None and stop()), float(ask and ranks.first)], device)
+        stopping, leaving = told[0] > 0, False
+        if warned and told[1] > 0:
+            leaving, asked = warned(), time.monotonic()
         every = config.checkpoint_every
-        if checkpoint and step < steps and (stopping or (every and (step % every == 0 or step in when))):
+        if checkpoint and step < steps and (stopping or leaving or (every and (step % every == 0 or step in when))):
             checkpoint(Progress(step, window.plain()))
         window.started += time.monotonic() - paused  # validations and checkpoints are no training time
         if stopping:
@@ -117,11 +144,11 @@ class _Window:
     started: float = field(default_factory=time.monotonic)
     waited: float = 0.0
     seconds: float = 0.0
-    pairs: int = 0
-    padded: int = 0
-    tokens: int = 0
+    pairs: float = 0
+    padded: float = 0
+    tokens: float = 0
     sums: Tensor | float = 0.0
-    parts: int = 0
+    parts: float = 0
 
     @classmethod
     def of(cls, plain: dict[str, Any]) -> "_Window":
@@ -143,19 +170,28 @@ class _Window:
         self.seconds = time.monotonic() - self.started
 
     def line(self, ranks: Ranks, device: torch.device, ratio: float | None) -> dict[str, Any]:
-        assert isinstance(self.sums, Tensor)
-        means = (self.sums / self.parts).tolist()
+        sums = self.sums.tolist() if isinstance(self.sums, Tensor) else [0.0] * 4
         has_ratio = float(ratio is not None)
-        shares = [self.padded / self.tokens, self.waited / self.seconds, has_ratio, ratio or 0.0]
-        loss, bce, penalty, wrong, padding, waiting, ratios, summed = ranks.mean([*means, *shares], device)
+        seconds = max(self.seconds, 1e-9)
+        shares = [
+            self.padded,
+            self.tokens,
+            self.waited / seconds,
+            has_ratio,
+            ratio or 0.0,
+            self.pairs / seconds,
+            self.parts,
+        ]
+        *sums, padded, tokens, waiting, ratios, summed, pairs, parts = ranks.mean([*sums, *shares], device)
+        loss, bce, penalty, wrong = (value / parts for value in sums)
         return {
             "loss": loss,
             "bce": bce,
             "penalty": penalty,
             "wrong_share": wrong,
             "penalty_to_bce_gradient": summed / ratios if ratios else None,
-            "pairs_per_second": ranks.world * self.pairs / self.seconds,
-            "padding_share": padding,
+            "pairs_per_second": ranks.world * pairs,
+            "padding_share": padded / tokens,
             "data_wait_share": waiting,
         }
 
@@ -192,16 +228,18 @@ def _losses(output: RewardOutput, target: Tensor, weight: float) -> tuple[Tensor
     return bce, equations.penalty(output.focus, wrong), wrong
 
 
-def _endless(
-    loader: Loader, config: LoopConfig, ranks: Ranks, *, skip: int = 0
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.bool_] | None]]:
-    """Positions of a batch's records and, with `orders: one`, which of them to ask as (B, A). skip: batches not to give."""
-    lengths, size = loader.examples.lengths, config.value("batch_size")
-    epoch, skip = divmod(skip, -(-len(lengths) // (ranks.world * size)))
-    while True:
-        swap = np.random.default_rng([config.seed, epoch, 1]).random(len(lengths)) < 0.5
-        for chosen in epoch_batches(
-            lengths, batch_size=size, seed=config.seed, epoch=epoch, world=ranks.world, rank=ranks.rank
-        )[skip:]:
-            yield chosen, swap[chosen] if config.value("orders") == "one" else None
-        epoch, skip = epoch + 1, 0
+class _Swaps:
+    """With `orders: one`, which records of an epoch are asked as (B, A)."""
+
+    def __init__(self, config: LoopConfig, records: int) -> None:
+        self.drawn = config.value("orders") == "one"
+        self.seed, self.records = config.seed, records
+        self.epoch, self.swap = -1, np.zeros(0, dtype=bool)
+
+    def of(self, epoch: int, chosen: NDArray[np.int64]) -> NDArray[np.bool_] | None:
+        """For the records at these positions; None: all are asked both ways."""
+        if not self.drawn:
+            return None
+        if epoch != self.epoch:
+            self.epoch, self.swap = epoch, np.random.default_rng([self.seed, epoch, 1]).random(self.records) < 0.5
+        return self.swap[chosen]

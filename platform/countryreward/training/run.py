@@ -8,7 +8,7 @@ import functools
 import hashlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -43,6 +43,7 @@ from countryreward.training.reward import Progress, total_steps, train_reward
 from countryreward.training.run_folder import RunFolder, Tell, held
 from countryreward.training.schedule import cosine_with_warmup
 from countryreward.training.trackers import open_trackers
+from countryreward.training.turns import turns
 from countryreward.training.validation import Validation, some_items, validate
 
 
@@ -63,9 +64,14 @@ def run_training(
     device: torch.device | str = "cpu",
     tell: Tell,
     identity: RunIdentity | None = None,
+    workers: int = 0,
+    warned: Callable[[], bool] | None = None,
 ) -> bool:
     """Train on this process's share, from the run's newest whole checkpoint where there is one. Call it on every rank;
     `torch.distributed` is set up by the caller. Returns whether the end was reached: False when the run was asked to stop.
+
+    workers: how many the run is planned for (0: those that are here); any number of them, also another one at each start, makes
+    the same steps on the same data. warned: see `train_reward`.
 
     Raises `UserError` where the run was started from other inputs or options, and where the disk is full.
     """
@@ -79,11 +85,19 @@ def run_training(
             except UserError as error:
                 refusal = str(error)
         ranks.agree(refusal)
-        return _train(job, folder, ranks, device, tell, identity or RunIdentity(inputs={}, options=as_plain(job)))
+        identity = identity or RunIdentity(inputs={}, options=as_plain(job))
+        return _train(job, folder, ranks, device, tell, identity, workers or ranks.world, warned)
 
 
 def _train(
-    job: RewardTraining, folder: Path, ranks: Ranks, device: torch.device | str, tell: Tell, identity: RunIdentity
+    job: RewardTraining,
+    folder: Path,
+    ranks: Ranks,
+    device: torch.device | str,
+    tell: Tell,
+    identity: RunIdentity,
+    workers: int,
+    warned: Callable[[], bool] | None,
 ) -> bool:
     run = RunFolder(folder, tell)
     if ranks.first:
@@ -95,29 +109,36 @@ def _train(
     quarantine = Quarantine("training")
     model, processor = load_model(job, loop, device)
     train, validation = load_examples(job, model, processor, quarantine, loop, tell)
-    steps = total_steps(len(train.examples.prompts), loop, ranks.world)
-    engine = make_engine(model, job, loop, steps)
-    facts = {"run": folder.name, "precision": loop.precision, "workers": ranks.world, "steps": steps}
+    steps = total_steps(len(train.examples.prompts), loop, workers)
+    facts = {"run": folder.name, "precision": loop.precision, "workers": workers, "steps": steps}
     store = CheckpointStore(
         folder / "checkpoints",
-        {**made_from, "precision": loop.precision, "workers": ranks.world, "steps": steps},
+        {**made_from, "precision": loop.precision, "workers": workers, "steps": steps},
         ranks,
         keep=loop.keep_checkpoints,
     )
+    found = store.newest(run.say)
+    resized = found is not None and len(found[1]) != ranks.world
+    each = len(turns(workers, loop.value("accumulation"), ranks))
+    engine = make_engine(model, job, loop, steps, accumulation=each, resized=resized)
     torch.manual_seed(loop.seed * ranks.world + ranks.rank)  # dropout: every rank its own
     start = Progress()
-    found = store.newest(run.say)
     if found:
-        engine.load(found[0])
-        start = Progress(**found[1]["progress"])
-        set_random_state(found[1]["random"])
+        path, states = found
+        engine.load(path)
+        if resized:  # generators belong to ranks that are no more: new ones, other than any before
+            start = Progress.shared([state["progress"] for state in states], ranks.world)
+            torch.manual_seed((loop.seed + start.step) * ranks.world + ranks.rank)
+        else:
+            start = Progress(**states[ranks.rank]["progress"])
+            set_random_state(states[ranks.rank]["random"])
     best: list[float] = []
     if ranks.first:
         quarantine.write(folder)
         run.go_back(start.step)
         run.trackers = open_trackers(job.trackers, folder, identity.options, start.step)
         if start.step:
-            run.line({"kind": "resumed", "step": start.step, "of": steps})
+            run.line({"kind": "resumed", "step": start.step, "of": steps, "workers": ranks.world})
         score = run.best_score() if start.step else None
         best += [score] if score is not None else []
 
@@ -155,10 +176,12 @@ def _train(
         log=lambda line: run.line({"kind": "step", **line}) if ranks.first else None,
         validate=validated,
         ranks=ranks,
+        workers=workers,
         progress=lambda done, total: tell({"stage": "training steps", "done": done, "total": total}),
         start=start,
         checkpoint=checkpoint,
         stop=run.stop_asked if ranks.first else lambda: False,
+        warned=warned,
     )
     if ranks.first:
         run.close()
@@ -217,11 +240,20 @@ def load_model(
     return model, PairProcessor.from_pretrained(source)
 
 
-def make_engine(model: CountryRewardModel, job: RewardTraining, loop: LoopConfig, steps: int) -> Engine:
+def make_engine(
+    model: CountryRewardModel,
+    job: RewardTraining,
+    loop: LoopConfig,
+    steps: int,
+    *,
+    accumulation: int = 0,
+    resized: bool = False,
+) -> Engine:
+    """accumulation: passes per step (0: the loop's); resized: it will load what another number of ranks saved."""
     groups = rate_groups(model, job.all_rates(), weight_decay=loop.weight_decay)
     factor = functools.partial(cosine_with_warmup, total=steps, warmup_share=loop.warmup)
     shared: dict[str, Any] = {
-        "accumulation": loop.value("accumulation"),
+        "accumulation": accumulation or loop.value("accumulation"),
         "max_grad_norm": loop.max_grad_norm,
         "optimizer": loop.optimizer,
         "autocast": loop.precision == "bf16" and model.dtype == torch.float32,
@@ -229,7 +261,9 @@ def make_engine(model: CountryRewardModel, job: RewardTraining, loop: LoopConfig
     if loop.engine == "torch":
         return TorchEngine(model, groups, factor, **shared)
     size = loop.value("batch_size")
-    return DeepSpeedEngine(model, groups, factor, **shared, batch_size=size, zero_stage=loop.zero_stage)
+    return DeepSpeedEngine(
+        model, groups, factor, **shared, batch_size=size, zero_stage=loop.zero_stage, resized=resized
+    )
 
 
 def load_examples(

@@ -1,5 +1,7 @@
 """The order of records in training: shuffled, bucketed by length, the same for every world size up to who takes which batch."""
 
+from dataclasses import dataclass, field
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -31,3 +33,26 @@ def epoch_batches(
     parts = [part[np.argsort(lengths[part], kind="stable")] for part in parts]
     batches = np.concatenate(parts).reshape(-1, size)
     return [batch[rank::world] for batch in batches[rng.permutation(len(batches))]]
+
+
+@dataclass
+class DataOrder:
+    """The endless order of a training's batches, any of them at will: a pure function of the arguments."""
+
+    lengths: NDArray[np.int64]
+    """Tokens of every record."""
+    batch_size: int
+    seed: int
+    workers: int
+    """Planned ones."""
+    _kept: dict[int, tuple[int, list[NDArray[np.int64]]]] = field(default_factory=dict, repr=False)
+
+    def batch(self, number: int, worker: int) -> tuple[int, NDArray[np.int64]]:
+        """(epoch, record positions) of batch `number` = 0, 1, ... of planned worker `worker`."""
+        epoch, place = divmod(number, -(-len(self.lengths) // (self.workers * self.batch_size)))
+        if worker not in self._kept or self._kept[worker][0] != epoch:
+            batches = epoch_batches(
+                self.lengths, batch_size=self.batch_size, seed=self.seed, epoch=epoch, world=self.workers, rank=worker
+            )
+            self._kept[worker] = epoch, batches
+        return epoch, self._kept[worker][1][place]

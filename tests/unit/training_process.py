@@ -1,0 +1,135 @@
+"""One process of a small reward training, which tests start as `python training_process.py ENGINE OPTIONS` with torch's variables.
+
+OPTIONS is JSON: planned (workers), folder (of checkpoints; empty: none), stop (step to stop at; 0: the end), records, epochs. The
+first rank prints FOUND and what it found.
+"""
+
+import functools
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from countryreward.models.prompts import PromptBuilder
+from countryreward.models.rate_groups import rate_groups
+from countryreward.models.reward_config import Rates
+from countryreward.scoring.examples import Examples
+from countryreward.scoring.judging import Loader, judge
+from countryreward.training.checkpoints import CheckpointStore
+from countryreward.training.config import LoopConfig
+from countryreward.training.engine import DeepSpeedEngine, TorchEngine
+from countryreward.training.ranks import Ranks
+from countryreward.training.reward import Progress, total_steps, train_reward
+from countryreward.training.schedule import cosine_with_warmup
+from countryreward.training.turns import turns
+from tests.unit import micro_qwen
+
+ACCUMULATION = 2
+
+
+class Images:
+    """Features drawn by name."""
+
+    def __contains__(self, content_hash: object) -> bool:
+        return True
+
+    def read(self, content_hashes: Sequence[str]) -> dict[str, torch.Tensor]:
+        """A picture for each name."""
+        rows = [np.random.default_rng(list(name.encode())).normal(size=(16, 16)) for name in content_hashes]
+        return {"features": torch.tensor(np.array(rows), dtype=torch.float32)}
+
+
+class Seen(Loader):
+    """A loader that keeps which records were loaded, call by call."""
+
+    calls: list[list[int]]
+
+    def load(self, positions: NDArray[np.int64], *args: Any, **options: Any) -> Any:
+        """As the loader does."""
+        self.__dict__.setdefault("calls", []).append([int(one) for one in positions])
+        return super().load(positions, *args, **options)
+
+
+def main(kind: str, planned: int, folder: str, stop: int, records: int, epochs: float) -> None:
+    """Train from the newest checkpoint in `folder`, where there is one, to `stop`."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo")
+    ranks = Ranks.current()
+    planned = planned or ranks.world
+    model = micro_qwen.model(layers=2, focus_weight=0.1).train()
+    builder = PromptBuilder(micro_qwen.TOKENIZER, model.options)
+    rows, prompts = [], []
+    for n in range(records):
+        market = ("KR", "BR")[n % 2]
+        images = (f"a{n // 2}", f"b{n // 2}")
+        prompts.append(builder.example(micro_qwen.fields(images=images, market=market, title=f"Bag {n}")))
+        rows.append({"target": float((n // 2 + n) % 2), "label": (n // 2 + n) % 2})
+    loader = Seen(Examples(prompts, pd.DataFrame(rows)), Images(), micro_qwen.PAD)
+    size = 8 // planned
+    loop = LoopConfig(
+        epochs=epochs, batch_size=size, accumulation=ACCUMULATION, precision="fp32", orders="one", log_every=1,
+        validations=1, checkpoint_every=0,
+    )  # fmt: skip
+    steps = total_steps(records, loop, planned)
+    factor = functools.partial(cosine_with_warmup, total=steps, warmup_share=0.1)
+    groups = rate_groups(model, Rates(merger=1e-3, llm=5e-4, adapter=2e-3, classifier=1e-3))
+    mine = turns(planned, ACCUMULATION, ranks)
+    store = CheckpointStore(Path(folder or "nowhere"), {"planned": planned}, ranks)
+    found = store.newest(print) if folder else None
+    shared: dict[str, Any] = {"accumulation": len(mine), "max_grad_norm": 1.0}
+    if kind == "torch":
+        engine = TorchEngine(model, groups, factor, **shared)
+    else:
+        resized = found is not None and len(found[1]) != ranks.world
+        engine = DeepSpeedEngine(
+            model, groups, factor, **shared, batch_size=size, zero_stage=int(kind), resized=resized
+        )
+    start = Progress()
+    if found:
+        engine.load(found[0])
+        start = Progress.shared([state["progress"] for state in found[1]], ranks.world)
+    rates = engine.rates()
+    lines: list[dict[str, Any]] = []
+    done = [start.step]
+
+    def checkpoint(progress: Progress) -> None:
+        state = {"progress": {"step": progress.step, "window": progress.window}}
+        store.save(progress.step, state, engine.save, size=engine.state_bytes())
+
+    train_reward(
+        engine, model, loader, loop, steps=steps, log=lines.append, validate=lambda step: None, ranks=ranks,
+        workers=planned, start=start, checkpoint=checkpoint if folder else None,
+        progress=lambda step, total: done.append(step), stop=lambda: done[-1] == stop,
+    )  # fmt: skip
+    seen = [call for number, call in enumerate(loader.__dict__.get("calls", [])) if mine[number % len(mine)].weight]
+    everyone: list[Any] = [None] * ranks.world
+    torch.distributed.all_gather_object(everyone, seen)
+    engine.bare.eval()
+    judged = judge(engine.bare, loader, positions=ranks.share(records))
+    logits = np.zeros(records)
+    for rank, values in enumerate(ranks.gather(judged)):
+        logits[Ranks(rank, ranks.world).share(records)] = values
+    saved = engine.state_dict()
+    if ranks.first:
+        total = sum(float(value.double().abs().sum()) for value in saved.values())
+        print(
+            "FOUND"
+            + json.dumps(
+                {
+                    "lines": lines, "logits": logits.tolist(), "total": total, "rates": rates,
+                    "seen": [one for calls in everyone for one in calls], "step": done[-1],
+                }
+            )
+        )  # fmt: skip
+
+
+if __name__ == "__main__":
+    assert "WORLD_SIZE" in os.environ
+    main(sys.argv[1], **json.loads(sys.argv[2]))
