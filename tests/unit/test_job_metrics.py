@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from countryreward.generation.outcomes import Outcome
+from countryreward.on_ray.config import RayConfig
 from countryreward.on_ray.job_metrics import METRICS, NAME, TAGS, JobMetrics, metered
+from countryreward.training.config import LoopConfig
 
 ROOT = Path(__file__).parents[2]
 DASHBOARD = json.loads((ROOT / "cluster" / "monitoring" / "grafana" / "jobs.json").read_text(encoding="utf-8"))
@@ -200,3 +202,26 @@ def test_legends_name_tags_and_every_panel_is_whole() -> None:
             names = [name.removeprefix(f"ray_{NAME}") for name in re.findall(rf"ray_{NAME}\w+", target["expr"])]
             there = set(re.split(r",\s*", left.group(1))) if left else {*TAGS, *METRICS[names[0]].tags}
             assert set(re.findall(r"{{(\w+)}}", target["legendFormat"])) <= there, panel["title"]
+
+
+def test_the_page_tells_every_metric_and_names_options_that_exist() -> None:
+    page = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    part = page.partition("## Watching jobs\n")[2].partition("\n## ")[0]
+    told = dict(re.findall(r"^\| `countryreward_job_(\w+)` \| (.*?) ?\| (?:.+) \|$", part, re.MULTILINE))
+    assert {name: tuple(re.findall(r"`(\w+)`", tags)) for name, tags in told.items()} == {
+        name: kind.tags for name, kind in METRICS.items()
+    }
+    assert {f"{owner}.{name}" for owner, name in re.findall(r"--(ray|loop)\.(\w+)", part)} == {
+        "ray.dashboard",
+        "ray.log_mib",
+        "ray.disk_limit",
+        "loop.keep_checkpoints",
+    }
+    defaults = {"ray.log_mib": RayConfig().log_mib, "loop.keep_checkpoints": LoopConfig().keep_checkpoints}
+    for name, value in defaults.items():
+        assert f"`--{name}` ({value})" in part
+    assert f"`--ray.disk_limit` ({str(RayConfig().disk_limit).removeprefix('0')})" in part
+    image = (ROOT / "cluster" / "Dockerfile").read_text(encoding="utf-8")
+    for name in ("RAY_ROTATION_MAX_BYTES", "RAY_ROTATION_BACKUP_COUNT"):
+        assert name in part
+        assert re.search(rf"^\s+{name}=\d+ ", image, re.MULTILINE)
