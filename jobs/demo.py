@@ -11,7 +11,7 @@ from countryreward.command import run
 from countryreward.data.config import ImagesConfig, ImportConfig, RecordsConfig, SplitConfig, TableSource
 from countryreward.data.marketplace.config import MarketplaceConfig
 from countryreward.models.reward_config import RewardOptions
-from countryreward.on_ray.config import RayConfig, WorkersConfig
+from countryreward.on_ray.config import ElasticWorkersConfig, RayConfig
 from countryreward.retrieval.config import EncodersConfig, RetrievalConfig
 from countryreward.training.config import LoopConfig
 
@@ -40,7 +40,7 @@ class Config:
     """The training: below four minutes on two cores."""
     allow_collapsed: str = ""
     """Publish the model although the probe finds that it has collapsed; write why."""
-    workers: WorkersConfig = field(default_factory=WorkersConfig)
+    workers: ElasticWorkersConfig = field(default_factory=ElasticWorkersConfig)
     """The training's processes."""
     draws: int = 2000
     """Bootstrap draws of the report."""

@@ -14,7 +14,7 @@ import prior_chain
 import train_reward
 from countryreward.command import run
 from countryreward.models.reward_config import LoraOptions, RewardOptions
-from countryreward.on_ray.config import WorkersConfig
+from countryreward.on_ray.config import ElasticWorkersConfig
 from countryreward.training.config import LoopConfig
 
 
@@ -42,7 +42,7 @@ class Config(prior_chain.Config):
     """Name of the training's run folder: the same name goes on where it was. Empty: made from inputs and options."""
     allow_collapsed: str = ""
     """Publish although the probe finds that the model has collapsed; write why."""
-    workers: WorkersConfig = field(default_factory=WorkersConfig)
+    workers: ElasticWorkersConfig = field(default_factory=ElasticWorkersConfig)
     """The training's processes."""
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from countryreward.command import run
 from countryreward.data.artifacts import Artifact, current, open_artifact, publish
 from countryreward.models.reward_config import LoraOptions, RewardOptions
-from countryreward.on_ray.config import RayConfig, WorkersConfig
+from countryreward.on_ray.config import ElasticWorkersConfig, RayConfig
 from countryreward.training.config import LoopConfig, RewardTraining
 
 
@@ -63,7 +63,7 @@ class Config:
     reason is kept in the model card and in probe.json."""
     simulated: bool = False
     """Say in the model card that the clicks were simulated."""
-    workers: WorkersConfig = field(default_factory=WorkersConfig)
+    workers: ElasticWorkersConfig = field(default_factory=ElasticWorkersConfig)
     """The processes."""
     ray: RayConfig = field(default_factory=RayConfig)
     """Where Ray runs."""

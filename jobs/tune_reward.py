@@ -16,7 +16,7 @@ import train_reward
 from countryreward.command import run
 from countryreward.data.artifacts import Artifact, current, open_artifact, publish
 from countryreward.models.reward_config import LoraOptions, RewardOptions
-from countryreward.on_ray.config import RayConfig, SweepConfig, WorkersConfig
+from countryreward.on_ray.config import ElasticWorkersConfig, RayConfig, SweepConfig
 from countryreward.retrieval.config import RetrievalConfig
 from countryreward.training.config import LoopConfig, RewardTraining
 
@@ -55,7 +55,7 @@ class Config:
     """Low-rank updates of the language model."""
     loop: LoopConfig = field(default_factory=lambda: LoopConfig(epochs=0.2, validations=4))
     """The optimisation of a trial: short, with validations after which it may be stopped."""
-    workers: WorkersConfig = field(default_factory=WorkersConfig)
+    workers: ElasticWorkersConfig = field(default_factory=ElasticWorkersConfig)
     """The processes of each trial."""
     simulated: bool = False
     """Say in the report that the clicks were simulated."""

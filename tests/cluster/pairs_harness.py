@@ -123,15 +123,20 @@ def on_ray(pause_s: float) -> Iterator[None]:
     from countryreward.on_ray.session import session
 
     with session(RayConfig(cpus=4)):
-        serve.start(proxy_location="Disabled")  # pyright: ignore[reportArgumentType]
-        light = {"num_replicas": 2, "ray_actor_options": {"num_cpus": 0.1}}
-        apps = {"literal-generator": LiteralGenerator, "literal-reward": LiteralReward}
-        targets = [
-            serve.RunTarget(target=app.options(**light).bind(pause_s), name=name, route_prefix=None)
-            for name, app in apps.items()
-        ]
-        serve.run_many(targets)
+        deploy_literal(pause_s)
         yield
+
+
+def deploy_literal(pause_s: float) -> None:
+    """Both services on the Ray of this process."""
+    serve.start(proxy_location="Disabled")  # pyright: ignore[reportArgumentType]
+    light = {"num_replicas": 2, "ray_actor_options": {"num_cpus": 0.1}}
+    apps = {"literal-generator": LiteralGenerator, "literal-reward": LiteralReward}
+    targets = [
+        serve.RunTarget(target=app.options(**light).bind(pause_s), name=name, route_prefix=None)
+        for name, app in apps.items()
+    ]
+    serve.run_many(targets)
 
 
 def make(folder: Path, pause_s: float) -> Any:

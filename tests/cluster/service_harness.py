@@ -161,10 +161,11 @@ class Service:
     port: int
     state: Path
     key: str
+    host: str = "127.0.0.1"
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.host}:{self.port}"
 
     def deploy(
         self, model: Path, *, emulated: bool = True, config: dict[str, Any] | None = None, **options: Any
@@ -219,6 +220,7 @@ class Service:
         retries: bool = True,
         closed: int = 0,
         market: str = "KR",
+        timeout_s: float = 30.0,
     ) -> Load:
         """Start asking; returns when the first request of the plan is due."""
         plan = Plan(
@@ -230,6 +232,7 @@ class Service:
             closed=closed,
             pairs=tuple(pairs),
             market=market,
+            timeout_s=timeout_s,
         )
         environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'platform'}"}
         process = subprocess.Popen(

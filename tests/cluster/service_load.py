@@ -36,6 +36,8 @@ class Plan:
     pairs: tuple[tuple[str, str, str], ...]
     """(title, file of image A, file of image B), asked in turns."""
     market: str
+    timeout_s: float = 30.0
+    """Our client's, for one attempt."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +63,7 @@ Ask = Callable[[int], Awaitable[tuple[str, str | None, str | None]]]
 async def main(plan: Plan) -> list[Answer]:
     files = {name: open(name, "rb").read() for _, *images in plan.pairs for name in images}  # noqa: SIM115
     if plan.retries:
-        async with AsyncClient(plan.url, plan.key, parallel=256) as client:
+        async with AsyncClient(plan.url, plan.key, parallel=256, timeout_s=plan.timeout_s) as client:
             return await _all(plan, _through_client(plan, files, client))
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
         return await _all(plan, _plainly(plan, files, session))

@@ -1,6 +1,7 @@
 """Small hand-made worlds for the unit tests, without Ray."""
 
 import datetime as dt
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +18,13 @@ from countryreward.retrieval import knowledge_base as kb
 from countryreward.retrieval.embeddings import Embeddings
 
 World = tuple[kb.KnowledgeBase, Embeddings]
+SLOW = re.compile(r"^pytestmark = (\[.*)?pytest\.mark\.slow\b", re.MULTILINE)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """A module whose tests are all slow is not even imported where slow ones are left out: its imports are what takes long."""
+    left_out = config.option.markexpr == "not slow" and collection_path.suffix == ".py"
+    return True if left_out and SLOW.search(collection_path.read_text(encoding="utf-8")) else None
 
 
 def observations(rows: list[dict]) -> pd.DataFrame:

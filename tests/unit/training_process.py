@@ -1,4 +1,4 @@
-"""One process of a small reward training, which tests start as `python training_process.py ENGINE OPTIONS` with torch's variables.
+"""One process of a small reward training, which tests start as `training_process.py ENGINE OPTIONS` with torch's variables.
 
 OPTIONS is JSON: planned (workers), folder (of checkpoints; empty: none), stop (step to stop at; 0: the end), records, epochs. The
 first rank prints FOUND and what it found.

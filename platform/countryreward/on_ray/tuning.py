@@ -21,7 +21,7 @@ from typing import Any, Literal
 from ray import tune
 
 from countryreward.errors import Stopped, UserError
-from countryreward.on_ray.config import SweepConfig, WorkersConfig
+from countryreward.on_ray.config import ElasticWorkersConfig, SweepConfig
 from countryreward.on_ray.job_metrics import JobMetrics, metered
 from countryreward.on_ray.reward_training import train_on_ray
 from countryreward.on_ray.sweep_space import count_trials
@@ -58,7 +58,7 @@ def run_sweep(
     plan: SweepPlan,
     space: Mapping[str, Any],
     folder: Path,
-    workers: WorkersConfig,
+    workers: ElasticWorkersConfig,
     config: SweepConfig,
     *,
     watch: Watch,
@@ -113,7 +113,7 @@ def _trial_id(trial: Any) -> str:
     return str(trial.trial_id)
 
 
-def concurrent(config: SweepConfig, workers: WorkersConfig) -> int:
+def concurrent(config: SweepConfig, workers: ElasticWorkersConfig) -> int:
     """How many trials run at a time: as asked, else as many as the cluster's processors and GPUs hold, at least one."""
     import ray
 
@@ -183,7 +183,7 @@ class RewardTrial(tune.Trainable):
         def train() -> None:
             try:
                 heard = metered(self.heard.put, JobMetrics("trial"), self.run.name, workers["workers"])
-                train_on_ray(job, self.run, WorkersConfig(**workers), identity, watch=heard)
+                train_on_ray(job, self.run, ElasticWorkersConfig(**workers), identity, watch=heard)
                 self.heard.put(None)
             except (
                 BaseException
