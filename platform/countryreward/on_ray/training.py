@@ -63,6 +63,10 @@ def train_workers(
     """
     # read by Ray Train's controller: how soon it sees that a worker died, or that all have ended
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+    if "elastic_resize_monitor_interval_s" in _size(
+        workers
+    ):  # after a loss it first tries with as many as before, for so long
+        os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "30")
     from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchConfig, TorchTrainer
     from ray.util.queue import Queue
