@@ -30,12 +30,13 @@ studio: $(PAGE)  ## build the studio's page; takes Node from PyPI where there is
 test: $(DEV)  ## everything that CI runs
 	@$(PAGE_OR_NOT)
 	$(MAKE) --no-print-directory lint
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile $(UNIT)
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not long" $(UNIT)
 	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get install -qq -y --no-install-recommends chromium >/dev/null; } || echo "test: there is no chromium, so the tests of the page will be skipped"
 	$(BIN)/python -m pytest -q -m "not long" tests/cluster tests/browser
 
-cluster-test: $(DEV)  ## tests on a local Ray that take too long for every change: the writer's whole way, pair-making and training with kills
-	$(BIN)/python -m pytest -q -m long tests/cluster
+cluster-test: $(DEV)  ## a cluster of three machines with their own addresses (Linux, root), jobs on it, what dies; and what takes too long for every change
+	@command -v ip >/dev/null && command -v redis-server >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get install -qq -y --no-install-recommends iproute2 redis-server >/dev/null; } || echo "cluster-test: without iproute2 and redis-server the tests of several machines, or of a head that dies, will be skipped"
+	$(BIN)/python -m pytest -q -rs -m long tests/nodes tests/cluster $(UNIT)
 
 check: $(DEV)  ## lint and unit tests, without Ray, <= 90 s
 	$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint quick

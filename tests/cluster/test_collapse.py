@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -21,6 +22,7 @@ def collapse(best: Path) -> None:
     seal(Draft(best), kind=WEIGHTS)
 
 
+@pytest.mark.long
 def test_a_collapsed_model_is_published_only_with_a_reason_and_not_trained_again(demo: Run, tmp_path: Path):
     options = [*SHORT, *DDP, "--loop.epochs=0.1"]
     Training(demo.folder, tmp_path, "run", options).run()

@@ -183,6 +183,7 @@ def test_a_cancelled_job_frees_its_slot(generating: Generating, client: Client):
     assert sum(line.startswith("Sofa") for line in generating.made()) < 16
 
 
+@pytest.mark.long
 def test_replicas_come_and_go_with_the_queue(generating: Generating, client: Client):
     scaling = {
         "min_replicas": 1, "max_replicas": 2, "target_ongoing_requests": 2, "upscale_delay_s": 0.5,

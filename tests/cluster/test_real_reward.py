@@ -29,6 +29,7 @@ FEW_STEPS = ["--loop.epochs=0.5", "--loop.validations=1", "--loop.validation_ite
 UNJUDGED = "--allow_collapsed=a test's model: a few steps of training say nothing of its answers"
 
 pytestmark = [
+    pytest.mark.long,
     pytest.mark.skipif(
         not PAIRS.exists(), reason=f"{PAIRS} is absent; set COUNTRYREWARD_DATA to the folder of real data"
     ),

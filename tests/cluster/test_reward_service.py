@@ -150,6 +150,7 @@ def test_what_is_too_much_is_refused_and_forgotten(running: Service, link: Path,
     assert outcome.failed == []
 
 
+@pytest.mark.long
 def test_a_deployment_rolls_and_scales_while_all_is_answered(running: Service, link: Path, pair):
     scaling = {
         "min_replicas": 1, "max_replicas": 2, "target_ongoing_requests": 2, "upscale_delay_s": 0.5,

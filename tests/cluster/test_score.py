@@ -171,6 +171,7 @@ def test_the_same_command_finds_everything_up_to_date(scored: Scored, capsys: py
     assert capsys.readouterr().out == f"score: {scored.config.out} is up to date\n"
 
 
+@pytest.mark.long
 def test_killed_it_goes_on_where_it_was(scored: Scored, tmp_path: Path):
     """Smaller parts, so that none of the first job's fit; its encodes do."""
     config = replace(scored.config, out=str(tmp_path / "again"), part_rows=1)

@@ -5,6 +5,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from tests.cluster.demo_run import ROOT, Run
 from tests.unit.test_serving_rates import free_port
 
@@ -17,6 +19,7 @@ RATIOS = {
 }
 
 
+@pytest.mark.long
 def test_it_prints_every_ratio(demo: Run):
     command = [sys.executable, "benchmarks/serving.py", f"--run={demo.folder}", "--quick=true", f"--port={free_port()}"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "COUNTRYREWARD_"))}

@@ -38,7 +38,9 @@ def fixed() -> dict[str, Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", ["torch", "1", "2", "3"])
+@pytest.mark.parametrize(
+    "engine", ["2", "3", pytest.param("torch", marks=pytest.mark.long), pytest.param("1", marks=pytest.mark.long)]
+)
 def test_two_one_two_workers(engine: str, fixed: dict[str, Any], tmp_path: Path):
     parts = [
         train(engine, world, **RUN, folder=str(tmp_path), stop=stop) for world, stop in ((2, 3), (1, 6), (2, 0))
@@ -59,6 +61,7 @@ def test_two_one_two_workers(engine: str, fixed: dict[str, Any], tmp_path: Path)
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_number_that_does_not_divide_the_batches(tmp_path: Path):
     """Three of four planned workers: 8 batches in 3 turns of 3, the last one a filler without weight."""
     run = {"planned": 4, "records": 32, "epochs": 2}
