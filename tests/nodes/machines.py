@@ -55,6 +55,7 @@ class Machine:
     extra: list[str] = field(default_factory=list)
     process: subprocess.Popen[bytes] | None = None
     wanted: bool = False
+    supervisor: threading.Thread | None = None
     starts: int = 0
 
     @property
@@ -108,8 +109,9 @@ class Machine:
     def start(self) -> None:
         """`ray start --block`, and again when it ends by itself, as systemd or Kubernetes would."""
         self.wanted = True
+        self.supervisor = threading.Thread(target=self._supervise, daemon=True)
         self._start()
-        threading.Thread(target=self._supervise, daemon=True).start()
+        self.supervisor.start()
 
     def _start(self) -> None:
         self.starts += 1
@@ -128,11 +130,12 @@ class Machine:
             )
 
     def _supervise(self) -> None:
-        while self.wanted:
+        me = threading.current_thread()
+        while self.wanted and self.supervisor is me:
             assert self.process
             self.process.wait()
             time.sleep(1)
-            if self.wanted:
+            if self.wanted and self.supervisor is me:
                 self._sweep()
                 self._start()
 

@@ -18,6 +18,7 @@ import pandas as pd
 import torch
 
 import countryreward
+from countryreward.command import run_id
 from countryreward.data.artifacts import as_plain as plain_values
 from countryreward.data.artifacts import open_artifact
 from countryreward.data.quarantine import Quarantine
@@ -138,7 +139,7 @@ def _train(
         run.go_back(start.step)
         run.trackers = open_trackers(job.trackers, folder, identity.options, start.step)
         if start.step:
-            run.line({"kind": "resumed", "step": start.step, "of": steps, "workers": ranks.world})
+            run.line({"kind": "resumed", "step": start.step, "of": steps, "workers": ranks.world, "run_id": run_id()})
         score = run.best_score() if start.step else None
         best += [score] if score is not None else []
 

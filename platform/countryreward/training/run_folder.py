@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from countryreward.command import run_id
 from countryreward.data.artifacts import Draft, as_plain, open_artifact, seal, write_atomically
 from countryreward.errors import UserError
 from countryreward.training.checkpoints import differences
@@ -124,7 +125,7 @@ class RunFolder:
 
     def finish(self, identity: dict[str, Any], facts: dict[str, Any]) -> None:
         """Say that the run has reached its end."""
-        told = {"identity": as_plain(identity), **facts}
+        told = {"identity": as_plain(identity), "run_id": run_id(), **facts}
         write_atomically(self.folder / "finished.json", json.dumps(told, indent=2) + "\n")
 
     def stop_asked(self) -> bool:
