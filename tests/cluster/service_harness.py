@@ -248,8 +248,10 @@ class Service:
         process.stdin.write(json.dumps(asdict(plan)))
         process.stdin.close()
         process.stdin = None  # communicate must not flush it
-        line = process.stderr.readline()
-        assert line == "started\n", line + process.stderr.read()
+        said = []  # a warning may come first
+        while not said or said[-1] not in ("started\n", ""):
+            said.append(process.stderr.readline())
+        assert said[-1] == "started\n", "".join(said)
         return Load(process)
 
 

@@ -12,11 +12,11 @@ from tests.cluster.demo_run import SMALL, SPLIT, TRAINING, UNJUDGED
 from tests.nodes.machines import Cluster, Machine, cluster, why_not
 
 HEALTH = {
-    "RAY_health_check_period_ms": "1000",
-    "RAY_health_check_timeout_ms": "3000",
-    "RAY_health_check_failure_threshold": "5",
+    "RAY_health_check_period_ms": "500",
+    "RAY_health_check_timeout_ms": "1000",
+    "RAY_health_check_failure_threshold": "3",
 }
-"""As in cluster/*.yaml: a node that is silent for some 20 s is given up; 5 s are forgiven."""
+"""As in cluster/kuberay/rayservice.yaml: a node that is silent for some 3 s is given up."""
 
 
 @pytest.fixture(scope="session")
