@@ -77,6 +77,18 @@ def test_one_flipped_byte_anywhere_and_the_one_before_is_taken(tmp_path: Path, n
         made.remove()
 
 
+def test_of_damaged_ones_the_last_is_kept(tmp_path: Path):
+    made = store(tmp_path, keep=3)
+    for step in (1, 2, 3):
+        made.save(step, {"step": step}, write, size=1)
+    for name in ("step-00000002", "step-00000003"):
+        flip(made.folder / name / "part" / "state.pt", 100)
+    said: list[str] = []
+    assert newest(made, said)[1] == {"step": 1}
+    assert len(said) == 2
+    assert names(made) == ["refused-step-00000002", "step-00000001"]
+
+
 def test_torn_ones_are_never_taken(tmp_path: Path):
     made = store(tmp_path)
     made.save(1, {"step": 1}, write, size=1)

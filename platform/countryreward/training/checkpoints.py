@@ -97,8 +97,9 @@ class CheckpointStore:
             try:
                 return path, self._other(open_artifact(path, kind=KIND))
             except UserError as error:
+                for earlier in self.folder.glob("refused-*"):  # one is kept to look at: damage must not fill the disk
+                    shutil.rmtree(earlier, ignore_errors=True)
                 aside = self.folder / f"refused-{path.name}"
-                shutil.rmtree(aside, ignore_errors=True)
                 path.rename(aside)
                 tell(f"checkpoint {path.name} is refused ({error}); set aside as {aside.name}, the one before is tried")
         return None
