@@ -53,7 +53,7 @@ class Config:
     """Peak learning rates by group, where the space does not say."""
     lora: LoraOptions = field(default_factory=LoraOptions)
     """Low-rank updates of the language model."""
-    loop: LoopConfig = field(default_factory=lambda: LoopConfig(epochs=0.2, validations=4))
+    loop: LoopConfig = field(default_factory=lambda: LoopConfig(epochs=0.15, validations=4))
     """The optimisation of a trial: short, with validations after which it may be stopped."""
     workers: ElasticWorkersConfig = field(default_factory=ElasticWorkersConfig)
     """The processes of each trial."""
