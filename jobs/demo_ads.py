@@ -8,7 +8,7 @@ world; the writer is aligned with the demo's reward; Table 2 and a gallery say w
 Every stage is skipped when it is up to date.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,14 @@ from countryreward.data.artifacts import open_artifact
 from countryreward.data.config import ImagesConfig, ImportConfig, RecordsConfig, SplitConfig, TableSource
 from countryreward.data.marketplace.config import MarketplaceConfig
 from countryreward.generation.config import PairRule
-from countryreward.on_ray.config import PairLoopConfig, RayConfig, ServicesConfig, WorkersConfig, WritersConfig
+from countryreward.on_ray.config import (
+    ElasticWorkersConfig,
+    PairLoopConfig,
+    RayConfig,
+    ServicesConfig,
+    WorkersConfig,
+    WritersConfig,
+)
 from countryreward.training.config import LoopConfig
 from countryreward.training.writer_config import WriterLoop
 
@@ -131,7 +138,7 @@ def _held_out_judge(config: Config) -> str:
             records=RecordsConfig(split=SplitConfig(validation=0.08, test=0.02)),
             truth=f"{export}/truth.parquet",
             loop=config.judge,
-            workers=config.workers,
+            workers=ElasticWorkersConfig(**asdict(config.workers)),
         ),
         report=False,
     )

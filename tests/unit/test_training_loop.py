@@ -25,8 +25,8 @@ from countryreward.scoring.image_inputs import StoredFeatures
 from countryreward.scoring.judging import Loader, judge
 from countryreward.training.config import LoopConfig
 from countryreward.training.engine import TorchEngine
-from countryreward.training.ranks import Ranks
-from countryreward.training.reward import _endless, train_reward
+from countryreward.training.reward import train_reward
+from countryreward.training.sampling import DataOrder, Swaps
 
 pytestmark = pytest.mark.slow
 
@@ -127,17 +127,15 @@ def test_one_order_of_each_pair_is_drawn_anew_in_every_epoch_and_the_same_for_an
     store: FeatureStore,
 ):
     _, loader = make(store)
-    config = LoopConfig(batch_size=3, orders="one", seed=4)
 
     def told(world: int) -> list[dict[int, bool]]:
         epochs: list[dict[int, bool]] = [{}, {}]
         for rank in range(world):
-            drawn = _endless(loader, config, Ranks(rank, world))
-            for epoch in epochs:
-                for _ in range(12 // (3 * world)):
-                    chosen, swap = next(drawn)
-                    assert swap is not None
-                    epoch |= dict(zip(chosen.tolist(), swap.tolist(), strict=True))
+            order = DataOrder(loader.examples.lengths, batch_size=3, seed=4, workers=world)
+            swaps = Swaps(4, 12)
+            for number in range(2 * 12 // (3 * world)):
+                epoch, chosen = order.batch(number, rank)
+                epochs[epoch] |= dict(zip(chosen.tolist(), swaps.of(epoch, chosen).tolist(), strict=True))
         return epochs
 
     first, second = told(1)
@@ -145,8 +143,6 @@ def test_one_order_of_each_pair_is_drawn_anew_in_every_epoch_and_the_same_for_an
     assert len(first) == len(second) == 12
     assert first != second
     assert set(first.values()) == {True, False}
-    both = _endless(loader, LoopConfig(batch_size=3, orders="both"), Ranks())
-    assert next(both)[1] is None
 
 
 def test_judgements_do_not_depend_on_the_batching(store: FeatureStore):

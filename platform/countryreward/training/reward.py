@@ -6,9 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
@@ -19,7 +17,7 @@ from countryreward.scoring.judging import Loader
 from countryreward.training.config import LoopConfig
 from countryreward.training.engine import Engine
 from countryreward.training.ranks import Ranks
-from countryreward.training.sampling import DataOrder
+from countryreward.training.sampling import DataOrder, Swaps
 from countryreward.training.turns import turns
 
 Log = Callable[[dict[str, Any]], None]
@@ -90,7 +88,7 @@ def train_reward(
     start = start or Progress()
     window = _Window.of(start.window)
     order = DataOrder(loader.examples.lengths, config.value("batch_size"), config.seed, workers)
-    swaps = _Swaps(config, len(loader.examples.lengths))
+    swaps = Swaps(config.seed, len(loader.examples.lengths)) if config.value("orders") == "one" else None
     mine = turns(workers, accumulation, ranks)
     asked = time.monotonic()
     engine.model.train()
@@ -99,7 +97,7 @@ def train_reward(
         for number, turn in enumerate(mine, 1):
             before = time.monotonic()
             epoch, chosen = order.batch((step - 1) * accumulation + turn.part, turn.planned)
-            batch, images, target = loader.load(chosen, device, swap=swaps.of(epoch, chosen))
+            batch, images, target = loader.load(chosen, device, swap=swaps.of(epoch, chosen) if swaps else None)
             window.waited += time.monotonic() - before
             with engine.precision():
                 output = engine.model(batch, **images, focus=weight > 0)
@@ -226,20 +224,3 @@ def _losses(output: RewardOutput, target: Tensor, weight: float) -> tuple[Tensor
         return bce, bce.new_zeros(()), wrong
     assert output.focus is not None
     return bce, equations.penalty(output.focus, wrong), wrong
-
-
-class _Swaps:
-    """With `orders: one`, which records of an epoch are asked as (B, A)."""
-
-    def __init__(self, config: LoopConfig, records: int) -> None:
-        self.drawn = config.value("orders") == "one"
-        self.seed, self.records = config.seed, records
-        self.epoch, self.swap = -1, np.zeros(0, dtype=bool)
-
-    def of(self, epoch: int, chosen: NDArray[np.int64]) -> NDArray[np.bool_] | None:
-        """For the records at these positions; None: all are asked both ways."""
-        if not self.drawn:
-            return None
-        if epoch != self.epoch:
-            self.epoch, self.swap = epoch, np.random.default_rng([self.seed, epoch, 1]).random(self.records) < 0.5
-        return self.swap[chosen]

@@ -56,3 +56,19 @@ class DataOrder:
             )
             self._kept[worker] = epoch, batches
         return epoch, self._kept[worker][1][place]
+
+
+@dataclass
+class Swaps:
+    """Which records of an epoch are asked as (B, A), where each is asked in one order only: half of them, drawn anew in each."""
+
+    seed: int
+    records: int
+    _epoch: int = field(default=-1, repr=False)
+    _drawn: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, dtype=bool), repr=False)
+
+    def of(self, epoch: int, chosen: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """For the records at these positions."""
+        if epoch != self._epoch:
+            self._epoch, self._drawn = epoch, np.random.default_rng([self.seed, epoch, 1]).random(self.records) < 0.5
+        return self._drawn[chosen]
