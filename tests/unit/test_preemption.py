@@ -15,7 +15,6 @@ class Metadata(http.server.BaseHTTPRequestHandler):
 
     looks = 0
     notice_after = 2
-    taken = datetime.now(UTC) + timedelta(seconds=119)
 
     def do_PUT(self) -> None:
         assert self.headers["X-aws-ec2-metadata-token-ttl-seconds"] == "60"
@@ -28,7 +27,8 @@ class Metadata(http.server.BaseHTTPRequestHandler):
             return
         assert self.path == "/latest/meta-data/spot/instance-action"
         cls.looks += 1
-        told = f'{{"action": "terminate", "time": "{cls.taken:%Y-%m-%dT%H:%M:%SZ}"}}'
+        taken = datetime.now(UTC) + timedelta(seconds=119)
+        told = f'{{"action": "terminate", "time": "{taken:%Y-%m-%dT%H:%M:%SZ}"}}'
         self.answer(*((404, "") if cls.looks <= cls.notice_after else (200, told)))
 
     def answer(self, status: int, body: str) -> None:
