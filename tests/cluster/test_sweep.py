@@ -168,7 +168,7 @@ def test_asha_knows_in_a_restored_sweep_what_was_told_before() -> None:
 
     from countryreward.on_ray.tuning import _scheduler
 
-    scheduler = pickle.loads(pickle.dumps(_scheduler(SweepConfig(), 4, PAST.__getitem__)))  # as Ray Tune keeps it
+    scheduler = pickle.loads(pickle.dumps(_scheduler(SweepConfig(), 4, past_of)))  # as Ray Tune keeps it
     for name in PAST:
         scheduler.on_trial_add(None, SimpleNamespace(trial_id=name, config=name))
     worse, better = SimpleNamespace(trial_id="new"), SimpleNamespace(trial_id="newer")
@@ -183,6 +183,10 @@ def test_asha_knows_in_a_restored_sweep_what_was_told_before() -> None:
 
 PAST = {"a": [0.77, 0.80, 0.81, 0.81], "b": [0.78, 0.80], "c": [], "new": [], "newer": []}
 """Trial -> what its log has of an earlier life."""
+
+
+def past_of(trial: Any) -> list[float]:
+    return PAST[trial]
 
 
 JOB = RewardTraining(dataset="d", records="r", priors="-", features="")
