@@ -63,19 +63,22 @@ def train_workers(
     """
     # read by Ray Train's controller: how soon it sees that a worker died, or that all have ended
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
-    if "elastic_resize_monitor_interval_s" in _size(
-        workers
-    ):  # after a loss it first tries with as many as before, for so long
+    if "elastic_resize_monitor_interval_s" in _size(workers):
+        # after a loss it first tries with as many workers as before, for so long
         os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "30")
+    import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchConfig, TorchTrainer
     from ray.util.queue import Queue
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     if RunFolder(folder, watch).finished({**identity["inputs"], **identity["options"]}, best=best):
         return
     folder.mkdir(parents=True, exist_ok=True)
     (folder / STOP).unlink(missing_ok=True)
-    messages = Queue(actor_options={"num_cpus": 0})
+    # on this process's node: on another one the messages would end with it
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    messages = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
     refused: list[str] = []
 
     def heard(message: dict[str, Any]) -> None:
