@@ -224,9 +224,10 @@ def test_a_node_is_lost_under_fifty_requests_a_second(nodes: Cluster, service: S
     time.sleep(20)
     nodes.machines[2].start()
     outcome = load.wait()
-    print(f"\nnode lost at 10 s, started again at 30 s, 50 requests/s for 60 s: {outcome}")
+    lost = outcome.ms(1, until=29)
+    print(f"\nnode lost at 10 s: longest {lost:.0f} ms; started again at 30 s, on the same two processors: {outcome}")
     assert not outcome.failed
-    assert outcome.ms(1) <= 5_000
+    assert lost <= 5_000
 
 
 def test_the_head_is_lost_and_the_service_answers_on(nodes: Cluster, service: Service, tmp_path: Path):
