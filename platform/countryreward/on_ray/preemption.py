@@ -65,14 +65,15 @@ def main(arguments: list[str] | None = None) -> None:
     while True:
         try:
             taken = notice(_ask, options.metadata)
-        except (OSError, ValueError, KeyError) as error:
-            print(f"preemption: {options.metadata} does not answer ({error}); asking again", file=sys.stderr)
-            taken = None
-        if taken:
-            seconds = int((taken - datetime.now(UTC)).total_seconds())
-            print(f"preemption: this machine is taken away in {seconds} s; telling {options.address}", flush=True)
-            drain(options.address, seconds)
-            return
+            if taken:
+                seconds = int((taken - datetime.now(UTC)).total_seconds())
+                print(f"preemption: this machine is taken away in {seconds} s; telling {options.address}", flush=True)
+                drain(options.address, seconds)
+                return
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            print(f"preemption: {options.metadata} gave no usable answer ({error}); asking again", file=sys.stderr)
+        except subprocess.CalledProcessError as error:
+            print(f"preemption: {options.address} could not be told ({error}); trying again", file=sys.stderr)
         time.sleep(options.every)
 
 

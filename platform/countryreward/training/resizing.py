@@ -23,7 +23,7 @@ def universal_form(folder: Path, tag: str) -> Iterator[Path]:
         try:
             shutil.rmtree(made, ignore_errors=True)
             _convert(folder / tag, made / tag)
-        except OSError as error:
+        except (OSError, RuntimeError) as error:  # the second is what torch raises where a write comes short
             refusal = (
                 f"checkpoint: {folder} cannot be converted for {ranks.world} workers ({error}); mend it and run the same "
                 "command again"
