@@ -107,6 +107,16 @@ def test_a_run_id_names_all_that_the_run_wrote(chain: dict[str, Artifact], tmp_p
     assert kinds(lineage.tops(found)) == ["training", "training"]
 
 
+@pytest.mark.parametrize("name", ["finished.json", "dropped.json"])
+def test_a_training_without_weights_still_knows_its_run(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "trials" / "cccccccccccc"
+    folder.mkdir(parents=True)
+    (folder / "log.jsonl").touch()
+    (folder / name).write_text('{"identity": {}, "run_id": "run-trial"}')
+    (found,) = Lineage(tmp_path).ask("run-trial")
+    assert (found.kind, found.version, found.run_ids) == ("training", "cccccccccccc", ["run-trial"])
+
+
 def test_an_earlier_version_is_found_and_the_current_one_is_not_taken_for_it(
     chain: dict[str, Artifact], tmp_path: Path
 ) -> None:
