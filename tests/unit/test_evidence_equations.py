@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import integrate, stats
+from scipy import integrate, special, stats
 
 from countryreward.equations import evidence as eq
 
@@ -43,6 +43,23 @@ def test_prior_finds_the_spread_of_rates(concentration: float):
     found = eq.fit_beta(rng.binomial(impressions.astype(int), rates).astype(float), impressions)
     assert found.concentration == pytest.approx(concentration, rel=0.1)
     assert found.alpha / found.concentration == pytest.approx(0.02, rel=0.05)
+
+
+def test_the_prior_is_where_the_likelihood_is_flat():
+    rng = np.random.default_rng(3)
+    impressions = rng.integers(500, 20_000, 3000).astype(float)
+    clicks = rng.binomial(impressions.astype(int), rng.beta(20, 980, 3000)).astype(float)
+    found = eq.fit_beta(clicks, impressions)
+
+    def likelihood(mean: float, concentration: float) -> float:
+        alpha, beta = mean * concentration, (1 - mean) * concentration
+        return float(np.mean(special.betaln(clicks + alpha, impressions - clicks + beta) - special.betaln(alpha, beta)))
+
+    mean, concentration = found.alpha / (found.alpha + found.beta), found.alpha + found.beta
+    best = likelihood(mean, concentration)
+    for factor in (0.999, 1.001):  # .2 % away is what finite differences left
+        assert best > likelihood(mean * factor, concentration)
+        assert best > likelihood(mean, concentration * factor)
 
 
 def test_pure_noise_has_a_noise_ceiling_of_one_half():
