@@ -212,6 +212,16 @@ class Cluster:
         """All that the job has said."""
         return self.ray("job", "logs", "--address", self.dashboard, job).stdout
 
+    def free(self) -> float:
+        """Processors that nobody holds."""
+        asked = (
+            f"import ray; ray.init('{self.head.address}:{GCS}', logging_level='ERROR');"
+            "print('FREE', ray.available_resources().get('CPU', 0.0))"
+        )
+        told = self.head.run("python", "-c", asked)
+        assert "FREE" in told.stdout, told.stdout + told.stderr
+        return float(told.stdout.split("FREE")[1].split()[0])
+
     def alive(self) -> dict[str, str]:
         """Address -> node id of the nodes that the head holds for alive."""
         try:

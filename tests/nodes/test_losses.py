@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,45 +27,38 @@ LOOP = [
     *ZERO2, "--loop.batch_size=4", "--loop.accumulation=1", "--loop.epochs=1", "--loop.validations=2",
     "--loop.validation_items=6", "--loop.log_every=1", "--loop.orders=one",
 ]  # fmt: skip
+KS = """
+def space():
+    from ray import tune
+    return {"reward.focus_weight": 0.2, "search.text_k": tune.grid_search([5, 20])}
+"""
 ELASTIC = ["--workers.min_workers=1", "--workers.grow_after_s=5", "--workers.retries=-1"]
 
 
 @dataclass
-class Training:
-    """One training by `ray job submit`."""
+class Job:
+    """One job by `ray job submit`."""
 
     nodes: Cluster
     demo: Path
     name: str
-    options: list[str]
+    options: list[str] = field(default_factory=list)
     submissions: int = 0
-
-    @property
-    def folder(self) -> Path:
-        return self.nodes.home / "runs" / self.name
 
     @property
     def job(self) -> str:
         return f"{self.name}-{self.submissions}"
 
+    def command(self) -> list[str]:
+        raise NotImplementedError
+
+    def at(self, *kinds: str) -> list[str]:
+        """What of the demo it is given."""
+        return [f"--{kind}={self.demo / kind}" for kind in kinds]
+
     def submit(self) -> None:
         self.submissions += 1
-        at = [f"--{name}={self.demo / name}" for name in ("dataset", "records", "priors", "features", "knowledge_base")]
-        self.nodes.submit(
-            self.job, "python", "jobs/train_reward.py", f"--run-name={self.name}", "--runs=runs",
-            f"--out=runs/{self.name}-model", *at, *LOOP, UNJUDGED, *self.options, wait=False,
-        )  # fmt: skip
-
-    def lines(self, kind: str) -> list[dict[str, Any]]:
-        found = []
-        with contextlib.suppress(OSError):
-            for line in (self.folder / "log.jsonl").read_text().splitlines():
-                with contextlib.suppress(ValueError):
-                    found.append(json.loads(line))
-        return [line for line in found if line["kind"] == kind]
-
-    def step(self) -> int:
-        return max((line["step"] for line in self.lines("step")), default=0)
+        self.nodes.submit(self.job, *self.command(), *self.options, wait=False)
 
     def until(self, true: Any, seconds: float = 240) -> float:
         """How long it took."""
@@ -77,9 +70,70 @@ class Training:
             time.sleep(0.1)
         return time.monotonic() - began
 
-    def end(self) -> list[dict[str, Any]]:
+    def ended(self) -> None:
         self.until(lambda: self.nodes.status(self.job) == "SUCCEEDED")
+
+
+class Training(Job):
+    """Of the demo's reward, with a worker on each of two nodes."""
+
+    @property
+    def folder(self) -> Path:
+        return self.nodes.home / "runs" / self.name
+
+    def command(self) -> list[str]:
+        return [
+            "python", "jobs/train_reward.py", f"--run-name={self.name}", "--runs=runs", f"--out=runs/{self.name}-model",
+            *self.at("dataset", "records", "priors", "features", "knowledge_base"), *LOOP, UNJUDGED,
+        ]  # fmt: skip
+
+    def lines(self, kind: str) -> list[dict[str, Any]]:
+        return log_lines(self.folder, kind)
+
+    def step(self) -> int:
+        return max((line["step"] for line in self.lines("step")), default=0)
+
+    def end(self) -> list[dict[str, Any]]:
+        self.ended()
         return self.lines("step")
+
+
+class Sweep(Job):
+    """Of two k, a worker each."""
+
+    @property
+    def out(self) -> Path:
+        return self.nodes.home / f"sweep-{self.name}"
+
+    def command(self) -> list[str]:
+        (self.nodes.home / "ks.py").write_text(KS)
+        return [
+            "python", "jobs/tune_reward.py", f"--out={self.out}/report", f"--space={self.nodes.home}/ks.py",
+            *self.at("dataset", "records", "embeddings", "knowledge_base", "features"), "--draws=100",
+            "--workers.workers=1", "--sweep.scheduler=none", "--loop.epochs=0.5", "--loop.validations=3",
+            "--loop.validation_items=6", "--loop.checkpoint_every=5",
+        ]  # fmt: skip
+
+    def validations(self) -> list[int]:
+        """Of each trial that has begun."""
+        return [len(log_lines(one, "validation")) for one in self.out.glob("sweeps/*/trials/*")]
+
+    def resumed(self) -> list[dict[str, Any]]:
+        return [line for one in self.out.glob("sweeps/*/trials/*") for line in log_lines(one, "resumed")]
+
+    def scores(self) -> dict[str, float]:
+        told = json.loads((self.out / "report" / "report.json").read_text())
+        return {one["name"]: one[told["metric"]]["value"] for one in told["trials"]}
+
+
+def log_lines(folder: Path, kind: str) -> list[dict[str, Any]]:
+    """Of a run's log."""
+    found = []
+    with contextlib.suppress(OSError):
+        for line in (folder / "log.jsonl").read_text().splitlines():
+            with contextlib.suppress(ValueError):
+                found.append(json.loads(line))
+    return [line for line in found if line["kind"] == kind]
 
 
 @pytest.fixture(scope="module")
@@ -188,6 +242,58 @@ def test_the_head_is_lost(nodes: Cluster, demo: Path, fixed: list[dict[str, Any]
         f" {training.lines('resumed')[0]['step']}; largest difference of a loss {difference:.1e}"
     )
     assert difference <= 1e-3
+
+
+@pytest.mark.parametrize("cut", [1, 2])
+def test_the_network_of_a_node_is_cut_in_a_training(nodes: Cluster, demo: Path, fixed: list[dict[str, Any]], cut: int):
+    """A second of silence is waited for. After 30 s the node was given up: the other goes on, and takes it in when it is back.
+    The workers on the silent node, which know nothing of that, write nothing more."""
+    training, silent = Training(nodes, demo, f"cut-{cut}", [*ELASTIC, "--loop.checkpoint_every=5"]), nodes.machines[cut]
+    training.submit()
+    training.until(lambda: training.step() >= 6)
+    silent.cut()
+    time.sleep(1)
+    silent.mend()
+    reached = training.step()
+    training.until(lambda: training.step() > reached + 2)
+    assert not training.lines("resumed")
+    silent.cut()
+    began, reached = time.monotonic(), training.step()
+    training.until(lambda: training.step() > reached + 1)
+    going = time.monotonic() - began
+    assert [line["workers"] for line in training.lines("resumed")] == [1]
+    time.sleep(max(0, 30 - going))
+    silent.mend()
+    grown = training.until(lambda: training.lines("resumed")[-1]["workers"] == 2)
+    difference = same(training.end(), fixed)
+    print(
+        f"\nnetwork of node {cut} cut for 1 s at step 6: waited for; cut at step {reached}: one worker is beyond after"
+        f" {going:.0f} s; two again {grown:.0f} s after the cable was back; largest difference of a loss {difference:.1e}"
+    )
+    assert going <= 120
+    assert difference <= 1e-3
+
+
+def test_a_sweep_loses_a_node(nodes: Cluster, demo: Path):
+    """Two trials at a time, the node of one lost: it goes on where there is room. Both score as in a sweep that lost nothing."""
+    whole = Sweep(nodes, demo, "whole")
+    whole.submit()
+    whole.ended()
+    lost = Sweep(nodes, demo, "lost")
+    lost.submit()
+    lost.until(lambda: len(told := lost.validations()) == 2 and min(told) >= 1)
+    nodes.machines[2].kill()
+    before = sum(lost.validations())
+    time.sleep(10)
+    nodes.machines[2].start()
+    took = 10 + lost.until(lambda: len(lost.resumed()) > 0)
+    lost.ended()
+    print(
+        f"\na sweep lost one node of two after {before} of 6 validations: its trial went on after {took:.0f} s, the node back"
+        " after 10"
+    )
+    assert lost.scores() == whole.scores()
+    assert nodes.free() == 2.0
 
 
 PORT = 8000

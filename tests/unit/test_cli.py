@@ -77,6 +77,7 @@ except SystemExit as left:
     assert said.splitlines()[-1] == "code 0 []"
 
 
+@pytest.mark.slow
 def test_public_names_are_loaded_when_asked_for():
     code = "import countryreward as c; print(c.__version__, *sorted(c.__all__)); print(c.PriorScorer.__module__)"
     said = python(code).splitlines()

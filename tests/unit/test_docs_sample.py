@@ -33,6 +33,7 @@ def test_the_page_shows_the_files(name: str) -> None:
     assert block == (ROOT / "docs" / "sample" / name).read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_the_sample_imports_with_the_output_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

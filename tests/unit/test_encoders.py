@@ -18,6 +18,8 @@ from countryreward.retrieval.config import EncodersConfig
 from countryreward.retrieval.encoders import HashedNgrams, LayoutHog, load_image_encoder, load_text_encoder, unit_rows
 from countryreward.scoring.prior_scorer import PriorScorer
 
+pytestmark = pytest.mark.slow  # `make check` has 90 seconds for everything
+
 VECTOR_TEXTS = ["Enamel mug\nKitchen", "에나멜 머그", "Tasse émaillée", "Эмалированная кружка", "كوب مطلي", "🫖"]
 
 

@@ -210,6 +210,7 @@ def test_1000_planted_bad_rows_of_10000(tmp_path: Path, shop: tuple[list[Row], l
     assert all(images.bytes_of(row["content_hash"]) == png(int(row["creative_id"][1:])) for row in creatives)
 
 
+@pytest.mark.slow
 def test_96000_observations_take_less_than_5_seconds(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "0.png").write_bytes(png(0))
@@ -552,6 +553,7 @@ def test_pair_file_with_a_winner_only_is_refused(tmp_path: Path) -> None:
         import_dataset(pair_config(tmp_path / "pairs.csv", tmp_path), tmp_path)
 
 
+@pytest.mark.slow
 def test_real_pair_file_with_zipped_images(tmp_path: Path) -> None:
     if not (DATA / "bass").is_dir():
         pytest.skip(f"no real data at {DATA}; set COUNTRYREWARD_DATA")

@@ -138,6 +138,7 @@ def test_added_tokens_that_are_not_special_are_split_too() -> None:
     assert other.decode(ids) == "a <tool_call> b"
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(st.text(max_size=80))
 def test_any_utf8_round_trips(text: str) -> None:

@@ -20,6 +20,8 @@ from countryreward.data.check import check, describe
 from countryreward.data.importers.dataset import import_dataset
 from countryreward.data.records import Dataset, Records, build_records
 
+pytestmark = pytest.mark.slow  # `make check` has 90 seconds for everything
+
 ROOT = Path(__file__).parents[2]
 DATA = Path(os.environ.get("COUNTRYREWARD_DATA") or ROOT.parent / "shared" / "data").absolute()
 

@@ -123,6 +123,7 @@ def test_creatives_with_equal_bytes_are_one_image():
     assert frame["value_a"].tolist() == [600 / 20_000]
 
 
+@pytest.mark.slow
 def test_hashed_orientation_is_one_for_both_orders_and_all_markets_and_balanced():
     creatives = [(f"p{i}-{c}", f"p{i}", f"h{i}{c}") for i in range(200) for c in "12"]
     rows = [counts(f"p{i}-{c}", market, 100 + int(c)) for i in range(200) for c in "12" for market in ("KR", "BR")]

@@ -357,6 +357,7 @@ def test_model_folder_round_trip_is_bit_exact(tmp_path, dtype) -> None:
         assert not any("lm_head" in name for name in saved.keys())  # noqa: SIM118
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_from_backbone_takes_a_whole_qwen2_vl_as_it_is(tmp_path, dtype) -> None:
     torch.manual_seed(3)

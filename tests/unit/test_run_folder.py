@@ -64,6 +64,7 @@ def hold(folder: Path, ready, leave) -> None:
         leave.wait()
 
 
+@pytest.mark.slow
 def test_two_processes_never_train_one_run(tmp_path: Path):
     context = multiprocessing.get_context("spawn")
     ready, leave = context.Event(), context.Event()

@@ -165,6 +165,7 @@ def test_a_sweep_of_failures_says_why() -> None:
         sweep_table(swept()[-1:], records(10))
 
 
+@pytest.mark.slow
 def test_the_page_says_what_can_be_told_apart(tmp_path: Path) -> None:
     table = sweep_table(swept(), records(40), draws=200)
     assert headline(table) == "Best of 5: focus_weight = 0.1, text_k = 32"
