@@ -1,12 +1,16 @@
 """Who can reach the Ray that a job starts: nobody from outside, and on the machine nobody without its token."""
 
+import http.client
+import importlib
 import json
+import pkgutil
 import subprocess
 import sys
 import urllib.error
 import urllib.request
 from typing import Any
 
+import grpc
 import pytest
 
 from countryreward.command import SUBMITTED
@@ -80,6 +84,69 @@ def test_everything_listens_on_loopback(private: dict[str, Any]) -> None:
         assert any(name.startswith(listener) for name in names), (listener, names)
     outside = [one for one in private["sockets"] if one[0].removeprefix("::ffff:") not in ("127.0.0.1", "::1")]
     assert outside == []
+
+
+def methods() -> list[str]:
+    """Every method that Ray's Python packages know, and those of its object manager and its syncer, which they do not."""
+    import ray.core.generated
+    from ray.serve.generated import serve_pb2
+
+    modules = [
+        importlib.import_module(found.name)
+        for found in pkgutil.walk_packages(ray.core.generated.__path__, "ray.core.generated.")
+        if found.name.endswith("_pb2")
+    ]
+    files = [module.DESCRIPTOR for module in [*modules, serve_pb2]]
+    services = [service for file in files for service in file.services_by_name.values()]
+    known = [f"/{service.full_name}/{method.name}" for service in services for method in service.methods]
+    more = ("ObjectManagerService/Push", "ObjectManagerService/Pull", "syncer.RaySyncer/StartSync")
+    return known + [f"/ray.rpc.{name}" for name in more]
+
+
+OPEN = ("python", "DashboardAgent", "ProxyActor")
+"""HTTP that answers without Ray's token: the dashboard's empty page, whose data is refused (below); metrics for Prometheus; and
+Serve's proxy, behind which an application asks for its own keys."""
+
+
+@pytest.mark.parametrize("token", [None, "0" * 64], ids=["none", "another"])
+def test_without_the_token_no_port_does_anything(private: dict[str, Any], token: str | None) -> None:
+    # without a node id the syncer ends its process before it looks for a token: docs/clusters.md, "What is not promised"
+    metadata = [("node_id", "ab" * 28)] + ([("authorization", f"Bearer {token}")] if token else [])
+    told: dict[str, set[str]] = {}
+    for _, port, name in private["sockets"]:
+        if status := http_status(f"http://127.0.0.1:{port}/", token):
+            told[f"{name} {port}"] = {f"{status}"}
+            continue
+        with grpc.insecure_channel(f"127.0.0.1:{port}", options=[("grpc.enable_http_proxy", 0)]) as channel:
+            told[f"{name} {port}"] = {grpc_status(channel, method, metadata) for method in methods()}
+    for listener, found in told.items():
+        if found == {"200"}:
+            assert listener.removeprefix("ray::").startswith(OPEN), listener
+        else:
+            assert found in ({"UNAUTHENTICATED", "UNIMPLEMENTED"}, {"401"}, {"403"}), (listener, found)
+    assert (
+        sum("UNAUTHENTICATED" in found for found in told.values()) >= 8
+    )  # GCS, raylet, object manager, agents, workers
+
+
+def grpc_status(channel: grpc.Channel, method: str, metadata: list[tuple[str, str]]) -> str:
+    try:
+        channel.unary_unary(method)(b"", timeout=5, metadata=metadata)
+    except grpc.RpcError as error:
+        return error.code().name  # pyright: ignore[reportAttributeAccessIssue]
+    return "OK"
+
+
+def http_status(url: str, token: str | None) -> int:
+    """0: it speaks no HTTP/1."""
+    asked = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"} if token else {})
+    try:
+        with urllib.request.urlopen(asked, timeout=10) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        return error.code
+    except http.client.BadStatusLine:
+        return 0
 
 
 def test_without_the_token_the_dashboard_refuses(private: dict[str, Any]) -> None:

@@ -9,7 +9,8 @@ import psutil
 import pytest
 
 from tests.cluster.demo_run import SMALL, SPLIT, TRAINING, UNJUDGED
-from tests.nodes.machines import Cluster, Machine, cluster, why_not
+from tests.nodes.machines import Cluster, Machine, cluster
+from tests.nodes.places import places
 
 HEALTH = {
     "RAY_health_check_period_ms": "500",
@@ -22,9 +23,10 @@ HEALTH = {
 @pytest.fixture(scope="session")
 def three() -> Iterator[Cluster]:
     """A head that takes no work, and two workers of one processor. What the cluster is lies in a Redis, where there is one."""
-    if reason := why_not():
-        pytest.skip(reason)
-    with cluster([0, 1, 1], environment=HEALTH, redis=shutil.which("redis-server")) as made:
+    where, lack = places()
+    if where is None:
+        pytest.skip(lack)
+    with cluster(where, [0, 1, 1], environment=HEALTH, redis=shutil.which("redis-server")) as made:
         yield made
 
 
@@ -37,6 +39,14 @@ def nodes(three: Cluster) -> Cluster:
             machine.start()
     three.wait_for(3)
     return three
+
+
+@pytest.fixture
+def cables(nodes: Cluster) -> Cluster:
+    """The same, where a cable can be pulled."""
+    if not nodes.places.can_cut:
+        pytest.skip(f"a network that can be cut: {places()[1]}")
+    return nodes
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,7 @@
-"""Machines with addresses of their own on this one: network namespaces on a bridge, each with a Ray node. Linux, root, iproute2.
+"""Machines with addresses of their own on this one (`places.py`), each with a Ray node.
 
-The test is the laptop at 10.231.77.1; the head is 10.231.77.10, workers .11, .12, ... They share this disk, as a cluster
-shares its network disk. Processors are a promise to Ray: all share those of this machine.
+The head is the first, workers follow; the test is a laptop beside them. They share this disk, as a cluster shares its network
+disk. Processors are a promise to Ray: all share those of this machine.
 """
 
 import contextlib
@@ -10,7 +10,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -22,32 +21,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.nodes.places import Places
+
 ROOT = Path(__file__).parents[2]
 PATHS = os.pathsep.join([str(ROOT), str(ROOT / "platform"), str(ROOT / "jobs")])
 """Of programs that use the tests' modules."""
 BIN = Path(sys.executable).parent
-BRIDGE, NET, LAPTOP = "crbr0", "10.231.77", "10.231.77.1"
-GCS, DASHBOARD, REDIS = 6379, 8265, 6390
-
-
-def ip(*arguments: str, check: bool = True) -> None:
-    """Run `ip` of iproute2."""
-    subprocess.run(["ip", *arguments], check=check, capture_output=not check)
-
-
-def why_not() -> str:
-    """Why machines cannot be made here; empty: they can."""
-    if sys.platform != "linux" or shutil.which("ip") is None:
-        return "network namespaces need Linux and iproute2 (apt-get install iproute2)"
-    made = subprocess.run(["ip", "netns", "add", "cr-probe"], capture_output=True, text=True)
-    subprocess.run(["ip", "netns", "del", "cr-probe"], capture_output=True)
-    return f"network namespaces need root: {made.stderr.strip()}" if made.returncode else ""
+GCS, DASHBOARD, CLIENTS, REDIS = 6379, 8265, 10001, 6390
 
 
 @dataclass
 class Machine:
-    """One network namespace; `start` runs a Ray node in it, which a supervisor starts again when it ends by itself."""
+    """`start` runs a Ray node on it, which a supervisor starts again when it ends by itself."""
 
+    places: Places
     number: int
     cpus: int
     home: Path
@@ -60,49 +47,26 @@ class Machine:
 
     @property
     def name(self) -> str:
-        """Of namespace and link."""
+        """In labels and file names."""
         return f"cr{self.number}"
 
     @property
     def address(self) -> str:
         """In the cluster's network."""
-        return f"{NET}.{9 + self.number}"
-
-    def link(self) -> None:
-        """Make the namespace and plug it in."""
-        ip("netns", "del", self.name, check=False)
-        ip("link", "del", f"{self.name}v", check=False)
-        etc = Path("/etc/netns") / self.name
-        etc.mkdir(parents=True, exist_ok=True)
-        (etc / "hosts").write_text(f"127.0.0.1 localhost\n{self.address} {self.name} {socket.gethostname()}\n")
-        ip("netns", "add", self.name)
-        ip("link", "add", f"{self.name}v", "type", "veth", "peer", "name", "eth0", "netns", self.name)
-        ip("link", "set", f"{self.name}v", "master", BRIDGE, "up")
-        for command in (
-            ["link", "set", "lo", "up"],
-            ["addr", "add", f"{self.address}/24", "dev", "eth0"],
-            ["link", "set", "eth0", "up"],
-        ):
-            ip("-n", self.name, *command)
-
-    def unlink(self) -> None:
-        """Take both away."""
-        ip("link", "del", f"{self.name}v", check=False)
-        ip("netns", "del", self.name, check=False)
-        shutil.rmtree(Path("/etc/netns") / self.name, ignore_errors=True)
+        return self.places.address(self.number)
 
     def spawn(self, *command: str, output: Path) -> subprocess.Popen[bytes]:
         """A command on this machine that goes on beside; what it says goes to a file."""
         with open(output, "w") as said:
             return subprocess.Popen(
-                ["ip", "netns", "exec", self.name, *command], env=self.environment | {"PYTHONPATH": PATHS}, cwd=ROOT, stdout=said,
-                stderr=subprocess.STDOUT,
+                [*self.places.inside(self.number), *command], env=self.environment | {"PYTHONPATH": PATHS}, cwd=ROOT,
+                stdout=said, stderr=subprocess.STDOUT,
             )  # fmt: skip
 
     def run(self, *command: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
         """A command on this machine."""
         return subprocess.run(
-            ["ip", "netns", "exec", self.name, *command], env=self.environment, cwd=self.home, text=True,
+            [*self.places.inside(self.number), *command], env=self.environment, cwd=self.home, text=True,
             capture_output=True, timeout=timeout,
         )  # fmt: skip
 
@@ -116,13 +80,16 @@ class Machine:
     def _start(self) -> None:
         self.starts += 1
         folder = self.home / f"t{self.number}.{self.starts}"
-        where = ["--head", f"--port={GCS}", f"--dashboard-host={self.address}", f"--dashboard-port={DASHBOARD}"]
+        port = self.places.port
         if self.number > 1:
-            where = [f"--address={NET}.10:{GCS}"]
+            where = [f"--address={self.places.address(1)}:{port(GCS)}"]
+        else:
+            where = ["--head", f"--port={port(GCS)}", f"--ray-client-server-port={port(CLIENTS)}"]
+            where += [f"--dashboard-host={self.address}", f"--dashboard-port={port(DASHBOARD)}"]
         command = [
-            "ip", "netns", "exec", self.name, str(BIN / "ray"), "start", "--block", *where, f"--temp-dir={folder}",
+            *self.places.inside(self.number), str(BIN / "ray"), "start", "--block", *where, f"--temp-dir={folder}",
             f"--node-ip-address={self.address}", f"--num-cpus={self.cpus}", "--object-store-memory=200000000",
-            "--disable-usage-stats", f"--labels=machine={self.name}", *self.extra,
+            "--dashboard-agent-listen-port=0", "--disable-usage-stats", f"--labels=machine={self.name}", *self.extra,
         ]  # fmt: skip
         with open(self.home / f"{self.name}.txt", "a") as output:
             self.process = subprocess.Popen(
@@ -141,8 +108,7 @@ class Machine:
 
     def processes(self) -> list[int]:
         """All process ids on this machine."""
-        found = subprocess.run(["ip", "netns", "pids", self.name], capture_output=True, text=True).stdout
-        return [int(one) for one in found.split()]
+        return self.places.processes(self.number)
 
     def _sweep(self) -> None:
         for one in self.processes():
@@ -152,25 +118,27 @@ class Machine:
     def kill(self) -> None:
         """The power fails: every process ends at once, nobody is told, nothing is started again until `start`."""
         self.wanted = False
-        ip("link", "set", f"{self.name}v", "down", check=False)
+        self.places.up(self.number, False)
         self._sweep()
         if self.process:
             self.process.wait()
-        ip("link", "set", f"{self.name}v", "up", check=False)
+        self.places.up(self.number, True)
 
     def cut(self) -> None:
         """The cable is pulled: no packet passes, and nobody says so."""
-        ip("link", "set", f"{self.name}v", "down")
+        assert self.places.can_cut
+        self.places.up(self.number, False)
 
     def mend(self) -> None:
         """And plugged in again."""
-        ip("link", "set", f"{self.name}v", "up")
+        self.places.up(self.number, True)
 
 
 @dataclass
 class Cluster:
     """A head and its workers."""
 
+    places: Places
     home: Path
     machines: list[Machine]
     environment: dict[str, str]
@@ -185,7 +153,12 @@ class Cluster:
     @property
     def dashboard(self) -> str:
         """As a laptop reaches it."""
-        return f"http://{self.head.address}:{DASHBOARD}"
+        return f"http://{self.head.address}:{self.places.port(DASHBOARD)}"
+
+    @property
+    def address(self) -> str:
+        """Of the head, as nodes and drivers on it join."""
+        return f"{self.head.address}:{self.places.port(GCS)}"
 
     def ray(self, *arguments: str, token: bool = True, timeout: float = 600) -> subprocess.CompletedProcess[str]:
         """`ray ...` on the laptop."""
@@ -215,7 +188,7 @@ class Cluster:
     def free(self) -> float:
         """Processors that nobody holds."""
         asked = (
-            f"import ray; ray.init('{self.head.address}:{GCS}', logging_level='ERROR');"
+            f"import ray; ray.init('{self.address}', logging_level='ERROR');"
             "print('FREE', ray.available_resources().get('CPU', 0.0))"
         )
         told = self.head.run("python", "-c", asked)
@@ -250,7 +223,7 @@ class Cluster:
 
 @contextlib.contextmanager
 def cluster(
-    cpus: list[int], *, environment: dict[str, str] | None = None, redis: str | None = None
+    places: Places, cpus: list[int], *, environment: dict[str, str] | None = None, redis: str | None = None
 ) -> Iterator[Cluster]:
     """A head and workers with so many processors each, behind a token; all of it gone afterwards. redis: its program, for a head
     that may die."""
@@ -263,39 +236,21 @@ def cluster(
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(home / "token"),
         "RAY_USAGE_STATS_ENABLED": "0",
-        "GLOO_SOCKET_IFNAME": "eth0",
+        "GLOO_SOCKET_IFNAME": places.interface,
         "COUNTRYREWARD_HOME": str(home),
         **(environment or {}),
     }
     known.pop("PYTHONPATH", None)
-    known["CLUSTER_ADDRESS"] = f"{NET}.10:{GCS}"
-    machines = [Machine(number, count, home, known) for number, count in enumerate(cpus, 1)]
-    ip("link", "del", BRIDGE, check=False)
-    ip("link", "add", BRIDGE, "type", "bridge")
-    made = Cluster(home, machines, known, redis is not None)
+    machines = [Machine(places, number, count, home, known) for number, count in enumerate(cpus, 1)]
+    made = Cluster(places, home, machines, known, redis is not None)
+    known["CLUSTER_ADDRESS"] = made.address
     store = None
+    places.make()
     try:
-        ip("addr", "add", f"{LAPTOP}/24", "dev", BRIDGE)
-        ip("link", "set", BRIDGE, "up")
         if redis:
-            password = secrets.token_hex(16)
-            options = [
-                "--port",
-                f"{REDIS}",
-                "--bind",
-                LAPTOP,
-                "--requirepass",
-                password,
-                "--save",
-                "",
-                "--dir",
-                f"{home}",
-            ]
-            store = subprocess.Popen([redis, *options], stdout=subprocess.DEVNULL)
-            machines[0].environment = {**known, "RAY_REDIS_ADDRESS": f"{LAPTOP}:{REDIS}"}
-            machines[0].extra = [f"--redis-password={password}"]
+            store = _redis(redis, made)
         for machine in machines:
-            machine.link()
+            places.link(machine.number)
             machine.start()
         made.wait_for(len(machines))
         until = time.monotonic() + 60
@@ -306,9 +261,19 @@ def cluster(
     finally:
         for machine in reversed(machines):
             machine.kill()
-            machine.unlink()
+            places.unlink(machine.number)
         if store:
             store.kill()
             store.wait()
-        ip("link", "del", BRIDGE, check=False)
+        places.remove()
         shutil.rmtree(home, ignore_errors=True)
+
+
+def _redis(program: str, made: Cluster) -> subprocess.Popen[bytes]:
+    """On the laptop, behind a password; the head will keep there what the cluster is."""
+    password, address, port = secrets.token_hex(16), made.places.laptop, made.places.port(REDIS)
+    options = {"port": port, "bind": address, "requirepass": password, "save": "", "dir": made.home}
+    command = [text for name, value in options.items() for text in (f"--{name}", f"{value}")]
+    made.head.environment = {**made.environment, "RAY_REDIS_ADDRESS": f"{address}:{port}"}
+    made.head.extra = [f"--redis-password={password}"]
+    return subprocess.Popen([program, *command], stdout=subprocess.DEVNULL)

@@ -181,7 +181,7 @@ def test_a_warning_writes_a_checkpoint(nodes: Cluster, demo: Path, fixed: list[d
     warned, gone = training.step(), nodes.machines[2]
     node = nodes.alive()[gone.address]
     told = nodes.head.run(
-        "ray", "drain-node", f"--address={nodes.head.address}:6379", f"--node-id={node}",
+        "ray", "drain-node", f"--address={nodes.address}", f"--node-id={node}",
         "--reason=DRAIN_NODE_REASON_PREEMPTION", "--reason-message=spot", "--deadline-remaining-seconds=20",
     )  # fmt: skip
     assert told.returncode == 0, told.stderr[-2000:]
@@ -245,10 +245,11 @@ def test_the_head_is_lost(nodes: Cluster, demo: Path, fixed: list[dict[str, Any]
 
 
 @pytest.mark.parametrize("cut", [1, 2])
-def test_the_network_of_a_node_is_cut_in_a_training(nodes: Cluster, demo: Path, fixed: list[dict[str, Any]], cut: int):
+def test_the_network_of_a_node_is_cut_in_a_training(cables: Cluster, demo: Path, fixed: list[dict[str, Any]], cut: int):
     """A second of silence is waited for. After 30 s the node was given up: the other goes on, and takes it in when it is back.
     The workers on the silent node, which know nothing of that, write nothing more."""
-    training, silent = Training(nodes, demo, f"cut-{cut}", [*ELASTIC, "--loop.checkpoint_every=5"]), nodes.machines[cut]
+    silent = cables.machines[cut]
+    training = Training(cables, demo, f"cut-{cut}", [*ELASTIC, "--loop.checkpoint_every=5"])
     training.submit()
     training.until(lambda: training.step() >= 6)
     silent.cut()
@@ -354,16 +355,16 @@ def test_the_head_is_lost_and_the_service_answers_on(nodes: Cluster, service: Se
 
 
 @pytest.mark.parametrize("seconds", [5, 30])
-def test_the_network_of_a_node_is_cut_while_pairs_are_made(nodes: Cluster, tmp_path: Path, seconds: float):
+def test_the_network_of_a_node_is_cut_while_pairs_are_made(cables: Cluster, tmp_path: Path, seconds: float):
     """First one worker's, then the other's. Nothing is lost and nothing is there twice."""
     tasks = make_dataset(tmp_path, 150)
     cuts: list[tuple[int, int]] = []
-    pairs = nodes.head.spawn(
+    pairs = cables.head.spawn(
         "python", "-m", "tests.nodes.on_head", "pairs", str(tmp_path), "0.02", output=tmp_path / "said.txt"
     )
 
     def cut() -> None:
-        for share, machine in ((0.1, nodes.machines[1]), (0.4, nodes.machines[2])):
+        for share, machine in ((0.1, cables.machines[1]), (0.4, cables.machines[2])):
             wait_for(tmp_path, round(share * tasks), 300)
             machine.cut()
             before = len(done(tmp_path))
