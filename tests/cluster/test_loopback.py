@@ -131,7 +131,7 @@ def test_without_the_token_no_port_does_anything(private: dict[str, Any], token:
 
 def grpc_status(channel: grpc.Channel, method: str, metadata: list[tuple[str, str]]) -> str:
     try:
-        channel.unary_unary(method)(b"", timeout=5, metadata=metadata)
+        channel.unary_unary(method)(b"", timeout=5, metadata=tuple(metadata))
     except grpc.RpcError as error:
         return error.code().name  # pyright: ignore[reportAttributeAccessIssue]
     return "OK"
