@@ -1,6 +1,6 @@
 """How much faster is the knowledge base built on more nodes, and what does a fitted cost model say of 16?
 
-    python benchmarks/knowledge_base_scaling.py                # 1, 2, 4, 8 nodes and 16 to check; about 10 minutes on two cores
+    python benchmarks/knowledge_base_scaling.py                # 1, 2, 4, 8 nodes and 16 to check; 20 minutes on two cores
     python benchmarks/knowledge_base_scaling.py --quick=true   # that it runs at all; its figures mean nothing
 
 Nodes are emulated: each is a Ray node of its own (raylet, agents, object store) on this machine, with one processor by name. The
@@ -50,7 +50,7 @@ class Config:
 
     images: int = 1024
     """Images to embed, four of each product."""
-    image_ms: float = 40.0
+    image_ms: float = 80.0
     """Milliseconds an image takes the encoder."""
     image_px: int = 64
     """Width and height of the images: small, since decoding is real and on cores that all nodes share."""
@@ -60,7 +60,7 @@ class Config:
     """Node counts to fit."""
     check: int = 16
     """Node count to predict and then to compare."""
-    rounds: int = 3
+    rounds: int = 2
     """Builds of each node count."""
     out: str = "runs/knowledge_base_scaling"
     """Folder of report.json and scaling.png."""
@@ -175,27 +175,29 @@ def emulated(nodes: int) -> Iterator[None]:
             quiet_data()
             ray.data.range(1).materialize()  # starts Ray Data's helpers, on the first node
             raylets = [node.all_processes["raylet"][0].process.pid for node in cluster.list_all_nodes()]
-            until_idle(raylets, nodes - 1)
+            until_idle(raylets)
             yield
         finally:
             ray.shutdown()
             cluster.shutdown()
 
 
-def until_idle(raylets: list[int], waiting: int) -> None:
-    """Until so many of Ray's processes wait for work, and none of them is still importing."""
+def until_idle(raylets: list[int]) -> None:
+    """Until each node has a process of Ray that has imported, and none is at work."""
     import psutil
 
-    used, ends = 0.0, time.monotonic() + 300
+    used, ends, commands = 0.0, time.monotonic() + 300, []
     while time.monotonic() < ends:
         time.sleep(1)
-        workers = [child for raylet in raylets for child in psutil.Process(raylet).children()]
-        idle = [each for each in workers if " ".join(each.cmdline()).startswith("ray::IDLE")]
-        now = sum(sum(each.cpu_times()[:2]) for each in workers)
-        if len(idle) >= waiting and now - used < 0.1 + 0.05 * len(raylets):
+        workers = [psutil.Process(raylet).children() for raylet in raylets]
+        commands = [[" ".join(each.cmdline()) for each in children] for children in workers]
+        ready = all(any(command.startswith("ray::") for command in node) for node in commands)
+        starting = any("default_worker.py" in command for node in commands for command in node)
+        now = sum(sum(each.cpu_times()[:2]) for children in workers for each in children)
+        if ready and not starting and now - used < 0.1 + 0.05 * len(raylets):
             return
         used = now
-    raise TimeoutError(f"{waiting} processes did not come to rest; is the machine busy?")
+    raise TimeoutError(f"Ray's processes did not come to rest; is the machine busy? {commands}")
 
 
 def free_port() -> int:

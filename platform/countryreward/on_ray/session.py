@@ -13,7 +13,7 @@ import psutil
 
 from countryreward.command import RUN_ID, SUBMITTED
 from countryreward.on_ray.config import RayConfig
-from countryreward.on_ray.private import is_private, on_loopback, private_ray
+from countryreward.on_ray.private import end_log_monitor, is_private, on_loopback, private_ray
 
 _PREFIX = "cr-ray-"
 
@@ -43,6 +43,7 @@ def session(config: RayConfig) -> Iterator[None]:
             os.environ.setdefault("RAY_ROTATION_MAX_BYTES", str(config.log_mib * 2**20))
             os.environ.setdefault("RAY_ROTATION_BACKUP_COUNT", "1")
             os.environ.setdefault("RAY_local_fs_capacity_threshold", str(config.disk_limit))
+            os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # nobody takes its one node away
             prefix = f"{_PREFIX}{os.getpid()}-"
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True))
             options |= {
@@ -58,6 +59,8 @@ def session(config: RayConfig) -> Iterator[None]:
             options["runtime_env"] = {"env_vars": {RUN_ID: run}}
         ray.init(**options)
         stack.callback(ray.shutdown)
+        if config.address == "local":
+            end_log_monitor()
         quiet_data()
         yield
 

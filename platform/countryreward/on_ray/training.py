@@ -10,6 +10,7 @@ import secrets
 import shutil
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,8 +38,9 @@ class Worker:
     """Workers that the training is planned for."""
     tell: Callable[[dict[str, Any]], None]
     """To whoever watches, in the job's process."""
-    warned: Callable[[], bool]
-    """Whether a node of the training is about to be taken away; yes once for each warning. All workers must ask together."""
+    warned: Callable[[], bool] | None
+    """Whether a node of the training is about to be taken away; yes once for each warning. All workers must ask together. None:
+    on a Ray of this job alone, whose node nobody takes away."""
 
 
 Work = Callable[[dict[str, Any], Worker], None]
@@ -62,7 +64,7 @@ def train_workers(
     workers have written a checkpoint.
     """
     # read by Ray Train's controller: how soon it sees that a worker died, or that all have ended
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "1")
     if "elastic_resize_monitor_interval_s" in _size(workers):
         # after a loss it first tries with as many workers as before, for so long
         os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "30")
@@ -198,25 +200,26 @@ def _stopping(folder: Path) -> Iterator[list[int]]:
 
 def _worker(config: dict[str, Any]) -> None:
     os.environ["OMP_NUM_THREADS"] = str(config["threads"])
+    import ray
     import torch
     from ray import train
     from ray.train.torch import get_device
 
     torch.set_num_threads(config["threads"])
-    messages, told = config["messages"], 0.0
+    messages, told, sent = config["messages"], 0.0, None
 
     def tell(message: dict[str, Any]) -> None:
-        nonlocal told
-        import time
-
+        nonlocal told, sent
         now = time.monotonic()
         if "stage" not in message or now - told > 0.5 or message["done"] == message["total"]:
             told = now
-            messages.put_nowait(message)
+            sent = messages.actor.put_nowait.remote(message)  # not waited for: all workers would wait with this one
 
     try:
         given = {name: config[name] for name in ("identity", "planned")}
-        worker = Worker(folder=Path(config["folder"]), device=get_device(), tell=tell, warned=_Warned(), **given)
+        watched = os.environ.get("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER") != "0"
+        warned = _Warned() if watched else None
+        worker = Worker(folder=Path(config["folder"]), device=get_device(), tell=tell, warned=warned, **given)
         config["work"](config["job"], worker)
     except UserError as error:
         # Told and not raised: Ray would start the workers again, to meet the same error. Leaving the group ends whoever waits.
@@ -224,6 +227,8 @@ def _worker(config: dict[str, Any]) -> None:
         with contextlib.suppress(Exception):
             torch.distributed.destroy_process_group()
         return
+    if sent is not None:
+        ray.get(sent)  # messages arrive in their order, so all have
     train.report({"done": 1})
 
 

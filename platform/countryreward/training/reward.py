@@ -21,6 +21,8 @@ from countryreward.training.sampling import DataOrder, Swaps
 from countryreward.training.turns import turns
 
 Log = Callable[[dict[str, Any]], None]
+WARNING_S = 5.0
+"""How often a training asks whether a node is about to be taken away. To ask, all workers wait for each other."""
 
 
 @dataclass
@@ -78,7 +80,7 @@ def train_reward(
     time spent waiting for data. `validate` is called `validations` times with the step, on every rank. `checkpoint` is called
     on every rank after each `checkpoint_every` steps, after a validation, when stopped and when warned, but not at the last step;
     `stop` is asked after every step, and one rank's yes stops all. `warned`, whether a node is about to be taken away, is asked
-    on all ranks together, once a second; it says yes once for each warning.
+    on all ranks together, every `WARNING_S`; it says yes once for each warning.
     """
     ranks = ranks or Ranks()
     workers = workers or ranks.world
@@ -121,7 +123,7 @@ def train_reward(
             engine.model.eval()
             validate(step)
             engine.model.train()
-        ask = warned is not None and time.monotonic() - asked > 1
+        ask = warned is not None and time.monotonic() - asked > WARNING_S
         told = ranks.mean([float(stop is not None and stop()), float(ask and ranks.first)], device)
         stopping, leaving = told[0] > 0, False
         if warned and told[1] > 0:
