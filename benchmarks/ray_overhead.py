@@ -44,7 +44,10 @@ def main() -> None:
     from countryreward.machine import describe_machine
 
     with tempfile.TemporaryDirectory() as place:
-        sides = {"ray": _by_ray(options, Path(place, "ray")), "torchrun": _by_torchrun(options, Path(place, "torchrun"))}
+        sides = {
+            "ray": _by_ray(options, Path(place, "ray")),
+            "torchrun": _by_torchrun(options, Path(place, "torchrun")),
+        }
         try:
             for side in sides.values():
                 side.wait()
@@ -156,7 +159,14 @@ def _rate(counted: tuple[int, float]) -> float:
 
 
 def _options() -> dict[str, Any]:
-    return {"epochs": 50, "validations": 1, "validation_items": 10, "log_every": 5, "checkpoint_every": 0, "precision": "fp32"}
+    return {
+        "epochs": 50,
+        "validations": 1,
+        "validation_items": 10,
+        "log_every": 5,
+        "checkpoint_every": 0,
+        "precision": "fp32",
+    }
 
 
 def _environment() -> dict[str, str]:
