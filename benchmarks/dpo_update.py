@@ -118,7 +118,7 @@ def _trainers(folder: Path, options: Any) -> tuple[Any, Any, Any]:
     pictures.px = px
     rng, rows = np.random.default_rng(0), []
     for product, spec in zip(market.products.to_dict("records"), market.specs.to_dict("records"), strict=True):
-        pictures[product["product_id"]] = draw_creative(spec, px=px)
+        pictures[product["product_id"]] = draw_creative({str(name): value for name, value in spec.items()}, px=px)
         fields = writer.fields(
             product["title"], product["category"], product["attributes"], "KR", product["product_id"]
         )

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,7 @@ class Side:
         self.place, self.lines, self.at_work = place, [], 0.0
         self.log: Path | None = None
         self.size = 0
-        self.taken: Counter[str] = Counter()
+        self.taken: dict[str, float] = defaultdict(float)
         self.process = subprocess.Popen(command, cwd=ROOT, env=_environment(), stdout=subprocess.DEVNULL)
 
     def wait(self) -> None:
@@ -117,12 +117,15 @@ class Side:
             found += [(line["step"], self.at_work + passed) for line in self.read()[known:]]
         self.signal(signal.SIGSTOP)
         self.at_work += time.monotonic() - started
-        self.taken.update(_processor_seconds(self.tree()) - before)
+        for name, taken in _processor_seconds(self.tree()).items():
+            self.taken[name] += taken - before[name]
         assert self.process.poll() is None, f"it ended: {self.process.args}"
         return found
 
     def shares(self) -> dict[str, float]:
-        return {name: round(100 * seconds / self.at_work, 2) for name, seconds in self.taken.most_common() if seconds}
+        """Of a processor, in percent, by process; the largest first."""
+        most = sorted(self.taken.items(), key=lambda entry: -entry[1])
+        return {name: round(100 * seconds / self.at_work, 2) for name, seconds in most if seconds > 0}
 
     def end(self) -> None:
         processes = self.tree() if self.process.poll() is None else []
@@ -131,8 +134,8 @@ class Side:
         psutil.wait_procs(processes, timeout=30)
 
 
-def _processor_seconds(processes: list[psutil.Process]) -> Counter[str]:
-    taken: Counter[str] = Counter()
+def _processor_seconds(processes: list[psutil.Process]) -> dict[str, float]:
+    taken: dict[str, float] = defaultdict(float)
     for process in processes:
         with process.oneshot():
             command, times = process.cmdline() or [process.name()], process.cpu_times()
