@@ -22,6 +22,8 @@ from countryreward.training.config import STOP
 from countryreward.training.run_folder import RunFolder
 
 Watch = Callable[[dict[str, Any]], None]
+CUT_OFF_S = 30.0
+"""A worker that cannot reach the job's process for so long ends."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,6 +209,7 @@ def _worker(config: dict[str, Any]) -> None:
 
     torch.set_num_threads(config["threads"])
     messages, told, sent = config["messages"], 0.0, None
+    threading.Thread(target=_end_when_cut_off, args=(messages,), daemon=True).start()
 
     def tell(message: dict[str, Any]) -> None:
         nonlocal told, sent
@@ -230,6 +233,23 @@ def _worker(config: dict[str, Any]) -> None:
     if sent is not None:
         ray.get(sent)  # messages arrive in their order, so all have
     train.report({"done": 1})
+
+
+def _end_when_cut_off(messages: Any) -> None:
+    """End this worker once its node is cut off: the others go on without it and wait for the run folder that it holds.
+
+    It would not notice: it waits for the others in a collective operation, and its raylet waits for the network to come back.
+    """
+    import ray
+    from ray.exceptions import GetTimeoutError, RayActorError
+
+    heard = time.monotonic()
+    while time.monotonic() - heard < CUT_OFF_S:
+        time.sleep(CUT_OFF_S / 6)
+        with contextlib.suppress(GetTimeoutError, RayActorError):
+            ray.get(messages.actor.qsize.remote(), timeout=CUT_OFF_S / 3)
+            heard = time.monotonic()
+    os._exit(1)
 
 
 def _watch(messages: Any, watch: Callable[[dict[str, Any]], None]) -> None:
