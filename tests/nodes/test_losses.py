@@ -24,7 +24,7 @@ from tests.nodes.test_jobs import ready, wait_until_ready
 pytestmark = pytest.mark.long
 
 LOOP = [
-    *ZERO2, "--loop.batch_size=4", "--loop.accumulation=1", "--loop.epochs=1", "--loop.validations=2",
+    *ZERO2, "--loop.batch_size=4", "--loop.accumulation=1", "--loop.epochs=1.5", "--loop.validations=2",
     "--loop.validation_items=6", "--loop.log_every=1", "--loop.orders=one",
 ]  # fmt: skip
 KS = """
