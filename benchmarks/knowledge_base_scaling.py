@@ -1,6 +1,6 @@
 """How much faster is the knowledge base built on more nodes, and what does a fitted cost model say of 16?
 
-    python benchmarks/knowledge_base_scaling.py                # 1, 2, 4, 8 nodes and 16 to check; 20 minutes on two cores
+    python benchmarks/knowledge_base_scaling.py                # 1, 2, 4, 8 nodes and 16 to check; 16 minutes on two cores
     python benchmarks/knowledge_base_scaling.py --quick=true   # that it runs at all; its figures mean nothing
 
 Nodes are emulated: each is a Ray node of its own (raylet, agents, object store) on this machine, with one processor by name. The
