@@ -43,6 +43,7 @@ def main() -> None:
         return
     from countryreward.machine import describe_machine
 
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # and so are both trainings
     with tempfile.TemporaryDirectory() as place:
         sides = {
             "ray": _by_ray(options, Path(place, "ray")),
