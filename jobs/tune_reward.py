@@ -112,7 +112,7 @@ def main(config: Config) -> Artifact:
     plan = SweepPlan(job=job, inputs=versions, priors=priors, ks=default_k, workers=config.workers.workers)
     with session(config.ray), watching() as watch:
         together = tuning.concurrent(config.sweep, config.workers)
-        print(f"sweep: {sweep_space.count_trials(space, config.sweep)} trials, {together} at a time")
+        print(f"sweep: {sweep_space.count_trials(space, config.sweep)} trials, at most {together} at a time")
         told = {"watch": watch, "metrics": JobMetrics("tune_reward")}
         runs = tuning.run_sweep(plan, space, folder, config.workers, config.sweep, **told)
         taken = tuning.wait_until_free()
@@ -127,6 +127,8 @@ def main(config: Config) -> Artifact:
         draft.counts["trials"] = table["n"]
     if not config.keep_weights:
         drop_weights([one.folder for one in runs if one.folder and one is not chosen])
+    if (repeated := sum(one.draws for one in runs) - len(runs)) > 0:
+        print(f"sweep: {repeated} draws repeated an earlier one; each is trained and counted once")
     print(
         f"sweep: {table['n']['finished']} finished, {table['n']['stopped']} stopped early, {table['n']['failed']} failed"
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from countryreward.on_ray.training import _fit, _stopping
+from countryreward.on_ray.training import in_a_thread, stopping
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -18,8 +18,8 @@ def test_the_first_signal_asks_the_workers_and_waits_for_them(tmp_path: Path, nu
             time.sleep(0.01)
 
     before = signal.getsignal(number)
-    with _stopping(tmp_path) as asked:
-        _fit(until_asked)
+    with stopping(tmp_path) as asked:
+        in_a_thread(until_asked)
     assert asked == [number]
     assert signal.getsignal(number) == before
 
@@ -32,8 +32,8 @@ def test_the_second_ends_everything_at_once(tmp_path: Path):
         time.sleep(60)
 
     started = time.monotonic()
-    with pytest.raises(KeyboardInterrupt), _stopping(tmp_path):
-        _fit(never)
+    with pytest.raises(KeyboardInterrupt), stopping(tmp_path):
+        in_a_thread(never)
     assert time.monotonic() - started < 10
 
 
@@ -41,5 +41,5 @@ def test_an_error_of_the_training_comes_through(tmp_path: Path):
     def fail() -> None:
         raise RuntimeError("planted")
 
-    with pytest.raises(RuntimeError, match="planted"), _stopping(tmp_path):
-        _fit(fail)
+    with pytest.raises(RuntimeError, match="planted"), stopping(tmp_path):
+        in_a_thread(fail)

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,6 +28,12 @@ FOUR = """
 def space():
     from ray import tune
     return {"reward.focus_weight": tune.grid_search([0.0, 0.2]), "search.text_k": tune.grid_search([5, 20])}
+"""
+
+DRAWN = """
+def space():
+    from ray import tune
+    return {"reward.focus_weight": tune.choice([0.2]), "search.text_k": 5}
 """
 
 
@@ -82,7 +89,7 @@ class Sweep:
 
 @pytest.fixture(scope="module")
 def killed(demo: Run, tmp_path_factory: pytest.TempPathFactory) -> Sweep:
-    """Killed -9 when the second trial had begun, then gone on with to the end."""
+    """Ctrl-C in the first trial, gone on with, killed -9 when the second trial had begun, then gone on with to the end."""
     sweep = Sweep(
         demo.folder,
         tmp_path_factory.mktemp("s") / "a",
@@ -90,11 +97,22 @@ def killed(demo: Run, tmp_path_factory: pytest.TempPathFactory) -> Sweep:
         "--loop.epochs=0.3",
         "--loop.validations=2",
     )
+
+    def until(process: subprocess.Popen[str], true: Callable[[], bool]) -> None:
+        ends = time.monotonic() + 300
+        while not true() and time.monotonic() < ends:
+            assert process.poll() is None, sweep.said()[-3000:]
+            time.sleep(0.1)
+
     process = sweep.start()
-    until = time.monotonic() + 300
-    while sorted(sweep.validations().values())[-2:] != [1, 2] and time.monotonic() < until:
-        assert process.poll() is None, sweep.said()[-3000:]
-        time.sleep(0.2)
+    until(process, lambda: any((run / "log.jsonl").exists() for run in sweep.runs()))
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=120) == 130, sweep.said()[-3000:]
+    assert "stopped: trainings have written their checkpoints; the same command goes on" in sweep.said()
+    assert not sweep.out.exists()
+    assert [len(list(run.glob("checkpoints/step-*"))) for run in sweep.runs()] == [1]
+    process = sweep.start()
+    until(process, lambda: sorted(sweep.validations().values())[-2:] == [1, 2])
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert sorted(sweep.validations().values())[-2:] in ([1, 2], [2, 2])
@@ -161,6 +179,24 @@ def test_a_trial_that_is_stopped_gives_its_place_to_the_next(demo: Run, tmp_path
         assert (run / "finished.json").exists() == (run.name not in stopped)
 
 
+@pytest.mark.long
+def test_what_is_drawn_again_waits_for_the_first_and_keeps_its_weights(demo: Run, tmp_path: Path) -> None:
+    options = (
+        "--sweep.samples=4",
+        "--sweep.concurrent=3",
+        "--sweep.scheduler=none",
+        "--loop.epochs=0.2",
+        "--loop.validations=1",
+    )
+    sweep = Sweep(demo.folder, tmp_path / "c", *options, space=DRAWN)
+    said = sweep.finish()
+    report = sweep.report()
+    assert report["n"] == report["n"] | {"trials": 1, "finished": 1, "failed": 0}
+    assert "sweep: 3 draws repeated an earlier one; each is trained and counted once" in said
+    assert set(sweep.validations().values()) == {1}
+    assert (sweep.runs()[0] / "best" / "model.safetensors").exists()
+
+
 def test_asha_knows_in_a_restored_sweep_what_was_told_before() -> None:
     import pickle
 
@@ -208,6 +244,13 @@ def test_spaces_are_checked_before_anything_starts(tmp_path: Path) -> None:
     assert "Optuna draws and has no grids" in refused({"rates.llm": tune.grid_search([1e-3])}, searcher="optuna")
     assert "nothing in the space is drawn" in refused({"rates.llm": tune.grid_search([1e-3])}, samples=2)
     assert "it has no parameter" in refused({})
+    assert "a function of one's own" in refused({"rates.llm": tune.sample_from(lambda _: 1e-3)})
+    for one, other in (
+        (tune.randn(1e-3, 1e-4), tune.randn(5e-3, 1e-4)),
+        (tune.quniform(0, 1, 0.1), tune.quniform(0, 1, 0.2)),
+        (tune.quniform(0.1, 1, 0.1), tune.qloguniform(0.1, 1, 0.1)),
+    ):
+        assert described({"x": one}) != described({"x": other})
     with pytest.raises(UserError, match=r"'nothing' is unknown; write lambda_k, rates, strategy, or the path"):
         open_space("nothing")
     with pytest.raises(UserError, match="there is no file"):
@@ -227,6 +270,48 @@ def test_spaces_are_checked_before_anything_starts(tmp_path: Path) -> None:
 
 
 def test_optuna_is_there_and_limited() -> None:
-    from countryreward.on_ray.tuning import _searcher
+    from countryreward.on_ray.searchers import make_searcher
 
-    assert type(_searcher(SweepConfig(searcher="optuna"), 3)).__name__ == "ConcurrencyLimiter"
+    searcher = make_searcher(SweepConfig(searcher="optuna"), "score", 3)
+    assert (type(searcher).__name__, searcher.max_concurrent) == ("Limited", 3)
+
+
+@pytest.mark.parametrize("kind", ["random", "optuna"])
+def test_a_restored_searcher_runs_as_many_at_a_time_as_this_start_says(kind: Any) -> None:
+    import pickle
+
+    from countryreward.on_ray.searchers import make_searcher
+
+    before = make_searcher(SweepConfig(searcher=kind), "score", 1)
+    state, kept = before.get_state(), pickle.dumps(before)
+    make_searcher(SweepConfig(searcher=kind), "score", 4)
+    restored = pickle.loads(kept)
+    restored.set_state(state)
+    assert restored.max_concurrent == 4
+
+
+def test_what_was_drawn_twice_is_one_run(tmp_path: Path) -> None:
+    from countryreward.on_ray.tuning import TrialRun, once_each
+
+    def run(name: str, status: Any, seconds: float) -> TrialRun:
+        folder = tmp_path / name if name else None
+        return TrialRun(params={"x": name}, status=status, why="", folder=folder, seconds=seconds)
+
+    told = [
+        run("a", "stopped", 9),
+        run("b", "finished", 5),
+        run("", "failed", 0),
+        run("a", "finished", 1),
+        run("", "failed", 0),
+    ]
+    found = [(one.params["x"], one.status, one.seconds, one.draws) for one in once_each(told)]
+    assert found == [("a", "finished", 9, 2), ("b", "finished", 5, 1), ("", "failed", 0, 1), ("", "failed", 0, 1)]
+
+
+def test_a_state_that_was_not_written_whole_is_not_gone_on_with(tmp_path: Path) -> None:
+    from countryreward.on_ray.tuning import _restorable
+
+    (tmp_path / "tuner.pkl").touch()
+    assert not _restorable(tmp_path)
+    (tmp_path / "experiment_state-2026.json").write_text('{"trial')
+    assert not _restorable(tmp_path)

@@ -102,7 +102,7 @@ class Training(Job):
 
 
 class LongTraining(Training):
-    """Of those that must not be over before a node comes back, which may take Ray a minute."""
+    """Of those that must not be over before a node goes, or is back: Ray may take a minute."""
 
     epochs = 5
 
@@ -190,9 +190,9 @@ def test_a_training_loses_a_node_and_gets_it_back(nodes: Cluster, demo: Path, fi
     assert difference <= 1e-3
 
 
-def test_a_warning_writes_a_checkpoint(nodes: Cluster, demo: Path, fixed: list[dict[str, Any]]):
+def test_a_warning_writes_a_checkpoint(nodes: Cluster, demo: Path, fixed_long: list[dict[str, Any]]):
     """A spot node is to be taken away in 20 s. No other checkpoint is written, so what is resumed is the warning's."""
-    training = Training(nodes, demo, "warned", [*ELASTIC, "--loop.checkpoint_every=0"])
+    training = LongTraining(nodes, demo, "warned", [*ELASTIC, "--loop.checkpoint_every=0"])
     training.submit()
     training.until(lambda: training.step() >= 5)
     warned, gone = training.step(), nodes.machines[2]
@@ -207,7 +207,7 @@ def test_a_warning_writes_a_checkpoint(nodes: Cluster, demo: Path, fixed: list[d
     gone.kill()
     took = training.until(lambda: training.lines("resumed"))
     resumed = training.lines("resumed")[0]
-    difference = same(training.end(), fixed)
+    difference = same(training.end(), fixed_long)
     print(
         f"\nwarned at step {warned}, went on from step {resumed['step']} {took:.0f} s after the node was gone;"
         f" largest difference of a loss {difference:.1e}"

@@ -71,8 +71,20 @@ def _container_problems(container: dict[str, Any], volumes: dict[str, Any]) -> I
         shared = next((m["name"] for m in container["volumeMounts"] if m["mountPath"] == "/dev/shm"), "")
         if volumes.get(shared, {}).get("emptyDir", {}).get("medium") != "Memory":
             yield "/dev/shm is no memory"
+        elif _gib(volumes[shared]["emptyDir"]["sizeLimit"]) < (needs := store_gib(container)):
+            yield f"/dev/shm is smaller than the object store, {needs:.1f} GiB, which Ray would then put on a disk"
         if "preStop" not in container.get("lifecycle", {}):
             yield "has no preStop"
+
+
+def store_gib(container: dict[str, Any]) -> float:
+    """What Ray 2.60 takes for its object store where nothing is said: 30 % of the memory, at most 10^10 bytes."""
+    return min(0.3 * _gib(container["resources"]["limits"]["memory"]), 1e10 / 2**30)
+
+
+def _gib(quantity: str) -> float:
+    assert quantity.endswith("Gi"), quantity
+    return float(quantity[:-2])
 
 
 def problems(document: dict[str, Any]) -> list[str]:
@@ -104,7 +116,12 @@ def problems(document: dict[str, Any]) -> list[str]:
 def ray_up_problems(config: dict[str, Any]) -> list[str]:
     """What is unsafe in a file of `ray up`, or does not fit together."""
     docker, found = config["docker"], []
-    found += [wrong for image in (docker["head_image"], docker["worker_image"]) if (wrong := wrong_image(image))]
+    images = [docker[name] for name in ("image", "head_image", "worker_image") if name in docker]
+    found += [wrong for image in images if (wrong := wrong_image(image))]
+    # Ray's own ssh key is a file like any other: excluded, it would not reach the head, and `ray up` would end there
+    found += [
+        f"rsync_exclude: {one}" for one in config["rsync_exclude"] if one.endswith((".pem", ".key", "/*", "/**/*"))
+    ]
     options = docker["run_options"]
     for needed in ("RAY_AUTH_MODE=token", f"RAY_AUTH_TOKEN_PATH={TOKEN_PATH}", "RAY_USAGE_STATS_ENABLED=0"):
         if f"--env {needed}" not in options:

@@ -42,6 +42,7 @@ OTHER_IN_THE_CLUSTER = {
 RAY_UP_CHECK = """
 import json, shlex, sys, yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
+from ray.autoscaler.v2.instance_manager.config import AutoscalingConfig
 from ray.scripts.scripts import start, stop
 
 def told(path):
@@ -56,7 +57,10 @@ def told(path):
             elif words[:2] == ["ray", "start"]:  # parsed, not run
                 hosts.append(start.make_context("start", words[2:]).params["dashboard_host"])
     types = {name: kind["max_workers"] for name, kind in config["available_node_types"].items()}
-    return {"hosts": hosts, "types": types}
+    read = AutoscalingConfig(config, skip_content_hash=True)  # as the head reads it to install a node
+    images = {name: read.get_docker_config(name)["image"].rpartition("-")[2] for name in types}
+    needs = {name: kind["min_workers"] for name, kind in config["available_node_types"].items()}
+    return {"hosts": hosts, "types": types, "images": images, "needs": needs}
 
 for path in sys.argv[1:]:
     try:
@@ -123,8 +127,6 @@ def ray_schema_errors(config: dict[str, Any]) -> list[str]:
 @pytest.mark.parametrize("name", RAY_UP)
 def test_ray_up_files_fit_rays_schema(name: str):
     config = ray_up(name)
-    if config["provider"]["type"] == "local":
-        config = changed(config, "min_workers", None)  # Ray moves it to the node type before it looks
     assert ray_schema_errors(config) == []
 
 
@@ -156,8 +158,20 @@ def test_ray_prepares_both_files_and_knows_every_option_of_ray_start(tmp_path: P
     assert done.returncode == 0, done.stderr
     told = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     aws, on_premises, wrong_option, wrong_key = told
-    assert aws == {"hosts": ["127.0.0.1"] * 2, "types": {"head": 0, "gpu_spot": 8, "gpu_on_demand": 8}}
-    assert on_premises == {"hosts": ["127.0.0.1"] * 2, "types": {"local.cluster.node": 2}}
+    assert aws == {
+        "hosts": ["127.0.0.1"] * 2,
+        "types": {"head": 0, "gpu_spot": 8, "gpu_on_demand": 8},
+        "images": {"head": "cpu", "gpu_spot": "gpu", "gpu_on_demand": "gpu"},
+        "needs": {"head": 0, "gpu_spot": 0, "gpu_on_demand": 0},
+    }
+    assert on_premises == {
+        "hosts": ["127.0.0.1"] * 2,
+        "types": {"local.cluster.node": 2},
+        "images": {"local.cluster.node": "gpu"},
+        "needs": {
+            "local.cluster.node": 2
+        },  # of a node that is not there Ray does not know what it holds, and starts none
+    }
     assert "--disable-usage-stat" in wrong_option["error"]
     assert "'dockr' was unexpected" in wrong_key["error"]
 
@@ -172,7 +186,8 @@ def test_ray_up_files_are_behind_a_token(name: str):
     [
         ("docker/run_options/0", "--env RAY_AUTH_MODE=disabled", "docker.run_options: no RAY_AUTH_MODE=token"),
         ("docker/run_options/5", "--privileged", "docker.run_options: --privileged"),
-        ("docker/worker_image", "registry.example.com/countryreward:latest", "needs a tag, and not latest"),
+        ("docker/image", "registry.example.com/countryreward:latest", "needs a tag, and not latest"),
+        ("rsync_exclude/0", "**/*.pem", "rsync_exclude: **/*.pem"),
         ("docker/head_image", "registry.example.com:5000/countryreward", "needs a tag, and not latest"),
         ("file_mounts", {}, "file_mounts: no folder of the token"),
         ("worker_start_ray_commands/1", "ray start --address=$RAY_HEAD_IP:6379", "no RAY_AUTH_MODE=token"),
@@ -248,6 +263,11 @@ def test_kuberay_files_are_safe(name: str):
         ("spec/headGroupSpec/template/spec/securityContext/runAsUser", 0, "runs as root"),
         ("spec/headGroupSpec/template/spec/securityContext/runAsNonRoot", False, "runs as root"),
         ("spec/headGroupSpec/template/spec/volumes/3/emptyDir/medium", None, "/dev/shm is no memory"),
+        (
+            "spec/headGroupSpec/template/spec/volumes/3/emptyDir/sizeLimit",
+            "4Gi",
+            "is smaller than the object store, 4.8 GiB",
+        ),
         ("spec/headGroupSpec/template/spec/volumes/0", None, "but has the volumes ['home', 'shm', 'tmp']"),
         (f"{CONTAINER}/securityContext/privileged", True, "may become more than its user"),
         (f"{CONTAINER}/securityContext/capabilities", {"add": ["SYS_PTRACE"]}, "may become more than its user"),
@@ -275,12 +295,12 @@ def test_every_kind_that_was_promised_is_there():
     found = {name: [one["kind"] for one in documents(name)] for name in KUBERAY}
     assert found == {
         "namespace.yaml": ["Namespace", "PersistentVolumeClaim"],
-        "network.yaml": ["NetworkPolicy"] * 4,
+        "network.yaml": ["NetworkPolicy"] * 5,
         "raycluster.yaml": ["RayCluster"],
         "rayjob-knowledge-base.yaml": ["RayJob"],
         "rayjob-train.yaml": ["RayJob"],
         "rayjob-tune.yaml": ["RayJob"],
-        "rayservice.yaml": ["RayService", "Ingress"],
+        "rayservice.yaml": ["RayService", "Ingress", "Ingress"],
         "redis.yaml": ["Service", "StatefulSet"],
         "secret.example.yaml": ["Secret"],
     }
@@ -317,6 +337,8 @@ def test_the_network_lets_in_the_cluster_the_operator_and_the_ingress_alone():
     inside, operator = policies["ray"]["ingress"]
     assert inside == {"from": [{"podSelector": rays}]}
     assert operator["ports"] == [{"protocol": "TCP", "port": 8265}]
+    (metrics,) = policies["metrics"]["ingress"]
+    assert metrics["ports"] == [{"protocol": "TCP", "port": 8080}]
     (serve,) = policies["serve"]["ingress"]
     assert serve["ports"] == [{"protocol": "TCP", "port": 8000}]
     assert policies["redis"]["ingress"] == [
@@ -392,13 +414,19 @@ def test_what_the_serve_config_imports_and_where_it_listens():
     source = (ROOT / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8")
     assert re.search(rf"^def {name}\(", source, re.MULTILINE)
     port = embedded["http_options"]["port"]
-    service, ingress = documents("rayservice.yaml")
+    service, *ingresses = documents("rayservice.yaml")
     serving = dict(pods_of(service))["replicas"]["spec"]["containers"][0]["ports"]
     assert serving == [{"name": "serve", "containerPort": port}]
-    (rule,) = ingress["spec"]["rules"]
-    backend = rule["http"]["paths"][0]["backend"]["service"]
-    assert backend == {"name": f"{service['metadata']['name']}-serve-svc", "port": {"number": port}}
-    assert ingress["spec"]["tls"][0]["hosts"] == [rule["host"]]
+    published = []
+    for ingress in ingresses:
+        (rule,) = ingress["spec"]["rules"]
+        for path in rule["http"]["paths"]:
+            published.append((path["path"], path["pathType"]))
+            wanted = {"name": f"{service['metadata']['name']}-serve-svc", "port": {"number": port}}
+            assert path["backend"]["service"] == wanted
+        assert ingress["spec"]["tls"][0]["hosts"] == [rule["host"]]
+    outside = ("/v1", "Prefix"), *((path, "Exact") for path in ("/openapi.json", "/healthz", "/readyz", "/v1/batch"))
+    assert published == list(outside)  # neither metrics nor what is Serve's own
 
 
 def test_serve_pods_run_as_serve_environment_says():
@@ -409,12 +437,14 @@ def test_serve_pods_run_as_serve_environment_says():
 
 
 def test_serve_pods_end_later_than_their_replicas():
-    """preStop: time for the endpoint to be forgotten, then Serve's own 30 s; all of it inside the grace period."""
+    """preStop: Serve is told and moves the replicas, then its own 30 s; all of it inside the grace period."""
     for group, pod in pods_of(document("rayservice.yaml")):
         command = pod["spec"]["containers"][0]["lifecycle"]["preStop"]["exec"]["command"][-1]
         if group != "head":
-            assert command == "sleep 20; ray stop --grace-period 35"
-            assert pod["spec"]["terminationGracePeriodSeconds"] > 20 + 35
+            assert command == (
+                "python -m countryreward.on_ray.preemption --address $FQ_RAY_IP:6379 --now 25; ray stop --grace-period 35"
+            )
+            assert pod["spec"]["terminationGracePeriodSeconds"] > 25 + 35
 
 
 @pytest.mark.parametrize("name", RAY_JOBS)

@@ -37,7 +37,7 @@ def trained(folder: Path, weights: bytes, inputs: dict[str, Artifact], run: str)
     seal(Draft(folder / "best"), kind="weights", run_id=run)
     (folder / "log.jsonl").touch()
     identity = {name: one.manifest.version for name, one in inputs.items()} | {"preset": "tiny"}
-    (folder / "finished.json").write_text(json.dumps({"identity": identity}))
+    (folder / "started.json").write_text(json.dumps({"identity": identity}))
     return folder
 
 
@@ -107,14 +107,15 @@ def test_a_run_id_names_all_that_the_run_wrote(chain: dict[str, Artifact], tmp_p
     assert kinds(lineage.tops(found)) == ["training", "training"]
 
 
-@pytest.mark.parametrize("name", ["finished.json", "dropped.json"])
-def test_a_training_without_weights_still_knows_its_run(tmp_path: Path, name: str) -> None:
+def test_a_training_without_weights_still_knows_its_runs(tmp_path: Path) -> None:
     folder = tmp_path / "trials" / "cccccccccccc"
     folder.mkdir(parents=True)
     (folder / "log.jsonl").touch()
-    (folder / name).write_text('{"identity": {}, "run_id": "run-trial"}')
-    (found,) = Lineage(tmp_path).ask("run-trial")
-    assert (found.kind, found.version, found.run_ids) == ("training", "cccccccccccc", ["run-trial"])
+    starts = [{"time": f"2026-01-01T0{hour}:00:00+00:00", "run_id": f"run-{hour}", "workers": 1} for hour in (1, 2)]
+    (folder / "started.json").write_text(json.dumps({"identity": {"dataset": "0123456789abcdef"}, "starts": starts}))
+    (found,) = Lineage(tmp_path).ask("run-2")
+    assert (found.kind, found.version, found.run_ids) == ("training", "cccccccccccc", ["run-1", "run-2"])
+    assert [(one.name, one.version) for one in found.made_from] == [("dataset", "0123456789abcdef")]
 
 
 def test_an_earlier_version_is_found_and_the_current_one_is_not_taken_for_it(
@@ -162,15 +163,15 @@ def test_a_model_that_was_carried_elsewhere_has_its_knowledge_base_with_it(
     assert [one.path for one in whole.ask("run-model")] == ["model"]
 
 
-def test_a_training_under_way_is_known_by_its_checkpoint(tmp_path: Path) -> None:
+def test_a_training_under_way_is_known_by_its_start_and_its_checkpoints(tmp_path: Path) -> None:
     dataset = made(tmp_path / "dataset", "dataset")
     step = tmp_path / "training" / "cccccccccccc" / "checkpoints" / "step-00000010"
     step.mkdir(parents=True)
     (tmp_path / "training" / "cccccccccccc" / "log.jsonl").touch()
     (step / "rank-0000.pt").touch()
-    seal(
-        Draft(step), kind="checkpoint", run_id="run-now", config={"dataset": dataset.manifest.version, "preset": "tiny"}
-    )
+    told = {"identity": {"dataset": dataset.manifest.version, "preset": "tiny"}, "starts": []}
+    (tmp_path / "training" / "cccccccccccc" / "started.json").write_text(json.dumps(told))
+    seal(Draft(step), kind="checkpoint", run_id="run-now")
     lineage = Lineage(tmp_path)
     assert kinds(lineage.behind(lineage.ask("run-now"))) == ["training", "dataset"]
 

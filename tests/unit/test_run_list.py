@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -21,9 +22,15 @@ def training(folder: Path, *, finished: bool) -> Path:
     ]
     (folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"kind": "st')
     (folder / ".lock").touch()
+    began = datetime.now(UTC) - timedelta(hours=5)
+    starts = [
+        {"time": (began + timedelta(hours=hours)).isoformat(), "run_id": "r", "workers": workers}
+        for hours, workers in ((0, 2), (2, 1))
+    ]
+    told = {"identity": {"dataset": "0123456789abcdef", "preset": "tiny"}, "starts": starts}
+    (folder / "started.json").write_text(json.dumps(told))
     if finished:
-        told = {"identity": {"dataset": "0123456789abcdef", "preset": "tiny"}, "workers": 2}
-        (folder / "finished.json").write_text(json.dumps(told))
+        (folder / "finished.json").write_text(json.dumps({"identity": {}}))
     return folder
 
 
@@ -49,7 +56,9 @@ def test_everything_is_listed_once(tmp_path: Path) -> None:
     )
     assert found["model"].made_from == {"dataset": found["dataset"].version}
     assert (found["training/abc"].status, found["training/abc"].metric) == ("finished", "ordering 0.910")
-    assert found["training/abc"].made_from == {"dataset": "0123456789abcdef"}
+    for name in ("training/abc", "training/def"):
+        assert found[name].made_from == {"dataset": "0123456789abcdef"}
+        assert found[name].node_hours == pytest.approx(2 * 2 + 3 * 1, abs=0.01)  # as many workers as each start had
     assert (found["training/def"].status, found["training/def"].metric) == (
         "stopped",
         "ordering 0.910, step 100 of 200",

@@ -85,7 +85,10 @@ def test_weights_go_and_what_was_measured_stays(tmp_path: Path) -> None:
     left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
     assert left == ["best/training.json", "best/validation.parquet", "dropped.json", "log.jsonl"]
     drop_weights([tmp_path])  # again, or after a kill in the middle
-    assert (tmp_path / "dropped.json").exists()
+    assert json.loads((tmp_path / "dropped.json").read_text()) == {"ended": True}
+    (tmp_path / "stopped").mkdir()
+    drop_weights([tmp_path / "stopped"])
+    assert json.loads((tmp_path / "stopped" / "dropped.json").read_text()) == {"ended": False}
 
 
 def records(products: int) -> pd.DataFrame:
@@ -158,6 +161,21 @@ def test_trials_of_other_records_are_compared_on_those_they_share_or_not_at_all(
     strange = Trial(**{**vars(other), "verdicts": other.verdicts.assign(record_id="z" + other.verdicts["record_id"])})
     with pytest.raises(UserError, match=r"share no validation record; leave loop\.seed"):
         sweep_table([one, strange], records(40))
+
+
+def test_one_that_failed_after_it_was_measured_is_not_the_best() -> None:
+    trials = [trial("a", {"x": 1}, 0.9, status="failed"), trial("b", {"x": 2}, 0.5, status="stopped")]
+    assert sweep_table(trials, records(40), draws=50)["best"] == "b"
+    assert sweep_table(trials[:1], records(40), draws=50)["best"] == "a"
+
+
+def test_whole_options_have_a_curve_too() -> None:
+    trials = [trial(name, {"rates": {"llm": rate}}, 0.5) for name, rate in (("a", 1e-3), ("b", 1e-4), ("c", 1e-3))]
+    curve = sweep_table(trials, records(40), draws=50)["curves"]["rates"]
+    assert [(point["value"], point["trials"]) for point in curve] == [
+        ({"llm": 0.0001}, ["b"]),
+        ({"llm": 0.001}, ["a", "c"]),
+    ]
 
 
 def test_a_sweep_of_failures_says_why() -> None:

@@ -41,8 +41,8 @@ class Trial:
 def sweep_table(trials: Sequence[Trial], records: pd.DataFrame, *, draws: int = 2000, seed: int = 0) -> dict[str, Any]:
     """Everything the report shows, ready for JSON. records: those of the validation split, with `product_id`.
 
-    `metric` is discordant ordering, or accuracy where no two countries disagree. Raises `UserError` where no trial got as
-    far as a validation.
+    `metric` is discordant ordering, or accuracy where no two countries disagree. The best is one that did not fail, where there
+    is one. Raises `UserError` where no trial got as far as a validation.
     """
     judged = {n: trial for n, trial in enumerate(trials) if trial.verdicts is not None}
     if not judged:
@@ -55,7 +55,8 @@ def sweep_table(trials: Sequence[Trial], records: pd.DataFrame, *, draws: int = 
         int(n): metrics_of(each) for n, each in bootstrap_totals({str(n): s for n, s in sums.items()}, weights).items()
     }
     metric = METRICS[0] if np.isfinite([float(found[METRICS[0]]) for found in values.values()]).all() else METRICS[1]
-    best = max(judged, key=lambda n: (float(values[n][metric]), -n))
+    sound = [n for n, trial in judged.items() if trial.status != "failed"] or list(judged)
+    best = max(sound, key=lambda n: (float(values[n][metric]), -n))
     told = []
     for n, trial in enumerate(trials):
         row: dict[str, Any] = {
@@ -124,12 +125,12 @@ def _curves(
     """
     curves: dict[str, list[dict[str, Any]]] = {}
     for name in varied(list(judged.values())):
-        groups: dict[Any, list[int]] = {}
+        groups: dict[str, list[int]] = {}  # a value may be a dictionary
         for n, trial in judged.items():
-            groups.setdefault(trial.params.get(name), []).append(n)
+            groups.setdefault(str(trial.params.get(name)), []).append(n)
         found = []
-        for value in sorted(groups, key=_order):
-            members = groups[value]
+        for members in sorted(groups.values(), key=lambda each: _order(trials[each[0]].params.get(name))):
+            value = trials[members[0]].params.get(name)
             mean = float(np.mean([float(values[n][metric]) for n in members]))
             spread: Interval = interval(mean, np.mean([drawn[n][metric] for n in members], axis=0))
             found.append({"value": value, "trials": [trials[n].name for n in members], "mean": spread})

@@ -50,13 +50,17 @@ def write_sweep_report(
         ],
         command=command,
         best_yaml=best_yaml,
-        best_goes_on=(
-            "Its training is there already, so the command only publishes the model."
-            if best_of(table)["status"] == "finished"
-            else "It was stopped early: the command trains it to its end and publishes the model."
-        ),
+        best_goes_on=_GOES_ON[best_of(table)["status"]],
         simulated=simulated,
     )
+
+
+_GOES_ON = {
+    "finished": "Its training is there already, so the command only publishes the model.",
+    "stopped": "It was stopped early: the command trains it to its end and publishes the model.",
+    "failed": "All trials failed, this one after it was measured. The command goes on with it, and may fail where it failed.",
+}
+"""Status of the best trial -> what the command does with it."""
 
 
 def headline(table: Mapping[str, Any]) -> str:

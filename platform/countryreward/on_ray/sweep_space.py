@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ray.tune.search.sample import Categorical, Domain
+from ray.tune.search.sample import Categorical, Domain, Function
 
 from countryreward.errors import UserError
 from countryreward.on_ray.config import SweepConfig
@@ -51,8 +51,18 @@ def described(space: Mapping[str, Any]) -> dict[str, Any]:
 
 def _range(domain: Any) -> str:
     """A continuous range with its bounds and how it is drawn."""
-    bounds = {name: value for name, value in vars(domain).items() if isinstance(value, int | float)}
-    return f"{type(domain).__name__} {type(domain.get_sampler()).__name__} {sorted(bounds.items())}"
+    return f"{type(domain).__name__} {_numbers(domain)} {_drawn(domain.get_sampler())}"
+
+
+def _drawn(sampler: Any) -> str:
+    """A way of drawing with its numbers: mean and spread, steps, and what lies below the steps."""
+    inner = getattr(sampler, "sampler", None)
+    below = f" of {_drawn(inner)}" if inner is not None else ""
+    return f"{type(sampler).__name__} {_numbers(sampler)}{below}"
+
+
+def _numbers(of: Any) -> list[tuple[str, float]]:
+    return sorted((name, value) for name, value in vars(of).items() if isinstance(value, int | float))
 
 
 def ks_of(space: Mapping[str, Any], default: tuple[int, int]) -> list[tuple[int, int]]:
@@ -79,6 +89,11 @@ def check_space(job: RewardTraining, space: Mapping[str, Any], config: SweepConf
         if config.searcher == "optuna" and isinstance(values, Mapping) and "grid_search" in values:
             raise UserError(
                 f"space: {name}: Optuna draws and has no grids; write tune.choice, or sweep.searcher=random"
+            )
+        if isinstance(values, Function):
+            raise UserError(
+                f"space: {name}: a function of one's own cannot be told from a changed one, so a changed space "
+                "would be taken for the old one; write tune.choice, tune.uniform, tune.loguniform, tune.randn or tune.quniform"
             )
         domain: Any = values
         for value in listed if listed is not None else [domain.sample()]:

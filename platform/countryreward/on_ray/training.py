@@ -14,13 +14,14 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from countryreward.errors import Stopped, UserError
 from countryreward.on_ray.config import ElasticWorkersConfig, WorkersConfig
 from countryreward.training.config import STOP
 from countryreward.training.run_folder import RunFolder
 
+T = TypeVar("T")
 Watch = Callable[[dict[str, Any]], None]
 CUT_OFF_S = 30.0
 """A worker that cannot reach the job's process for so long ends."""
@@ -117,8 +118,8 @@ def train_workers(
     )
     failed: TrainingFailedError | None = None
     try:
-        with _stopping(folder) as asked:
-            _fit(trainer.fit)
+        with stopping(folder) as asked:
+            in_a_thread(trainer.fit)
     except TrainingFailedError as error:
         failed = error  # a worker's own words, if it had some, are still on their way
     finally:
@@ -159,13 +160,14 @@ class _Warned:
         return new
 
 
-def _fit(fit: Callable[[], object]) -> None:
+def in_a_thread(fit: Callable[[], T]) -> T:
     """`fit` in a thread of its own: Ray takes Ctrl-C for itself in the main one, and would end the workers at once."""
+    found: list[T] = []
     failed: list[BaseException] = []
 
     def body() -> None:
         try:
-            fit()
+            found.append(fit())
         except BaseException as error:  # all of them, to be raised again in the thread that waits
             failed.append(error)
 
@@ -175,10 +177,11 @@ def _fit(fit: Callable[[], object]) -> None:
         thread.join(timeout=0.2)  # signals are handled between two waits
     if failed:
         raise failed[0]
+    return found[0]
 
 
 @contextlib.contextmanager
-def _stopping(folder: Path) -> Iterator[list[int]]:
+def stopping(folder: Path) -> Iterator[list[int]]:
     """The first SIGINT or SIGTERM asks the workers to stop (its number is in the list given), the second ends all at once."""
     asked: list[int] = []
 

@@ -5,16 +5,18 @@ run folder for ever: a killed sweep goes on, and every trial in it from its own 
 """
 
 import contextlib
+import fcntl
 import logging
 import math
 import os
 import queue
+import shutil
 import signal
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -25,17 +27,21 @@ from countryreward.errors import Stopped, UserError
 from countryreward.on_ray.config import ElasticWorkersConfig, SweepConfig
 from countryreward.on_ray.job_metrics import JobMetrics, metered
 from countryreward.on_ray.reward_training import train_on_ray
+from countryreward.on_ray.searchers import make_searcher
 from countryreward.on_ray.sweep_space import count_trials
-from countryreward.on_ray.training import Watch
+from countryreward.on_ray.training import Watch, in_a_thread, stopping
 from countryreward.training.config import STOP
-from countryreward.training.run_list import status_of
-from countryreward.training.sweep import DROPPED, SweepPlan, score_of, validations_of
+from countryreward.training.run_folder import DROPPED
+from countryreward.training.run_list import read_json, status_of
+from countryreward.training.sweep import SweepPlan, score_of, validations_of
 
 _log = logging.getLogger(__name__)
 Status = Literal["finished", "stopped", "failed"]
 METRIC = "score"
 PATIENCE_S = 120.0
-"""How long a trial that is stopped may take to write its checkpoint."""
+"""How long a trial that is stopped may take to write its checkpoint; Ray Tune gives 10 s to those it ends with the sweep."""
+TRIAL = ".trial"
+"""In a run folder: held by the one process of Ray Tune that trains in it."""
 HEAD = {"node:__internal_head__": 0.001}
 """What the process of a trial takes: it only waits for its workers, so no processor, and a place on the head node."""
 
@@ -53,6 +59,8 @@ class TrialRun:
     """Its run folder; None: it failed before it had one."""
     seconds: float
     """From the start of its (last) process to its last validation."""
+    draws: int = 1
+    """How often the searcher drew it. It is trained once."""
 
 
 def run_sweep(
@@ -68,7 +76,8 @@ def run_sweep(
     """Train every parameter set of the space, or go on with a sweep that was cut off; in the order of their start.
 
     plan: with absolute paths (`reward_training.absolute`). watch: gets {"stage", "done", "total"} and {"kind": "trial", "name",
-    "score", "step"}. metrics: of the job that it is. Raises `Stopped` after Ctrl-C, once Ray Tune has written its state.
+    "score", "step"}. metrics: of the job that it is. Raises `Stopped` after Ctrl-C or SIGTERM, once the trainings at work have
+    written their checkpoints.
     """
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # no tables of Ray Tune's: jobs print their own
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what failed, and why, is in the runs
@@ -76,38 +85,91 @@ def run_sweep(
         tune.with_parameters(RewardTrial, plan=plan, folder=str(folder.absolute()), workers=asdict(workers)), HEAD
     )
     at = folder.absolute() / "tune"
-    if tune.Tuner.can_restore(str(at)):
+    (folder / STOP).unlink(missing_ok=True)
+    searcher = make_searcher(config, METRIC, concurrent(config, workers))
+    if _restorable(at):
         tuner = tune.Tuner.restore(
-            str(at), trainable, resume_unfinished=True, restart_errored=True, param_space=dict(space)
+            str(at), trainable, resume_unfinished=True, resume_errored=True, param_space=dict(space)
         )
     else:
+        shutil.rmtree(at, ignore_errors=True)  # killed while it wrote its first state
         tuner = tune.Tuner(
             trainable,
             param_space=dict(space),
             tune_config=tune.TuneConfig(
                 num_samples=config.samples,
                 scheduler=_scheduler(config, plan.job.loop.validations, partial(_past, plan, folder.absolute())),
-                search_alg=_searcher(config, concurrent(config, workers)),
+                search_alg=searcher,
                 trial_dirname_creator=_trial_id,
             ),
             run_config=tune.RunConfig(
                 name=at.name,
                 storage_path=str(at.parent),
                 verbose=0,
+                callbacks=[Ended(folder.absolute())],
                 # a trial's checkpoints are those of its training
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             ),
         )
-    expected = count_trials(space, config) * plan.job.loop.validations
+    planned = count_trials(space, config)
     metrics = metrics or JobMetrics("sweep")
-    with _followed(folder, expected, watch, metrics):
-        found = tuner.fit()
-    trials = found._experiment_analysis.trials  # pyright: ignore[reportOptionalMemberAccess]  # no public way to a trial's status
-    runs = [_ended(trial, plan, folder) for trial in trials if trial.status in ("TERMINATED", "ERROR")]
-    if len(runs) < len(trials):
-        raise Stopped("the sweep's state is written; the same command goes on with it", signal.SIGINT)
+    with _followed(folder, planned * plan.job.loop.validations, watch, metrics):
+        trials = _trials(tuner, folder)
+    if len(trials) < planned or any(trial.status not in ("TERMINATED", "ERROR") for trial in trials):
+        raise RuntimeError(f"Ray Tune ended with {len(trials)} of {planned} trials; remove {at}: trainings are kept")
+    runs = once_each([_ended(trial, plan, folder) for trial in trials])
     _tell_trials(metrics, [one.status for one in runs])
     return runs
+
+
+def _restorable(at: Path) -> bool:
+    """Whether Ray Tune has written its state there. It takes a missing or torn one for a sweep of one trial."""
+    states = sorted(at.glob("experiment_state-*.json"))
+    return bool(states) and bool(read_json(states[-1])) and tune.Tuner.can_restore(str(at))
+
+
+class Ended(tune.Callback):
+    """After a signal: no trial goes on, and once no training is at work, each having written its checkpoint, the sweep ends.
+
+    Ray Tune's own way with Ctrl-C ends all trials, which are then over as if they were trained, and it knows no SIGTERM.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """See `tune.Callback`: some ten times a second."""
+        if not (self.folder / STOP).exists():
+            return
+        running = [run for run in (self.folder / "trials").glob("*") if status_of(run) in ("running", "stopping")]
+        for run in running:
+            (run / STOP).touch()
+        if not running:
+            raise Stopped("trainings have written their checkpoints; the same command goes on with the sweep", 0)
+
+
+def _trials(tuner: tune.Tuner, folder: Path) -> list[Any]:
+    """Ray Tune's trials, when all are over."""
+    with stopping(folder) as asked:
+        try:
+            found = in_a_thread(tuner.fit)
+        except Stopped as stopped:
+            raise Stopped(str(stopped), asked[0] if asked else signal.SIGTERM) from None
+    return found._experiment_analysis.trials  # pyright: ignore[reportOptionalMemberAccess]  # no public way to a trial's status
+
+
+def once_each(runs: Sequence[TrialRun]) -> list[TrialRun]:
+    """A parameter set that was drawn several times is one run: how far it came in the end is what its folder says."""
+    order: list[Status] = ["failed", "stopped", "finished"]
+    found: dict[Path | int, TrialRun] = {}
+    for n, run in enumerate(runs):
+        key = run.folder or n
+        if (before := found.get(key)) is None:
+            found[key] = run
+        else:
+            best = max(before, run, key=lambda one: order.index(one.status))
+            found[key] = replace(best, draws=before.draws + 1, seconds=max(before.seconds, run.seconds))
+    return list(found.values())
 
 
 def _trial_id(trial: Any) -> str:
@@ -165,21 +227,6 @@ def _scheduler(config: SweepConfig, validations: int, past: Callable[[dict[str, 
     )
 
 
-def _searcher(config: SweepConfig, together: int) -> Any:
-    if config.searcher == "optuna":
-        try:
-            from ray.tune.search import ConcurrencyLimiter
-            from ray.tune.search.optuna import OptunaSearch
-
-            return ConcurrencyLimiter(OptunaSearch(metric=METRIC, mode="max", seed=config.seed), together)
-        except (ImportError, AssertionError):
-            raise UserError("sweep.searcher: optuna is not installed; pip install 'countryreward[optuna]'") from None
-    from ray.tune.search.basic_variant import BasicVariantGenerator
-
-    # Ray Tune's own `max_concurrent_trials` does not reach a generator that it is given
-    return BasicVariantGenerator(max_concurrent=together, random_state=config.seed)
-
-
 class RewardTrial(tune.Trainable):
     """One parameter set, in an actor of Ray Tune: a step is a validation, also one of an earlier life of this trial."""
 
@@ -187,16 +234,26 @@ class RewardTrial(tune.Trainable):
         """Start the training, or go on with it. See `tune.Trainable`."""
         job, identity = plan.trial(config)
         self.run = run_folder(Path(folder), plan, config)
+        self.run.mkdir(parents=True, exist_ok=True)
+        self.mine = threading.Event()
         self.heard: queue.SimpleQueue[dict[str, Any] | BaseException | None] = queue.SimpleQueue()
         self.told: dict[str, Any] = {"step": 0, "best": -math.inf}
-        for line in validations_of(self.run):
-            self.heard.put(line)
+        sweep_stops = Path(folder) / STOP
 
         def train() -> None:
             try:
-                heard = metered(self.heard.put, JobMetrics("trial"), self.run.name, workers["workers"])
-                train_on_ray(job, self.run, ElasticWorkersConfig(**workers), identity, watch=heard)
-                self.heard.put(None)
+                with open(self.run / TRIAL, "a", encoding="utf-8") as place:
+                    fcntl.flock(
+                        place, fcntl.LOCK_EX
+                    )  # the same parameters, drawn again, wait here and then tell what was found
+                    self.mine.set()
+                    for line in validations_of(self.run):
+                        self.heard.put(line)
+                    if not sweep_stops.exists():
+                        heard = metered(self.heard.put, JobMetrics("trial"), self.run.name, workers["workers"])
+                        train_on_ray(job, self.run, ElasticWorkersConfig(**workers), identity, watch=heard)
+                if not sweep_stops.exists():  # else it is not over, and `step` waits for the end of this process
+                    self.heard.put(None)
             except (
                 BaseException
             ) as error:  # SystemExit, too: `step` waits for an end, raises it again, and `cleanup` logs it
@@ -221,11 +278,10 @@ class RewardTrial(tune.Trainable):
 
     def cleanup(self) -> None:
         """Ray Tune ends this trial: its workers write a checkpoint and leave their places before this process goes."""
-        self.run.mkdir(parents=True, exist_ok=True)
-        if self.training.is_alive():
+        if self.mine.is_set() and self.training.is_alive():
             (self.run / STOP).touch()
             self.training.join(timeout=PATIENCE_S)
-        if self.training.is_alive():
+        if self.mine.is_set() and self.training.is_alive():
             _log.error(
                 "%s: no end after %.0f s; the process ends now, what counts is the last checkpoint",
                 self.run,
@@ -248,7 +304,7 @@ def _ended(trial: Any, plan: SweepPlan, folder: Path) -> TrialRun:
         run = run_folder(folder, plan, trial.config)
     except UserError:
         run = None
-    finished = run is not None and ((run / "finished.json").exists() or (run / DROPPED).exists())
+    finished = run is not None and ((run / "finished.json").exists() or read_json(run / DROPPED).get("ended", False))
     why = ""
     if trial.status == "ERROR":
         told = Path(trial.error_file).read_text(encoding="utf-8") if trial.error_file else "unknown"

@@ -13,8 +13,8 @@ from typing import Any
 
 from countryreward.data.artifacts import MANIFEST, Manifest, read_manifest
 from countryreward.errors import UserError
+from countryreward.training.run_folder import STARTED
 from countryreward.training.run_list import STORED, is_training, read_json
-from countryreward.training.sweep import DROPPED
 
 _MADE_OF = re.compile(r"[0-9a-f]{16}")
 _SHORT = re.compile(r"[0-9a-f]{8,}")
@@ -224,17 +224,15 @@ def _training(folder: Path, path: str) -> Made:
             manifests.append(read_manifest(place))
         except UserError:  # there is none, or it is damaged
             continue
-    ended = read_json(folder / "finished.json") or read_json(folder / DROPPED)
-    identity = ended.get("identity") or next(
-        (one.config for one in reversed(manifests) if one.kind == "checkpoint"), {}
-    )
+    started = read_json(folder / STARTED)
+    starts, identity = started.get("starts", []), started.get("identity", {})
     versions = {name: value for name, value in identity.items() if isinstance(value, str) and _MADE_OF.fullmatch(value)}
     return Made(
         path=path,
         kind="training",
         version=folder.name,
-        run_ids=sorted({one.run_id for one in manifests} | ({ended["run_id"]} if "run_id" in ended else set())),
-        when=max((one.created[:19] for one in manifests), default=""),
+        run_ids=sorted({one.run_id for one in manifests} | {start["run_id"] for start in starts}),
+        when=max([one.created[:19] for one in manifests] + [start["time"][:19] for start in starts], default=""),
         made_from=[Source(name=name, version=version) for name, version in sorted(versions.items())],
         weights=frozenset().union(*(_weights(one) for one in manifests if one.kind == "weights")),
     )

@@ -41,7 +41,7 @@ from countryreward.training.engine import DeepSpeedEngine, Engine, TorchEngine
 from countryreward.training.randomness import random_state, set_random_state
 from countryreward.training.ranks import Ranks
 from countryreward.training.reward import Progress, total_steps, train_reward
-from countryreward.training.run_folder import RunFolder, Tell, held
+from countryreward.training.run_folder import RunFolder, Tell, held, read_started
 from countryreward.training.schedule import cosine_with_warmup
 from countryreward.training.trackers import open_trackers
 from countryreward.training.turns import turns
@@ -106,7 +106,8 @@ def _train(
     made_from = {**identity.inputs, **identity.options}
     if ranks.first_of(run.finished(made_from) if ranks.first else None):
         return True
-    loop = settled(job.loop.resolved(preset(job.preset)), ranks, device)
+    before = ranks.first_of(read_started(folder).get("precision", "") if ranks.first else "")
+    loop = settled(job.loop.resolved(preset(job.preset)), ranks, device, before)
     quarantine = Quarantine("training")
     model, processor = load_model(job, loop, device)
     train, validation = load_examples(job, model, processor, quarantine, loop, tell)
@@ -135,6 +136,7 @@ def _train(
             set_random_state(states[ranks.rank]["random"])
     best: list[float] = []
     if ranks.first:
+        run.begin(made_from, ranks.world, str(loop.precision))
         quarantine.write(folder)
         run.go_back(start.step)
         run.trackers = open_trackers(job.trackers, folder, identity.options, start.step)
@@ -201,10 +203,12 @@ def _silent(_: dict[str, Any]) -> None:
     """Ranks other than the first tell nothing."""
 
 
-def settled(loop: LoopConfig, ranks: Ranks, device: torch.device | str) -> LoopConfig:
-    """`precision: auto` decided, the same on all ranks."""
+def settled(loop: LoopConfig, ranks: Ranks, device: torch.device | str, before: str = "") -> LoopConfig:
+    """`precision: auto` decided, the same on all ranks. before: what this run was begun with; it goes on so on any processor."""
     if loop.precision != "auto":
         return loop
+    if before:
+        return dataclasses.replace(loop, precision=before)
     fast = ranks.mean([float(fast_bfloat16(device))], device)[0] == 1.0
     return dataclasses.replace(loop, precision="bf16" if fast else "fp32")
 

@@ -1,11 +1,13 @@
 """The run folder (contract 6): everything a training writes. One process, the first, holds it.
 
+started.json         what it is made from, and each start: time, run id, workers
 log.jsonl            a line per `log_every` steps ("kind": "step"), per validation ("validation") and per resume ("resumed")
 tensorboard/         the same numbers
 checkpoints/         state to go on from (training/checkpoints.py); empty again when the run has finished
 best/, last/         config.json, model.safetensors, processor, validation.parquet, training.json, sealed by a manifest
 quarantine.jsonl     records whose prompt was refused
 finished.json        written last: there is nothing left to train
+dropped.json         instead of it after a sweep that kept the best trial's weights alone
 stop                 put there by who wants the run to write a checkpoint and end
 """
 
@@ -16,6 +18,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +29,19 @@ from countryreward.training.checkpoints import differences
 from countryreward.training.config import STOP
 from countryreward.training.trackers import Tracker
 
+STARTED = "started.json"
+DROPPED = "dropped.json"
+"""There when a sweep is over that has removed this trial's weights: {"ended": whether it had been trained to its end}."""
 WEIGHTS = "weights"
 """Kind of the sealed folders best/ and last/."""
 Tell = Callable[[dict[str, Any]], None]
 """What the first rank tells whoever watches: {"stage", "done", "total"}, the log's lines, {"kind": "said", "text"}."""
+
+
+def read_started(folder: Path) -> dict[str, Any]:
+    """What started.json says; empty where a run has not come to its first step."""
+    path = folder / STARTED
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 class RunFolder:
@@ -41,6 +53,17 @@ class RunFolder:
     def say(self, text: str) -> None:
         """A sentence for who watches."""
         self.tell({"kind": "said", "text": text})
+
+    def begin(self, identity: dict[str, Any], workers: int, precision: str = "") -> None:
+        """Write down this start, with as many workers."""
+        told = read_started(self.folder)
+        starts = [
+            *told.get("starts", []),
+            {"time": datetime.now(UTC).isoformat(timespec="seconds"), "run_id": run_id(), "workers": workers},
+        ]
+        told = {"identity": as_plain(identity), "precision": precision, "starts": starts}
+        (self.folder / DROPPED).unlink(missing_ok=True)
+        write_atomically(self.folder / STARTED, json.dumps(told, indent=1) + "\n")
 
     def best_score(self) -> float | None:
         """Score of best/; None: there is none, or it is damaged, which is said."""

@@ -11,7 +11,7 @@ from typing import Any
 from countryreward.data.artifacts import MANIFEST, read_manifest
 from countryreward.errors import UserError
 from countryreward.training.config import STOP
-from countryreward.training.sweep import DROPPED
+from countryreward.training.run_folder import DROPPED, STARTED
 
 STORED = ".versions"
 
@@ -31,7 +31,8 @@ class Listed:
     when: str
     """UTC: when it was published, or last heard of."""
     node_hours: float | None
-    """Hours from the first to the last sign of life (pauses included) times workers; of an artifact, of its making."""
+    """Hours from each start to the next, or to the last sign of life (pauses included), times the workers of that start; of an
+    artifact, of its making."""
     version: str
     """Of an artifact; of a training the name of its folder."""
     made_from: dict[str, str]
@@ -120,10 +121,10 @@ def status_of(run: Path) -> str:
 
 def _training(path: Path, name: str) -> Listed:
     lines = _lines(path / "log.jsonl")
-    finished = read_json(path / "finished.json")
+    started = read_json(path / STARTED)
     status = status_of(path)
     times = [file.stat().st_mtime for file in path.iterdir() if file.is_file()]
-    identity = finished.get("identity", {})
+    identity = started.get("identity", {})
     steps = next((line for line in reversed(lines) if "of" in line), None)
     far = ""
     if steps is not None and status not in ("finished", "weights dropped"):
@@ -134,10 +135,19 @@ def _training(path: Path, name: str) -> Listed:
         status=status,
         metric=_best(lines) + far,
         when=datetime.fromtimestamp(max(times), UTC).strftime("%Y-%m-%dT%H:%M:%S") if times else "",
-        node_hours=round((max(times) - min(times)) * _workers(finished or {"workers": 1}) / 3600, 3) if times else None,
+        node_hours=_node_hours(started.get("starts", []), max(times, default=0.0)),
         version=path.name,
         made_from={key: value for key, value in identity.items() if isinstance(value, str) and len(value) == 16},
     )
+
+
+def _node_hours(starts: list[dict[str, Any]], last: float) -> float | None:
+    if not starts:
+        return None
+    times = [datetime.fromisoformat(start["time"]).timestamp() for start in starts]
+    ends = [*times[1:], max(last, times[-1])]
+    spent = sum((end - time) * start["workers"] for start, time, end in zip(starts, times, ends, strict=True))
+    return round(spent / 3600, 3)
 
 
 def _best(lines: list[dict[str, Any]]) -> str:

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from countryreward.data.artifacts import write_atomically
 from countryreward.errors import UserError
 from countryreward.training.config import RewardTraining
+from countryreward.training.run_folder import DROPPED
 
-DROPPED = "dropped.json"
-"""In the run folder of a trial that was trained to its end and whose weights were removed since."""
 KS = ("search.text_k", "search.image_k")
 """The parameters that choose priors instead of changing the training."""
 SWEPT = ("preset", "backbone", "image_px", "reward", "rates", "lora", "loop")
@@ -108,11 +108,14 @@ def score_of(validation: Mapping[str, Any]) -> float:
 
 
 def drop_weights(folders: Iterable[Path]) -> None:
-    """Free the disk of trials nobody will go on with: of their runs the log and the verdicts on validation stay, and what was
-    finished.json has another name, so that the sweep knows which came to their end and a training begins anew."""
+    """Free the disk of trials nobody will go on with: of their runs the log and the verdicts on validation stay, and
+    finished.json gives way to dropped.json, so that the sweep knows which came to their end and a training begins anew."""
     for folder in folders:
-        if (folder / "finished.json").exists():  # first: what is half removed must not look trained
-            (folder / "finished.json").replace(folder / DROPPED)
+        if not (folder / DROPPED).exists():
+            write_atomically(folder / DROPPED, json.dumps({"ended": (folder / "finished.json").exists()}) + "\n")
+        (folder / "finished.json").unlink(
+            missing_ok=True
+        )  # before the rest: what is half removed must not look trained
         for name in ("checkpoints", "last"):
             shutil.rmtree(folder / name, ignore_errors=True)
         for path in (folder / "best").glob("*"):

@@ -93,6 +93,7 @@ def _train(
         why = f"the first because of {first.field}: {first.value}" if first else "the table has none for training"
         raise UserError(f"rows: there is nothing to train on in {job.rows}; {why}")
     if ranks.first:
+        run.begin(made_from, ranks.world)
         quarantine.write(folder)
     arguments = _arguments(job, loop, folder, device, bf16)
     shared = loop.shared_prefix and writer.model.config._attn_implementation != "flash_attention_2"
