@@ -106,7 +106,7 @@ def run_sweep(
                 name=at.name,
                 storage_path=str(at.parent),
                 verbose=0,
-                callbacks=[Ended(folder.absolute())],
+                callbacks=[EndWhenStopped(folder.absolute())],
                 # a trial's checkpoints are those of its training
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             ),
@@ -128,7 +128,7 @@ def _restorable(at: Path) -> bool:
     return bool(states) and bool(read_json(states[-1])) and tune.Tuner.can_restore(str(at))
 
 
-class Ended(tune.Callback):
+class EndWhenStopped(tune.Callback):
     """After a signal: no trial goes on, and once no training is at work, each having written its checkpoint, the sweep ends.
 
     Ray Tune's own way with Ctrl-C ends all trials, which are then over as if they were trained, and it knows no SIGTERM.
