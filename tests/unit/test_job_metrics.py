@@ -102,9 +102,9 @@ def test_a_stage_that_never_rests_is_busy_before_its_call_is_back(monkeypatch: p
 
 @pytest.mark.slow
 def test_trials_are_counted_by_status(told: Told) -> None:
-    from countryreward.on_ray.tuning import _tell_trials
+    from countryreward.on_ray.sweep_progress import tell_trials
 
-    _tell_trials(JobMetrics("x"), ["running", "stopping", "weights dropped", "finished", "failed"])
+    tell_trials(JobMetrics("x"), ["running", "stopping", "weights dropped", "finished", "failed"])
     assert [(tags["status"], value) for _, value, tags in told] == [
         ("running", 2),
         ("finished", 2),
@@ -115,7 +115,7 @@ def test_trials_are_counted_by_status(told: Told) -> None:
 
 @pytest.mark.slow
 def test_the_best_of_all_trials_is_told_as_their_logs_grow(told: Told, tmp_path: Path) -> None:
-    from countryreward.on_ray.tuning import _followed
+    from countryreward.on_ray.sweep_progress import followed
 
     seen: list[dict[str, Any]] = []
     for name, score in (("a", 0.7), ("b", 0.9), ("c", 0.8)):
@@ -124,7 +124,7 @@ def test_the_best_of_all_trials_is_told_as_their_logs_grow(told: Told, tmp_path:
         line = {"kind": "validation", "step": 5, "discordant_ordering": score, "accuracy": 0.1}
         (run / "log.jsonl").write_text(json.dumps(line) + "\n")
     (tmp_path / "trials" / "a" / "finished.json").write_text('{"identity": {}}')
-    with _followed(tmp_path, 3, seen.append, JobMetrics("tune_reward")):
+    with followed(tmp_path, 3, seen.append, JobMetrics("tune_reward")):
         pass
     assert [value for name, value, _ in told if name == "best_score"] == [0.7, 0.9, 0.9]
     assert {tags["status"]: value for name, value, tags in told if name == "trials"} == {

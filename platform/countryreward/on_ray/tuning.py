@@ -4,18 +4,12 @@ Trials live in `trials/NAME` of the sweep's folder, NAME being the fingerprint o
 run folder for ever: a killed sweep goes on, and every trial in it from its own newest checkpoint. `tune/` is Ray Tune's state.
 """
 
-import contextlib
-import fcntl
 import logging
-import math
 import os
-import queue
 import shutil
 import signal
-import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -25,23 +19,18 @@ from ray import tune
 
 from countryreward.errors import Stopped, UserError
 from countryreward.on_ray.config import ElasticWorkersConfig, SweepConfig
-from countryreward.on_ray.job_metrics import JobMetrics, metered
-from countryreward.on_ray.reward_training import train_on_ray
+from countryreward.on_ray.job_metrics import JobMetrics
 from countryreward.on_ray.searchers import make_searcher
+from countryreward.on_ray.sweep_progress import followed, tell_trials
 from countryreward.on_ray.sweep_space import count_trials
+from countryreward.on_ray.sweep_trial import METRIC, RewardTrial, run_folder
 from countryreward.on_ray.training import Watch, in_a_thread, stopping
 from countryreward.training.config import STOP
 from countryreward.training.run_folder import DROPPED
 from countryreward.training.run_list import read_json, status_of
 from countryreward.training.sweep import SweepPlan, score_of, validations_of
 
-_log = logging.getLogger(__name__)
 Status = Literal["finished", "stopped", "failed"]
-METRIC = "score"
-PATIENCE_S = 120.0
-"""How long a trial that is stopped may take to write its checkpoint; Ray Tune gives 10 s to those it ends with the sweep."""
-TRIAL = ".trial"
-"""In a run folder: held by the one process of Ray Tune that trains in it."""
 HEAD = {"node:__internal_head__": 0.001}
 """What the process of a trial takes: it only waits for its workers, so no processor, and a place on the head node."""
 
@@ -113,12 +102,12 @@ def run_sweep(
         )
     planned = count_trials(space, config)
     metrics = metrics or JobMetrics("sweep")
-    with _followed(folder, planned * plan.job.loop.validations, watch, metrics):
+    with followed(folder, planned * plan.job.loop.validations, watch, metrics):
         trials = _trials(tuner, folder)
     if len(trials) < planned or any(trial.status not in ("TERMINATED", "ERROR") for trial in trials):
         raise RuntimeError(f"Ray Tune ended with {len(trials)} of {planned} trials; remove {at}: trainings are kept")
     runs = once_each([_ended(trial, plan, folder) for trial in trials])
-    _tell_trials(metrics, [one.status for one in runs])
+    tell_trials(metrics, [one.status for one in runs])
     return runs
 
 
@@ -227,78 +216,6 @@ def _scheduler(config: SweepConfig, validations: int, past: Callable[[dict[str, 
     )
 
 
-class RewardTrial(tune.Trainable):
-    """One parameter set, in an actor of Ray Tune: a step is a validation, also one of an earlier life of this trial."""
-
-    def setup(self, config: dict[str, Any], plan: SweepPlan, folder: str, workers: dict[str, Any]) -> None:
-        """Start the training, or go on with it. See `tune.Trainable`."""
-        job, identity = plan.trial(config)
-        self.run = run_folder(Path(folder), plan, config)
-        self.run.mkdir(parents=True, exist_ok=True)
-        self.mine = threading.Event()
-        self.heard: queue.SimpleQueue[dict[str, Any] | BaseException | None] = queue.SimpleQueue()
-        self.told: dict[str, Any] = {"step": 0, "best": -math.inf}
-        sweep_stops = Path(folder) / STOP
-
-        def train() -> None:
-            try:
-                with open(self.run / TRIAL, "a", encoding="utf-8") as place:
-                    fcntl.flock(
-                        place, fcntl.LOCK_EX
-                    )  # the same parameters, drawn again, wait here and then tell what was found
-                    self.mine.set()
-                    for line in validations_of(self.run):
-                        self.heard.put(line)
-                    if not sweep_stops.exists():
-                        heard = metered(self.heard.put, JobMetrics("trial"), self.run.name, workers["workers"])
-                        train_on_ray(job, self.run, ElasticWorkersConfig(**workers), identity, watch=heard)
-                if not sweep_stops.exists():  # else it is not over, and `step` waits for the end of this process
-                    self.heard.put(None)
-            except (
-                BaseException
-            ) as error:  # SystemExit, too: `step` waits for an end, raises it again, and `cleanup` logs it
-                self.heard.put(error)
-
-        self.training = threading.Thread(target=train, daemon=True)
-        self.training.start()
-
-    def step(self) -> dict[str, Any]:
-        """The next validation; at the end the last one again. See `tune.Trainable`."""
-        while (message := self.heard.get()) is not None:
-            if isinstance(message, BaseException):
-                raise message
-            if message.get("kind") == "validation" and message["step"] > self.told["step"]:
-                score = score_of(message)
-                best = max(score, self.told["best"])
-                self.told = {METRIC: score, "best": best, "step": message["step"]}
-                return dict(self.told)
-        if METRIC not in self.told:
-            raise RuntimeError(f"the training in {self.run} ended before its first validation")
-        return {**self.told, "done": True}
-
-    def cleanup(self) -> None:
-        """Ray Tune ends this trial: its workers write a checkpoint and leave their places before this process goes."""
-        if self.mine.is_set() and self.training.is_alive():
-            (self.run / STOP).touch()
-            self.training.join(timeout=PATIENCE_S)
-        if self.mine.is_set() and self.training.is_alive():
-            _log.error(
-                "%s: no end after %.0f s; the process ends now, what counts is the last checkpoint",
-                self.run,
-                PATIENCE_S,
-            )
-        while not self.heard.empty():  # nobody takes a step any more: an error of the last checkpoint would be lost
-            if isinstance(message := self.heard.get(), BaseException):
-                _log.error("%s: it was stopped, and failed while it wrote its checkpoint", self.run, exc_info=message)
-
-
-def run_folder(folder: Path, plan: SweepPlan, params: Mapping[str, Any]) -> Path:
-    """Of a parameter set."""
-    from countryreward.training.run import fingerprint
-
-    return folder / "trials" / fingerprint(plan.trial(params)[1])
-
-
 def _ended(trial: Any, plan: SweepPlan, folder: Path) -> TrialRun:
     try:
         run = run_folder(folder, plan, trial.config)
@@ -316,45 +233,3 @@ def _ended(trial: Any, plan: SweepPlan, folder: Path) -> TrialRun:
         folder=run if run is not None and run.exists() else None,
         seconds=float((trial.last_result or {}).get("time_total_s", 0.0)),
     )
-
-
-def _tell_trials(metrics: JobMetrics, statuses: Sequence[str]) -> None:
-    """How many trials are at what; what a run folder calls otherwise belongs to one of the four."""
-    same = {"stopping": "running", "weights dropped": "finished"}
-    counted = Counter(same.get(status, status) for status in statuses)
-    for status in ("running", "finished", "stopped", "failed"):
-        metrics.set("trials", counted[status], status=status)
-
-
-@contextlib.contextmanager
-def _followed(folder: Path, expected: int, watch: Watch, metrics: JobMetrics) -> Iterator[None]:
-    """Tells every validation of every trial as it appears in their logs, which outlive whoever wrote them."""
-    over = threading.Event()
-    seen: dict[Path, int] = {}
-    best = -math.inf
-
-    def look() -> None:
-        nonlocal best
-        runs = sorted((folder / "trials").glob("*"))
-        _tell_trials(metrics, [status_of(run) for run in runs])
-        for run in runs:
-            found = validations_of(run)
-            for line in found[seen.get(run, 0) :]:
-                best = max(best, score_of(line))
-                metrics.set("best_score", best)
-                watch({"kind": "trial", "name": run.name, "score": score_of(line), "step": line["step"]})
-            seen[run] = max(seen.get(run, 0), len(found))
-        watch({"stage": "validations of trials", "done": min(sum(seen.values()), expected), "total": expected})
-
-    def follow() -> None:
-        while not over.wait(1.0):
-            look()
-
-    follower = threading.Thread(target=follow, daemon=True)
-    follower.start()
-    try:
-        yield
-    finally:
-        over.set()
-        follower.join()
-        look()
