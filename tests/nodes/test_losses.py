@@ -154,8 +154,8 @@ def fixed(three: Cluster, demo: Path) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def fixed_long(three: Cluster, demo: Path) -> list[dict[str, Any]]:
-    """The same of a long one."""
+def fixed_long(three: Cluster, demo: Path, fixed: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same of a long one. After the other, so that both are made while every node is there."""
     training = LongTraining(three, demo, "fixed-long", [])
     training.submit()
     return training.end()
