@@ -377,9 +377,10 @@ def test_the_head_is_lost_and_the_service_answers_on(nodes: Cluster, service: Se
 def test_the_network_of_a_node_is_cut_while_pairs_are_made(cables: Cluster, tmp_path: Path, seconds: float):
     """First one worker's, then the other's. Nothing is lost and nothing is there twice."""
     tasks = make_dataset(tmp_path, 150)
+    pause = str(0.004 * seconds)  # so that it is not over before both were cut
     cuts: list[tuple[int, int]] = []
     pairs = cables.head.spawn(
-        "python", "-m", "tests.nodes.on_head", "pairs", str(tmp_path), "0.02", output=tmp_path / "said.txt"
+        "python", "-m", "tests.nodes.on_head", "pairs", str(tmp_path), pause, output=tmp_path / "said.txt"
     )
 
     def cut() -> None:
@@ -400,6 +401,7 @@ def test_the_network_of_a_node_is_cut_while_pairs_are_made(cables: Cluster, tmp_
         with contextlib.suppress(psutil.Error):
             pairs.kill()
     cutter.join()
+    assert len(cuts) == 2
     counts = json.loads((tmp_path / "said.txt").read_text().split("COUNTS")[1].splitlines()[0])
     found = check(tmp_path, counts, tasks)
     print(

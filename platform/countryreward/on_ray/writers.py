@@ -13,7 +13,10 @@ from countryreward.generation.contracts import DesignWriter
 from countryreward.generation.outcomes import Outcome
 from countryreward.generation.pairs import Proposed, propose
 from countryreward.generation.tasks import AdTask
+from countryreward.on_ray.patience import patiently
 
+BACK_S = 600.0
+"""How long a writer that died may take until it answers again."""
 _AHEAD = 2  # calls an actor may have, so that it finds the next one when it is done with one
 
 
@@ -33,8 +36,9 @@ class _WriterActor:
 class WriterActors:
     """An `AwaitedWriter`: so many actors, each with what `make` makes there.
 
-    make: can be pickled; it is called again when an actor was killed. Calls raise what Ray raises for a dead one. Use it in a
-    `with` block: the actors end with it.
+    make: can be pickled; it is called again when an actor was killed. Calls raise what Ray raises for one that dies meanwhile.
+    Until it has answered again it is asked nothing, so that no task is blamed for its absence. Use it in a `with` block: the
+    actors end with it.
     """
 
     def __init__(
@@ -45,6 +49,7 @@ class WriterActors:
         self.actors = [remote.remote(make) for _ in range(actors)]
         self.in_flight = actors * _AHEAD
         self._load = [0] * actors
+        self._away: dict[int, asyncio.Task[str]] = {}
 
     def __enter__(self) -> "WriterActors":
         return self
@@ -58,13 +63,33 @@ class WriterActors:
         return await _answer(self.actors[0].version.remote())
 
     async def propose(self, tasks: Sequence[AdTask], designs: int) -> list[Proposed | Outcome]:
-        """By the actor with the fewest calls."""
-        number = min(range(len(self.actors)), key=self._load.__getitem__)
+        """By the actor with the fewest calls, of those that are there. Raises `ConnectionError` while none is."""
+        self._welcome_back()
+        here = [number for number in range(len(self.actors)) if number not in self._away]
+        if not here:
+            raise ConnectionError("no writer is there; they are being started again")
+        number = min(here, key=self._load.__getitem__)
         self._load[number] += 1
         try:
             return await _answer(self.actors[number].propose.remote(list(tasks), designs))
+        except RayActorError:
+            if number not in self._away:
+                self._away[number] = asyncio.create_task(self._until_back(number))
+            raise
         finally:
             self._load[number] -= 1
+
+    async def _until_back(self, number: int) -> str:
+        actor = self.actors[number]
+        return await patiently(lambda: _answer(actor.version.remote()), "writer", BACK_S)
+
+    def _welcome_back(self) -> None:
+        """Raises `UserError` for one that cannot be opened any more."""
+        for number, back in list(self._away.items()):
+            if back.done():
+                del self._away[number]
+                if not back.cancelled():
+                    back.result()
 
 
 def open_writer(folder: str, device: str) -> DesignWriter:
