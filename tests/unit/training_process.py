@@ -117,6 +117,8 @@ def main(kind: str, planned: int, folder: str, stop: int, records: int, epochs: 
     for rank, values in enumerate(ranks.gather(judged)):
         logits[Ranks(rank, ranks.world).share(records)] = values
     saved = engine.state_dict()
+    torch.distributed.barrier()  # who is done first must not leave while another still waits for it
+    torch.distributed.destroy_process_group()
     if ranks.first:
         total = sum(float(value.double().abs().sum()) for value in saved.values())
         print(

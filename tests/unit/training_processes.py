@@ -26,5 +26,6 @@ def train(engine: str, world: int, **options: Any) -> dict[str, Any]:
             subprocess.Popen(command, env=os.environ | place, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         )
     done = [worker.communicate(timeout=240) for worker in workers]
-    assert [worker.returncode for worker in workers] == [0] * world, done[0][1][-3000:]
+    ended = [worker.returncode for worker in workers]
+    assert ended == [0] * world, (ended, *(errors[-3000:] for _, errors in done))
     return json.loads(done[0][0].split("FOUND")[1].splitlines()[0])
