@@ -60,7 +60,9 @@ class Seen(Loader):
 def main(kind: str, planned: int, folder: str, stop: int, records: int, epochs: float) -> None:
     """Train from the newest checkpoint in `folder`, where there is one, to `stop`."""
     torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo")
+    torch.distributed.init_process_group(
+        "gloo", init_method=os.environ["MEET"], rank=int(os.environ["RANK"]), world_size=int(os.environ["WORLD_SIZE"])
+    )
     ranks = Ranks.current()
     planned = planned or ranks.world
     model = micro_qwen.model(layers=2, focus_weight=0.1).train()

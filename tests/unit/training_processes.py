@@ -2,23 +2,21 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 
 def train(engine: str, world: int, **options: Any) -> dict[str, Any]:
     """What the first of `world` processes found. options: see training_process.py."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     here = Path(__file__).parent
     told = json.dumps({"planned": 0, "folder": "", "stop": 0, "records": 32, "epochs": 1} | options)
     workers = []
+    meet = Path(tempfile.mkdtemp(), "meet")  # a file: a port that was free may be taken by the time it is used
     for rank in range(world):
-        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world)}
+        place = {"MEET": f"file://{meet}", "WORLD_SIZE": str(world)}
         place |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
         place["PYTHONPATH"] = os.pathsep.join([str(here.parents[1]), str(here.parents[1] / "platform")])
         command = [sys.executable, str(here / "training_process.py"), engine, told]
