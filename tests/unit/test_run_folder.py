@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 
 from countryreward.errors import UserError
-from countryreward.training.run_folder import RunFolder, held
+from countryreward.training.config import LoopConfig
+from countryreward.training.ranks import Ranks
+from countryreward.training.run import settled
+from countryreward.training.run_folder import RunFolder, held, read_json
 from countryreward.training.trackers import check_trackers, open_trackers
 
 
@@ -56,6 +59,26 @@ def test_a_finished_run_with_a_damaged_model_is_an_error(tmp_path: Path):
     (tmp_path / "best" / "training.json").unlink()
     with pytest.raises(UserError, match=r"was trained to its end, but .*remove the folder to train again"):
         run.finished({"dataset": "v1"})
+
+
+def test_every_start_is_written_down(tmp_path: Path):
+    run = RunFolder(tmp_path, lambda _: None)
+    (tmp_path / "dropped.json").touch()
+    run.begin({"dataset": "0123456789abcdef"}, 2, "fp32")
+    run.begin({"dataset": "0123456789abcdef"}, 1, "fp32")
+    told = read_json(tmp_path / "started.json")
+    assert (told["identity"], told["precision"]) == ({"dataset": "0123456789abcdef"}, "fp32")
+    assert [start["workers"] for start in told["starts"]] == [2, 1]
+    assert not (tmp_path / "dropped.json").exists()
+    (tmp_path / "started.json").write_text('{"identity": {')  # a bad disk: costs what it said, and no training
+    run.begin({}, 1)
+    assert len(read_json(tmp_path / "started.json")["starts"]) == 1
+
+
+def test_a_run_keeps_its_precision_on_any_processor():
+    for begun in ("fp32", "bf16"):
+        assert settled(LoopConfig(precision="auto"), Ranks(0, 1), "cpu", begun).precision == begun
+    assert settled(LoopConfig(precision="bf16"), Ranks(0, 1), "cpu", "fp32").precision == "bf16"
 
 
 def hold(folder: Path, ready, leave) -> None:

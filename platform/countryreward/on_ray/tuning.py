@@ -26,8 +26,8 @@ from countryreward.on_ray.sweep_space import count_trials
 from countryreward.on_ray.sweep_trial import METRIC, RewardTrial, run_folder
 from countryreward.on_ray.training import Watch, in_a_thread, stopping
 from countryreward.training.config import STOP
-from countryreward.training.run_folder import DROPPED
-from countryreward.training.run_list import read_json, status_of
+from countryreward.training.run_folder import DROPPED, read_json
+from countryreward.training.run_list import status_of
 from countryreward.training.sweep import SweepPlan, score_of, validations_of
 
 Status = Literal["finished", "stopped", "failed"]

@@ -13,8 +13,8 @@ from typing import Any
 
 from countryreward.data.artifacts import MANIFEST, Manifest, read_manifest
 from countryreward.errors import UserError
-from countryreward.training.run_folder import STARTED
-from countryreward.training.run_list import STORED, is_training, read_json
+from countryreward.training.run_folder import STARTED, read_json
+from countryreward.training.run_list import STORED, is_training
 
 _MADE_OF = re.compile(r"[0-9a-f]{16}")
 _SHORT = re.compile(r"[0-9a-f]{8,}")

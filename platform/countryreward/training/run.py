@@ -41,7 +41,7 @@ from countryreward.training.engine import DeepSpeedEngine, Engine, TorchEngine
 from countryreward.training.randomness import random_state, set_random_state
 from countryreward.training.ranks import Ranks
 from countryreward.training.reward import Progress, total_steps, train_reward
-from countryreward.training.run_folder import RunFolder, Tell, held, read_started
+from countryreward.training.run_folder import STARTED, RunFolder, Tell, held, read_json
 from countryreward.training.schedule import cosine_with_warmup
 from countryreward.training.trackers import open_trackers
 from countryreward.training.turns import turns
@@ -106,7 +106,7 @@ def _train(
     made_from = {**identity.inputs, **identity.options}
     if ranks.first_of(run.finished(made_from) if ranks.first else None):
         return True
-    before = ranks.first_of(read_started(folder).get("precision", "") if ranks.first else "")
+    before = ranks.first_of(read_json(folder / STARTED).get("precision", "") if ranks.first else "")
     loop = settled(job.loop.resolved(preset(job.preset)), ranks, device, before)
     quarantine = Quarantine("training")
     model, processor = load_model(job, loop, device)

@@ -38,10 +38,12 @@ Tell = Callable[[dict[str, Any]], None]
 """What the first rank tells whoever watches: {"stage", "done", "total"}, the log's lines, {"kind": "said", "text"}."""
 
 
-def read_started(folder: Path) -> dict[str, Any]:
-    """What started.json says; empty where a run has not come to its first step."""
-    path = folder / STARTED
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+def read_json(path: Path) -> dict[str, Any]:
+    """What a file says; empty where it is missing or torn."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
 
 
 class RunFolder:
@@ -56,7 +58,7 @@ class RunFolder:
 
     def begin(self, identity: dict[str, Any], workers: int, precision: str = "") -> None:
         """Write down this start, with as many workers."""
-        told = read_started(self.folder)
+        told = read_json(self.folder / STARTED)
         starts = [
             *told.get("starts", []),
             {"time": datetime.now(UTC).isoformat(timespec="seconds"), "run_id": run_id(), "workers": workers},

@@ -11,7 +11,7 @@ from typing import Any
 from countryreward.data.artifacts import MANIFEST, read_manifest
 from countryreward.errors import UserError
 from countryreward.training.config import STOP
-from countryreward.training.run_folder import DROPPED, STARTED
+from countryreward.training.run_folder import DROPPED, STARTED, read_json
 
 STORED = ".versions"
 
@@ -178,14 +178,6 @@ def _lines(log: Path) -> list[dict[str, Any]]:
         except ValueError:  # a torn last line
             continue
     return found
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """What a file says; empty where it is missing or torn."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
 
 
 def _time(path: Path) -> str:

@@ -113,9 +113,8 @@ def drop_weights(folders: Iterable[Path]) -> None:
     for folder in folders:
         if not (folder / DROPPED).exists():
             write_atomically(folder / DROPPED, json.dumps({"ended": (folder / "finished.json").exists()}) + "\n")
-        (folder / "finished.json").unlink(
-            missing_ok=True
-        )  # before the rest: what is half removed must not look trained
+        # before the rest: what is half removed must not look trained
+        (folder / "finished.json").unlink(missing_ok=True)
         for name in ("checkpoints", "last"):
             shutil.rmtree(folder / name, ignore_errors=True)
         for path in (folder / "best").glob("*"):
