@@ -44,7 +44,7 @@ def main() -> None:
 
     sys.path.insert(0, str(Path(__file__).parents[1] / "jobs"))
     import score
-    from countryreward.data.config import ImagesConfig
+    from countryreward.data.data_config import ImagesConfig
     from countryreward.machine import describe_machine
     from countryreward.scoring.model_folder import ModelFolder
 

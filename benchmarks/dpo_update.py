@@ -93,8 +93,8 @@ def _trainers(folder: Path, options: Any) -> tuple[Any, Any, Any]:
     from datasets import Dataset
     from trl import DPOConfig  # pyright: ignore[reportPrivateImportUsage]
 
-    from countryreward.data.marketplace.config import MarketplaceConfig
     from countryreward.data.marketplace.export import draw_creative
+    from countryreward.data.marketplace.marketplace_config import MarketplaceConfig
     from countryreward.data.marketplace.simulate import simulate
     from countryreward.generation.templates import TEMPLATES
     from countryreward.models.design_writer import DesignWriterModel

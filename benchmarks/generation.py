@@ -72,7 +72,7 @@ def drawer(config: Config) -> dict[str, Any]:
     import cv2
 
     from countryreward.data.marketplace.drawer import draw
-    from countryreward.generation.drawing import DrawerRenderer
+    from countryreward.generation.drawing_renderer import DrawerRenderer
 
     cv2.setNumThreads(1)  # the threads are the renderer's
     jobs = _jobs(config.drawn)
@@ -110,7 +110,7 @@ def drawer(config: Config) -> dict[str, Any]:
 
 def tiny(config: Config) -> dict[str, Any]:
     """The tiny SDXL: batches against diffusers one by one, on the CPU."""
-    from countryreward.generation.config import RendererConfig
+    from countryreward.generation.generation_config import RendererConfig
     from countryreward.generation.sdxl import DiffusionRenderer
     from countryreward.generation.sdxl_shapes import TINY, random_pipeline
 
@@ -125,7 +125,7 @@ def full(config: Config) -> dict[str, Any]:
     """Random weights of SDXL's shape. Baseline: eager, bfloat16, one at a time, the same steps and guidance."""
     import torch
 
-    from countryreward.generation.config import RendererConfig
+    from countryreward.generation.generation_config import RendererConfig
     from countryreward.generation.sdxl import DiffusionRenderer
     from countryreward.generation.sdxl_shapes import SDXL, random_pipeline
 
@@ -164,7 +164,7 @@ def _jobs(count: int) -> list[Any]:
     """Two drawn products and every template in turn."""
     from countryreward.data.marketplace.drawer import ProductLook, draw
     from countryreward.data.marketplace.vocabulary import Spec
-    from countryreward.generation.contracts import RenderJob
+    from countryreward.generation.ad_contracts import RenderJob
     from countryreward.generation.templates import TEMPLATES
     from countryreward.scoring.contracts import Product
 
@@ -199,9 +199,9 @@ def _plain_rate(pipeline: Any, count: int, px: int, steps: int) -> float:
     """diffusers as it comes: one prompt, one edge image, one PIL picture at a time. The first ad does not count."""
     import torch
 
-    from countryreward.generation.config import NEGATIVE_PROMPT
+    from countryreward.generation.diffusion_prompts import prompt_of
+    from countryreward.generation.generation_config import NEGATIVE_PROMPT
     from countryreward.generation.outline import canny_image
-    from countryreward.generation.prompts import prompt_of
     from countryreward.generation.subject import Subjects
 
     pipeline.set_progress_bar_config(disable=True)

@@ -38,7 +38,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "jobs"))
 MARKETS = ["BR", "CL", "ES", "FR", "KR", "JP", "US", "MX", "AU", "SA", "DE", "IT", "GB", "IN", "CA", "AR"]
 NOTES = ("ready", "begin", "end")
 PARTS = ("total", "embeddings", "knowledge_base", "first_ready", "last_ready")
-PRELOAD = {"RAY_preload_python_modules": "countryreward.on_ray.embeddings,countryreward.on_ray.knowledge_base"}
+PRELOAD = {"RAY_preload_python_modules": "countryreward.on_ray.embed_dataset,countryreward.on_ray.build_knowledge_base"}
 """What Ray's processes import before there is work; as many wait as a node has processors."""
 STORE_MIB = 80
 """Object store of a node; the least that Ray takes is 75."""
@@ -100,8 +100,8 @@ def main(config: Config) -> None:
     short = tempfile.TemporaryDirectory(prefix="kb-", ignore_cleanup_errors=True)  # Ray's sockets allow 107 characters
     with short as place, tempfile.TemporaryDirectory() as data:
         os.environ |= {"RAY_TMPDIR": place, "RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
-        from countryreward.on_ray.config import RayConfig
-        from countryreward.on_ray.private import private_ray
+        from countryreward.on_ray.ray_config import RayConfig
+        from countryreward.on_ray.ray_security import private_ray
 
         private_ray(RayConfig())
         with redirect_stdout(sys.stderr):  # what the jobs say
@@ -121,8 +121,8 @@ def make_dataset(config: Config, folder: Path) -> None:
     import build_records
     import import_data
     import make_marketplace
-    from countryreward.data.config import ImagesConfig, ImportConfig, TableSource
-    from countryreward.data.marketplace.config import MarketplaceConfig
+    from countryreward.data.data_config import ImagesConfig, ImportConfig, TableSource
+    from countryreward.data.marketplace.marketplace_config import MarketplaceConfig
 
     export = f"{folder}/export"
     market = MarketplaceConfig(products=config.images // 4, image_px=config.image_px, periods=1, markets=MARKETS)
@@ -154,7 +154,7 @@ def emulated(nodes: int) -> Iterator[None]:
     import ray
     from ray.cluster_utils import Cluster
 
-    from countryreward.on_ray.private import on_loopback
+    from countryreward.on_ray.ray_security import on_loopback
     from countryreward.on_ray.session import quiet_data
 
     options: dict[str, Any] = {
@@ -211,9 +211,9 @@ def build(config: Config, data: Path, out: Path, nodes: int) -> dict[str, Any]:
     """Embeddings and knowledge base, published, on the cluster that runs; seconds of each part."""
     import build_knowledge_base
     from countryreward.data.artifacts import open_artifact, publish
-    from countryreward.on_ray.embeddings import embed_dataset
-    from countryreward.retrieval.config import EncodersConfig
+    from countryreward.on_ray.embed_dataset import embed_dataset
     from countryreward.retrieval.encoders import HashedNgrams
+    from countryreward.retrieval.retrieval_config import EncodersConfig
 
     notes = out / "notes"
     notes.mkdir(parents=True)

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from countryreward.command import run
-from countryreward.on_ray.config import RayConfig
+from countryreward.on_ray.ray_config import RayConfig
 
 STAGES = ("write", "render", "score")
 

@@ -64,8 +64,8 @@ def main() -> None:
 
 
 def _plan_options(options: argparse.Namespace) -> Any:
-    from countryreward.training.config import LoopConfig
     from countryreward.training.planning.options import PlanOptions
+    from countryreward.training.training_config import LoopConfig
 
     loop = LoopConfig(
         engine=options.engine,
@@ -83,7 +83,7 @@ def _config(options: Any, size: dict[str, int]) -> Any:
 
     from transformers import Qwen2VLConfig
 
-    from countryreward.models.country_reward import CountryRewardConfig
+    from countryreward.models.reward_model import CountryRewardConfig
 
     half = size["width"] // size["heads"] // 2  # of a head: what the three rotary sections share
     backbone = Qwen2VLConfig(
@@ -127,7 +127,7 @@ def _measured_memory(options: argparse.Namespace, size: dict[str, int]) -> dict[
 
     from countryreward.training.planning.memory import memory
     from countryreward.training.planning.plan import setting_of
-    from countryreward.training.planning.probe import alone, rehearse
+    from countryreward.training.planning.rehearsal import alone, rehearse
     from countryreward.training.planning.shape import shape_of, with_layers
 
     torch.set_num_threads(options.threads)
@@ -171,7 +171,7 @@ SMALL = {"width": 64, "ffn": 64, "heads": 4, "kv": 4, "vocabulary": 64}
 def _time(options: argparse.Namespace, size: dict[str, int]) -> dict[str, Any]:
     import torch
 
-    from countryreward.training.planning.probe import alone, measure, rehearse
+    from countryreward.training.planning.rehearsal import alone, measure, rehearse
 
     torch.set_num_threads(options.threads)
     planned = _plan_options(options)

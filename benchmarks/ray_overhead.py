@@ -195,8 +195,8 @@ def _train(told: dict[str, Any]) -> None:
     """One process under torchrun."""
     import torch
 
-    from countryreward.training.config import LoopConfig, RewardTraining
-    from countryreward.training.run import run_training
+    from countryreward.training.reward_run import run_training
+    from countryreward.training.training_config import LoopConfig, RewardTraining
 
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo")

@@ -76,7 +76,7 @@ def _numbered(image: bytes, number: int) -> bytes:
 
 def service_key(state: Path) -> str:
     """A key of a state folder that no rate holds back; made when there is none."""
-    from countryreward.serving.keys import FILE, KeyStore
+    from countryreward.serving.http.keys import FILE, KeyStore
 
     path = state / "benchmark.key"
     if not path.exists():

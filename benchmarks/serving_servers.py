@@ -38,8 +38,8 @@ def main() -> None:
 def ours(options: argparse.Namespace) -> None:
     sys.path.insert(0, str(Path(__file__).parents[1] / "jobs"))
     import serve
-    from countryreward.on_ray.config import RayConfig
-    from countryreward.serving.config import ServiceConfig
+    from countryreward.on_ray.ray_config import RayConfig
+    from countryreward.serving.service_config import ServiceConfig
 
     config = serve.Config(
         model=options.model,
@@ -61,10 +61,10 @@ MARKETS = ("AU", "BR", "CL", "ES", "FR", "JP", "KR", "MX", "SA", "US")
 
 
 class Emulated:
-    """A LoadedModel of ours that sleeps: the service around it is the real one, its batching too."""
+    """A InferenceEngine of ours that sleeps: the service around it is the real one, its batching too."""
 
     def __init__(self, published: Any, config: Any, device: str, watching: Any, seconds: float) -> None:
-        from countryreward.serving.batching import TokenBatcher
+        from countryreward.serving.inference.batching import TokenBatcher
 
         self.markets, self.seconds = MARKETS, seconds
         self.batcher = TokenBatcher(self.run, BATCH)

@@ -30,9 +30,9 @@ def main() -> None:
     from countryreward.machine import describe_machine
     from countryreward.models.reward_config import preset
     from countryreward.scoring.image_inputs import image_inputs
-    from countryreward.training import run as training
-    from countryreward.training.config import LoopConfig, RewardTraining
-    from countryreward.training.reward import train_reward
+    from countryreward.training import reward_run as training
+    from countryreward.training.reward_loop import train_reward
+    from countryreward.training.training_config import LoopConfig, RewardTraining
 
     torch.set_num_threads(options.threads)
     folder = Path(options.run)
@@ -43,7 +43,7 @@ def main() -> None:
         features=f"{folder}/features",
         loop=LoopConfig(engine="torch", validations=1, log_every=10**6),
     )
-    loop = training.settled(job.loop.resolved(preset(job.preset)), training.Ranks(), "cpu")
+    loop = training.settled(job.loop.resolved(preset(job.preset)), training.ProcessGroup(), "cpu")
     model, processor = training.load_model(job, loop, "cpu")
     stored, _ = training.load_examples(job, model, processor, Quarantine("benchmark"), loop, lambda _: None)
     dataset = open_artifact(job.dataset, kind="dataset").path

@@ -16,11 +16,11 @@ import judge_designs
 import train_designer
 from countryreward.command import run
 from countryreward.data.artifacts import Artifact, current, open_artifact
-from countryreward.evaluation.config import StopRule
-from countryreward.generation.config import PairRule
+from countryreward.evaluation.evaluation_config import StopRule
+from countryreward.generation.generation_config import PairRule
 from countryreward.models.reward_config import LoraOptions
-from countryreward.on_ray.config import PairLoopConfig, RayConfig, ServicesConfig, WorkersConfig, WritersConfig
-from countryreward.training.writer_config import WriterLoop
+from countryreward.on_ray.ray_config import PairLoopConfig, RayConfig, ServicesConfig, WorkersConfig, WritersConfig
+from countryreward.training.writer_training_config import WriterLoop
 
 
 @dataclass(kw_only=True)
@@ -84,17 +84,17 @@ class Config:
 
 def main(config: Config) -> Artifact:
     from countryreward.evaluation.stop_rule import decide
+    from countryreward.on_ray.deployments.service_pool import ServicePool
     from countryreward.on_ray.session import session
-    from serve_apps.beside import Beside
 
     at = Path(config.rounds or Path(config.out).parent / "rounds")
     with session(config.ray):
-        beside = Beside(config.services, at.absolute() / ".services")
+        services = ServicePool(config.services, at.absolute() / ".services")
         try:
-            beside.scorer()
-            beside.renderer()
-            held_out = config.held_out and beside.at(config.held_out, "held_out")
-            asked = _Asked(config, beside.started(), held_out, at)
+            services.scorer()
+            services.renderer()
+            held_out = config.held_out and services.at(config.held_out, "held_out")
+            asked = _Asked(config, services.started(), held_out, at)
             variants = [asked.cases("reference", config.writer, {})]
             writer, decision = config.writer, decide(asked.table(variants), config.stop)
             for number in range(1, config.count + 1):
@@ -108,7 +108,7 @@ def main(config: Config) -> Artifact:
                 if decision.stop:
                     break
         finally:
-            beside.close()
+            services.close()
     asked.report(variants, decision)
     good = config.writer if decision.last_good == "reference" else str(at / decision.last_good / "designer")
     return _publish(config, good, decision.why)
@@ -241,7 +241,7 @@ def _products(config: Config) -> int:
 
 
 def _by_market(pairs: Artifact) -> dict[str, int]:
-    from countryreward.generation.pair_table import PreferencePairs
+    from countryreward.generation.preference_table import PreferencePairs
 
     markets = PreferencePairs(pairs).table.column("market").to_pylist()
     return {market: markets.count(market) for market in sorted(set(markets))}

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from countryreward.command import run
 from countryreward.data.artifacts import Artifact, current, open_artifact, publish
-from countryreward.on_ray.config import RayConfig
+from countryreward.on_ray.ray_config import RayConfig
 
 
 @dataclass(kw_only=True)

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from countryreward.command import run
 from countryreward.data.artifacts import Artifact, current, open_artifact, publish
-from countryreward.data.config import SplitConfig
-from countryreward.on_ray.config import RayConfig
+from countryreward.data.data_config import SplitConfig
+from countryreward.on_ray.ray_config import RayConfig
 
 
 @dataclass(kw_only=True)
@@ -28,7 +28,7 @@ class Config:
 
 
 def main(config: Config) -> Artifact:
-    from countryreward.retrieval.embeddings import Embeddings
+    from countryreward.retrieval.embedding_table import Embeddings
     from countryreward.retrieval.knowledge_base import KIND
 
     dataset, records = open_artifact(config.dataset, kind="dataset"), open_artifact(config.records, kind="records")
@@ -43,7 +43,7 @@ def main(config: Config) -> Artifact:
     import pandas as pd
 
     from countryreward.data.records import Dataset
-    from countryreward.on_ray.knowledge_base import build_knowledge_base
+    from countryreward.on_ray.build_knowledge_base import build_knowledge_base
     from countryreward.on_ray.session import session
     from countryreward.progress import bar
 

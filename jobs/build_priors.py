@@ -8,7 +8,7 @@ from typing import Literal
 
 from countryreward.command import run
 from countryreward.data.artifacts import Artifact, current, open_artifact, publish
-from countryreward.retrieval.config import RetrievalConfig
+from countryreward.retrieval.retrieval_config import RetrievalConfig
 
 
 @dataclass(kw_only=True)
@@ -33,8 +33,8 @@ def main(config: Config) -> Artifact:
     import pandas as pd
 
     from countryreward.progress import bar
-    from countryreward.retrieval.batch import build_priors
-    from countryreward.retrieval.embeddings import Embeddings
+    from countryreward.retrieval.bulk_priors import build_priors
+    from countryreward.retrieval.embedding_table import Embeddings
     from countryreward.retrieval.knowledge_base import KnowledgeBase
     from countryreward.retrieval.prior import PriorRetriever
 

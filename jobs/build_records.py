@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from countryreward.command import run
 from countryreward.data.artifacts import Artifact, current, open_artifact, publish
-from countryreward.data.config import RecordsConfig
+from countryreward.data.data_config import RecordsConfig
 
 
 @dataclass(kw_only=True)

@@ -40,7 +40,7 @@ def main(config: Config) -> Artifact:
 
     from countryreward.evaluation.plots import choose_k_curves
     from countryreward.retrieval.choose_k import decay_curves
-    from countryreward.retrieval.embeddings import Embeddings
+    from countryreward.retrieval.embedding_table import Embeddings
     from countryreward.retrieval.knowledge_base import KnowledgeBase
 
     records, source = open_artifact(config.records, kind="records"), Embeddings.open(config.embeddings)

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 import make_marketplace
 import reward_chain
 from countryreward.command import run
-from countryreward.data.config import ImagesConfig, ImportConfig, RecordsConfig, SplitConfig, TableSource
-from countryreward.data.marketplace.config import MarketplaceConfig
+from countryreward.data.data_config import ImagesConfig, ImportConfig, RecordsConfig, SplitConfig, TableSource
+from countryreward.data.marketplace.marketplace_config import MarketplaceConfig
 from countryreward.models.reward_config import RewardOptions
-from countryreward.on_ray.config import ElasticWorkersConfig, RayConfig
-from countryreward.retrieval.config import EncodersConfig, RetrievalConfig
-from countryreward.training.config import LoopConfig
+from countryreward.on_ray.ray_config import ElasticWorkersConfig, RayConfig
+from countryreward.retrieval.retrieval_config import EncodersConfig, RetrievalConfig
+from countryreward.training.training_config import LoopConfig
 
 
 @dataclass(kw_only=True)

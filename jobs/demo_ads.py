@@ -20,10 +20,10 @@ import reward_chain
 import train_designer
 from countryreward.command import run
 from countryreward.data.artifacts import open_artifact
-from countryreward.data.config import ImagesConfig, ImportConfig, RecordsConfig, SplitConfig, TableSource
-from countryreward.data.marketplace.config import MarketplaceConfig
-from countryreward.generation.config import PairRule
-from countryreward.on_ray.config import (
+from countryreward.data.data_config import ImagesConfig, ImportConfig, RecordsConfig, SplitConfig, TableSource
+from countryreward.data.marketplace.marketplace_config import MarketplaceConfig
+from countryreward.generation.generation_config import PairRule
+from countryreward.on_ray.ray_config import (
     ElasticWorkersConfig,
     PairLoopConfig,
     RayConfig,
@@ -31,8 +31,8 @@ from countryreward.on_ray.config import (
     WorkersConfig,
     WritersConfig,
 )
-from countryreward.training.config import LoopConfig
-from countryreward.training.writer_config import WriterLoop
+from countryreward.training.training_config import LoopConfig
+from countryreward.training.writer_training_config import WriterLoop
 
 
 @dataclass(kw_only=True)
@@ -152,7 +152,7 @@ def _show(config: Config) -> None:
     out = config.out or config.run
     table = json.loads(Path(out, "table2.json").read_text(encoding="utf-8"))
     cases = open_artifact(f"{out}/rounds/reference/cases", kind="cases", verify=False)
-    from countryreward.generation.pair_table import read_cases
+    from countryreward.generation.preference_table import read_cases
 
     product = min(row["product_id"] for row in read_cases(cases))
     generate_ads.main(

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 
 from countryreward.command import run
 from countryreward.data.artifacts import Artifact, current, open_artifact, publish, sha256_file
-from countryreward.data.config import expand
+from countryreward.data.data_config import expand
 
 
 @dataclass(kw_only=True)
@@ -34,7 +34,7 @@ class Config:
 
 
 def main(config: Config) -> Artifact:
-    from countryreward.data.marketplace.variants import draw_variant_pairs
+    from countryreward.data.marketplace.drawn_variants import draw_variant_pairs
     from countryreward.errors import UserError
 
     try:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from countryreward.command import run
 from countryreward.data.artifacts import Artifact, current, open_artifact, publish
-from countryreward.on_ray.config import RayConfig
-from countryreward.retrieval.config import EncodersConfig
+from countryreward.on_ray.ray_config import RayConfig
+from countryreward.retrieval.retrieval_config import EncodersConfig
 
 
 @dataclass(kw_only=True)
@@ -41,7 +41,7 @@ def main(config: Config) -> Artifact:
     if found:
         print(f"embed: {config.out} is up to date")
         return found
-    from countryreward.on_ray.embeddings import embed_dataset
+    from countryreward.on_ray.embed_dataset import embed_dataset
     from countryreward.on_ray.session import session
 
     with (

@@ -12,8 +12,8 @@ from pathlib import Path
 from countryreward.command import run
 from countryreward.data.artifacts import Artifact, open_artifact, publish, write_atomically
 from countryreward.errors import UserError
-from countryreward.generation.config import RendererConfig
-from countryreward.models.writer_config import SamplingConfig
+from countryreward.generation.generation_config import RendererConfig
+from countryreward.models.writer_options import SamplingConfig
 
 
 @dataclass(kw_only=True)
@@ -60,8 +60,8 @@ def main(config: Config) -> Artifact:
     from countryreward.evaluation.ad_gallery import ShownAd, ranked_board, write_gallery
     from countryreward.generation.ads import make_ads, write_ads
     from countryreward.generation.advertised import Advertised
-    from countryreward.generation.rendering import renderer_of
-    from countryreward.generation.writing import ModelWriter, open_writer
+    from countryreward.generation.make_renderer import renderer_of
+    from countryreward.generation.model_writer import ModelWriter, open_writer
     from countryreward.scoring.country_reward import CountryReward
 
     if bool(config.product) == bool(config.title):

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from countryreward.command import run
 from countryreward.data.artifacts import Artifact, open_artifact
-from countryreward.generation.config import PairRule
-from countryreward.on_ray.config import PairLoopConfig, RayConfig, ServicesConfig, WritersConfig
+from countryreward.generation.generation_config import PairRule
+from countryreward.on_ray.ray_config import PairLoopConfig, RayConfig, ServicesConfig, WritersConfig
 
 if TYPE_CHECKING:
-    from countryreward.generation.contracts import DesignWriter
+    from countryreward.generation.ad_contracts import DesignWriter
 
 
 @dataclass(kw_only=True)
@@ -60,7 +60,8 @@ class Config:
 
 
 def main(config: Config, make_writer: "Callable[[], DesignWriter] | None" = None, **made: Any) -> Artifact:
-    """make_writer: called in every writer's actor, instead of opening `config.writer`. made: see `serve_apps.beside.Beside`."""
+    """make_writer: called in every writer's actor, instead of opening `config.writer`. made: as for
+    `ServicePool` (`on_ray/deployments/service_pool.py`)."""
     from countryreward.generation.ad_tasks import tasks_of
     from countryreward.on_ray.session import session
     from countryreward.on_ray.writers import open_writer
@@ -79,14 +80,14 @@ def main(config: Config, make_writer: "Callable[[], DesignWriter] | None" = None
     )
 
     async def made_pairs() -> Artifact:
-        from countryreward.on_ray.making import publish_pairs
+        from countryreward.on_ray.deployments.service_pool import ServicePool
+        from countryreward.on_ray.publish_pairs import publish_pairs
         from countryreward.on_ray.writers import WriterActors
-        from serve_apps.beside import Beside
 
         who = config.writers
-        async with Beside(config.services, work.folder / "services", **made) as beside:
+        async with ServicePool(config.services, work.folder / "services", **made) as services:
             with WriterActors(make, actors=who.actors, cpus=who.cpus, gpus=who.gpus) as writer:
-                asked = (writer, beside.renderer(), beside.scorer())
+                asked = (writer, services.renderer(), services.scorer())
                 to = {"out": config.out, "work": work, "loop": config.loop, "inputs": inputs, "options": limits}
                 return await publish_pairs(tasks, *asked, config.rule, **to)
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 
 from countryreward.command import run
 from countryreward.data.artifacts import Artifact, current, open_artifact, publish
-from countryreward.data.config import ImportConfig
+from countryreward.data.data_config import ImportConfig
 from countryreward.errors import UserError
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from countryreward.command import run
 from countryreward.data.artifacts import Artifact, current, open_artifact, publish
-from countryreward.data.config import TableSource
+from countryreward.data.data_config import TableSource
 
 
 @dataclass(kw_only=True)
@@ -29,7 +29,7 @@ class Config:
 
 
 def main(config: Config) -> Artifact:
-    from countryreward.data.importers.reading import table_digest
+    from countryreward.data.importers.table_files import table_digest
 
     inputs = {
         "dataset": open_artifact(config.dataset, kind="dataset"),

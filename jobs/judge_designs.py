@@ -16,7 +16,7 @@ from typing import Any
 
 from countryreward.command import run
 from countryreward.data.artifacts import Artifact, open_artifact
-from countryreward.on_ray.config import PairLoopConfig, RayConfig, ServicesConfig, WritersConfig
+from countryreward.on_ray.ray_config import PairLoopConfig, RayConfig, ServicesConfig, WritersConfig
 
 
 @dataclass(kw_only=True)
@@ -62,7 +62,7 @@ class Config:
 
 
 def main(config: Config, **made: Any) -> Artifact:
-    """made: see `serve_apps.beside.Beside`."""
+    """made: see `countryreward.on_ray.deployments.service_pool.ServicePool`."""
     from countryreward.generation.ad_tasks import tasks_of
     from countryreward.generation.cases import ReferenceAds, no_reference
     from countryreward.on_ray.session import session
@@ -81,20 +81,20 @@ def main(config: Config, **made: Any) -> Artifact:
     make = partial(open_writer, str(Path(config.writer).absolute()), "cuda" if config.writers.gpus else "cpu")
 
     async def made_cases() -> Artifact:
-        from countryreward.on_ray.making import publish_cases
+        from countryreward.on_ray.deployments.service_pool import ServicePool
+        from countryreward.on_ray.publish_pairs import publish_cases
         from countryreward.on_ray.writers import WriterActors
-        from serve_apps.beside import Beside
 
         who = config.writers
-        async with Beside(config.services, work.folder / "services", **made) as beside:
-            judges = {"reward": beside.scorer()}
+        async with ServicePool(config.services, work.folder / "services", **made) as services:
+            judges = {"reward": services.scorer()}
             if config.held_out:
-                judges["held_out"] = beside.scorer(config.held_out, "held_out")
+                judges["held_out"] = services.scorer(config.held_out, "held_out")
             with WriterActors(make, actors=who.actors, cpus=who.cpus, gpus=who.gpus) as writer:
                 return await publish_cases(
                     tasks,
                     writer,
-                    beside.renderer(),
+                    services.renderer(),
                     judges,
                     out=config.out,
                     work=work,
@@ -118,10 +118,10 @@ def _amend(config: Config, inputs: dict[str, Artifact]) -> Callable[[list[dict[s
     """Adds the truth and the log-probabilities."""
 
     def amend(rows: list[dict[str, Any]], folder: Path) -> None:
-        from countryreward.data.marketplace.preference import TruePreference
+        from countryreward.data.marketplace.true_preference import TruePreference
         from countryreward.data.own_pictures import own_pictures
         from countryreward.data.records import Dataset
-        from countryreward.generation.pair_table import read_cases
+        from countryreward.generation.preference_table import read_cases
         from countryreward.generation.truth import add_truth
         from countryreward.on_ray.writers import measure_log_probs
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from countryreward.command import run
 from countryreward.data.artifacts import Artifact, current, open_artifact, publish
-from countryreward.data.marketplace.config import MarketplaceConfig
+from countryreward.data.marketplace.marketplace_config import MarketplaceConfig
 
 
 @dataclass(kw_only=True)

@@ -12,14 +12,15 @@ from pathlib import Path
 
 from countryreward.command import run
 from countryreward.data.artifacts import Artifact, open_artifact, publish
-from countryreward.models.config import HELD_OUT_SEED, PRETEXT_SEED, PretrainConfig
+from countryreward.models.pretrain_config import HELD_OUT_SEED, PRETEXT_SEED, PretrainConfig
 
 
 def main(config: PretrainConfig) -> Artifact:
     import torch
 
     from countryreward.machine import describe_machine
-    from countryreward.models import backbone, captions, pretext_steps, pretrain, tokenizer
+    from countryreward.models import captions, pretext_steps, pretrain, tokenizer
+    from countryreward.models import tiny_backbone as backbone
     from countryreward.progress import bar
 
     torch.set_num_threads(config.threads)

@@ -15,9 +15,9 @@ import embed
 import evaluate_prior
 import import_data
 from countryreward.command import run
-from countryreward.data.config import ImportConfig, RecordsConfig
-from countryreward.on_ray.config import RayConfig
-from countryreward.retrieval.config import EncodersConfig, PriorConfig, RetrievalConfig
+from countryreward.data.data_config import ImportConfig, RecordsConfig
+from countryreward.on_ray.ray_config import RayConfig
+from countryreward.retrieval.retrieval_config import EncodersConfig, PriorConfig, RetrievalConfig
 
 STAGES = ("dataset", "records", "embeddings", "knowledge_base", "priors", "priors_paper", "choose_k", "report")
 

@@ -14,8 +14,8 @@ import prior_chain
 import train_reward
 from countryreward.command import run
 from countryreward.models.reward_config import LoraOptions, RewardOptions
-from countryreward.on_ray.config import ElasticWorkersConfig
-from countryreward.training.config import LoopConfig
+from countryreward.on_ray.ray_config import ElasticWorkersConfig
+from countryreward.training.training_config import LoopConfig
 
 
 @dataclass(kw_only=True)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from countryreward.command import run
 from countryreward.data.artifacts import Artifact, as_plain, current, open_artifact, publish
-from countryreward.on_ray.config import RayConfig
-from countryreward.scoring.config import TableScoring
+from countryreward.on_ray.ray_config import RayConfig
+from countryreward.scoring.scoring_config import TableScoring
 
 SHAPING = ("pairs", "columns", "constants", "keep", "markets", "market_aliases", "abstain_below")
 """Options that shape the verdicts; the others only say how the work is done."""

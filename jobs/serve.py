@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from countryreward.command import run
-from countryreward.generation.config import RendererConfig
-from countryreward.on_ray.config import RayConfig
-from countryreward.serving.config import ServiceConfig
+from countryreward.generation.generation_config import RendererConfig
+from countryreward.on_ray.ray_config import RayConfig
+from countryreward.serving.service_config import ServiceConfig
 
 if TYPE_CHECKING:
-    from serve_apps.reward import Load
+    from countryreward.on_ray.deployments.reward_deployment import Load
 
 
 @dataclass(kw_only=True)
@@ -58,9 +58,9 @@ class Config:
 
 def main(config: Config, load: "Load | None" = None) -> None:
     """load: how a model is loaded, for benchmarks that emulate one."""
-    from countryreward.on_ray.private import private_token
+    from countryreward.on_ray.ray_security import private_token
     from countryreward.on_ray.serve_environment import serve_environment
-    from countryreward.serving.local import demo_key, example_call, free_port, studio_link, until_stopped
+    from countryreward.serving.local_service import demo_key, example_call, free_port, studio_link, until_stopped
 
     free_port(config.host, config.port)
     state = Path(config.service.state).absolute()
@@ -72,7 +72,7 @@ def main(config: Config, load: "Load | None" = None) -> None:
     with session(config.ray):
         from ray import serve
 
-        from serve_apps.reward import RewardArgs, build
+        from countryreward.on_ray.deployments.reward_deployment import RewardArgs, build
 
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
         service = config.service
@@ -123,10 +123,10 @@ def writer_folder(config: Config) -> str:
 
 
 def _serve_generator(config: Config, quiet: dict[str, Any]) -> None:
-    """Beside the reward, which ranks for it. It takes no whole processor: on a small machine the replicas have them all."""
+    """ServicePool the reward, which ranks for it. It takes no whole processor: on a small machine the replicas have them all."""
     from ray import serve
 
-    from serve_apps.generator import ROUTE_PREFIX, GeneratorArgs, build
+    from countryreward.on_ray.deployments.generator_deployment import ROUTE_PREFIX, GeneratorArgs, build
 
     writer = writer_folder(config)
     args = GeneratorArgs(renderer=config.renderer, reward="reward", service=config.service, writer=writer)
@@ -141,10 +141,10 @@ def _serve_generator(config: Config, quiet: dict[str, Any]) -> None:
 
 
 def _serve_studio(model: str, config: Config, quiet: dict[str, Any]) -> None:
-    """Beside the reward, which it asks, and the generator where there is one."""
+    """ServicePool the reward, which it asks, and the generator where there is one."""
     from ray import serve
 
-    from serve_apps.studio import StudioArgs, build
+    from countryreward.on_ray.deployments.studio_deployment import StudioArgs, build
 
     args = StudioArgs(model=model, service=config.service, variants=config.generators > 0)
     light = {"ray_actor_options": {"num_cpus": 0}, "logging_config": quiet}  # it waits for the others

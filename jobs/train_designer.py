@@ -15,8 +15,8 @@ from countryreward.command import run
 from countryreward.data.artifacts import Artifact, current, open_artifact
 from countryreward.errors import UserError
 from countryreward.models.reward_config import LoraOptions
-from countryreward.on_ray.config import RayConfig, WorkersConfig
-from countryreward.training.writer_config import WriterLoop, WriterTraining
+from countryreward.on_ray.ray_config import RayConfig, WorkersConfig
+from countryreward.training.writer_training_config import WriterLoop, WriterTraining
 
 
 @dataclass(kw_only=True)
@@ -79,8 +79,8 @@ def main(config: Config) -> Artifact:
     from countryreward.on_ray.job_metrics import JobMetrics, metered
     from countryreward.on_ray.session import session
     from countryreward.on_ray.writer_training import train_writer_on_ray
-    from countryreward.training.run import fingerprint
-    from countryreward.training.watch import watching
+    from countryreward.training.console import watching
+    from countryreward.training.reward_run import fingerprint
 
     identity = {"inputs": {name: made.manifest.version for name, made in inputs.items()}, "options": options}
     folder = Path(config.runs or Path(config.out).parent / "training") / (config.run_name or fingerprint(identity))

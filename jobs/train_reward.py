@@ -15,8 +15,8 @@ from pathlib import Path
 from countryreward.command import run
 from countryreward.data.artifacts import Artifact, current, open_artifact, publish
 from countryreward.models.reward_config import LoraOptions, RewardOptions
-from countryreward.on_ray.config import ElasticWorkersConfig, RayConfig
-from countryreward.training.config import LoopConfig, RewardTraining
+from countryreward.on_ray.ray_config import ElasticWorkersConfig, RayConfig
+from countryreward.training.training_config import LoopConfig, RewardTraining
 
 
 @dataclass(kw_only=True)
@@ -75,7 +75,7 @@ def main(config: Config) -> Artifact:
     )
     from countryreward.retrieval.knowledge_base import KnowledgeBase
     from countryreward.scoring.model_folder import Sources, fill
-    from countryreward.training.run import fingerprint, identity_of
+    from countryreward.training.reward_run import fingerprint, identity_of
     from countryreward.training.trackers import check_trackers
 
     dataset, records = open_artifact(config.dataset, kind="dataset"), open_artifact(config.records, kind="records")
@@ -97,7 +97,7 @@ def main(config: Config) -> Artifact:
     from countryreward.on_ray.session import session
     from countryreward.scoring.model_card import card_facts, model_card
     from countryreward.scoring.probe import check_draft
-    from countryreward.training.watch import watching
+    from countryreward.training.console import watching
 
     folder = Path(config.runs or Path(config.out).parent / "training") / (config.run_name or fingerprint(identity))
     check_trackers(job.trackers)

@@ -16,9 +16,9 @@ import train_reward
 from countryreward.command import run
 from countryreward.data.artifacts import Artifact, current, open_artifact, publish
 from countryreward.models.reward_config import LoraOptions, RewardOptions
-from countryreward.on_ray.config import ElasticWorkersConfig, RayConfig, SweepConfig
-from countryreward.retrieval.config import RetrievalConfig
-from countryreward.training.config import LoopConfig, RewardTraining
+from countryreward.on_ray.ray_config import ElasticWorkersConfig, RayConfig, SweepConfig
+from countryreward.retrieval.retrieval_config import RetrievalConfig
+from countryreward.training.training_config import LoopConfig, RewardTraining
 
 
 @dataclass(kw_only=True)
@@ -72,17 +72,17 @@ class Config:
 
 
 def main(config: Config) -> Artifact:
-    from countryreward.on_ray.private import private_ray
+    from countryreward.on_ray.ray_security import private_ray
 
     private_ray(config.ray)  # spaces are made of Ray Tune's own values
-    from countryreward.evaluation.sweep import sweep_table
+    from countryreward.evaluation.sweep_summary import sweep_table
     from countryreward.on_ray import sweep_space, tuning
     from countryreward.on_ray.job_metrics import JobMetrics
     from countryreward.on_ray.reward_training import absolute
     from countryreward.on_ray.session import session
-    from countryreward.training.run import as_plain, fingerprint
-    from countryreward.training.sweep import SweepPlan, drop_weights
-    from countryreward.training.watch import watching
+    from countryreward.training.console import watching
+    from countryreward.training.reward_run import as_plain, fingerprint
+    from countryreward.training.sweep_plan import SweepPlan, drop_weights
 
     space = sweep_space.open_space(config.space)
     job = RewardTraining(
@@ -144,10 +144,10 @@ def main(config: Config) -> Artifact:
 def _priors(config: Config, records: Artifact, folder: Path, ks: list[tuple[int, int]]) -> dict[tuple[int, int], Any]:
     """Priors for every k from one search each; those that are there already are taken."""
     from countryreward.progress import bar
-    from countryreward.retrieval.embeddings import Embeddings
+    from countryreward.retrieval.embedding_table import Embeddings
     from countryreward.retrieval.knowledge_base import KnowledgeBase
     from countryreward.retrieval.publish_priors import publish_priors_of_ks
-    from countryreward.training.sweep import Priors
+    from countryreward.training.sweep_plan import Priors
 
     source, base = Embeddings.open(config.embeddings), KnowledgeBase.open(config.knowledge_base)
     with bar(f"priors for {len(ks)} k") as progress:
@@ -161,8 +161,8 @@ def _trial(one: Any) -> Any:
     """A TrialRun with what is in its folder."""
     import pandas as pd
 
-    from countryreward.evaluation.sweep import Trial
-    from countryreward.training.sweep import validations_of
+    from countryreward.evaluation.sweep_summary import Trial
+    from countryreward.training.sweep_plan import validations_of
 
     verdicts = one.folder / "best" / "validation.parquet" if one.folder else None
     return Trial(

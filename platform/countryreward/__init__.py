@@ -5,12 +5,16 @@ Importing the package does nothing; the public names below are loaded when first
 
 import importlib
 
+from countryreward import renamed_modules
+
 __version__ = "0.1.0"
+
+renamed_modules.install()
 
 _PUBLIC = {
     "CountryReward": "countryreward.scoring.country_reward",
-    "Client": "countryreward.serving.client",
-    "AsyncClient": "countryreward.serving.client",
+    "Client": "countryreward.client",
+    "AsyncClient": "countryreward.client",
     "PriorScorer": "countryreward.scoring.prior_scorer",
     "PairRequest": "countryreward.scoring.contracts",
     "Product": "countryreward.scoring.contracts",

@@ -116,8 +116,8 @@ def _add_plan(commands: Any) -> None:
 
 def _plan(options: argparse.Namespace) -> None:
     from countryreward.models.reward_config import LoraOptions
-    from countryreward.training.config import LoopConfig
     from countryreward.training.planning.options import PlanOptions
+    from countryreward.training.training_config import LoopConfig
 
     planned = PlanOptions(  # a wrong option is refused before anything heavy is imported
         preset=options.preset,
@@ -216,7 +216,7 @@ def _ask(options: argparse.Namespace) -> None:
 def _data_check(folder: Path) -> None:
     from countryreward.data.artifacts import MANIFEST, open_artifact, read_manifest
     from countryreward.data.check import check, describe
-    from countryreward.data.config import RecordsConfig
+    from countryreward.data.data_config import RecordsConfig
     from countryreward.data.records import Dataset, build_records
 
     run = folder if not (folder / MANIFEST).exists() else None

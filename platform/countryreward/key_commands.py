@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from countryreward.serving.config import ServiceConfig
+from countryreward.serving.service_config import ServiceConfig
 
 
 def add_keys(commands: Any) -> None:
@@ -39,7 +39,7 @@ def add_keys(commands: Any) -> None:
 
 def run_keys(options: argparse.Namespace) -> None:
     """Do it. Raises `UserError`."""
-    from countryreward.serving.keys import FILE, KeyStore
+    from countryreward.serving.http.keys import FILE, KeyStore
     from countryreward.serving.studio.guests import FILE as GUESTS
     from countryreward.serving.studio.guests import OPEN_HOURS, GuestStore, link_of
 

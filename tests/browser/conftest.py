@@ -50,13 +50,13 @@ def running(chromium: Any, folder: Path, tmp_path_factory: pytest.TempPathFactor
     if not (WEB / "web" / "node_modules" / ".package-lock.json").is_file():  # which npm writes when it has all packages
         pytest.skip("the page's packages could not be had: make studio")
     assert (WEB / "static" / "index.html").is_file(), "the page is not built: make studio"
-    from countryreward.serving.config import ServiceConfig
-    from countryreward.serving.follow import Published
-    from countryreward.serving.loading import load_reward
+    from countryreward.serving.inference.hot_reload import Published
+    from countryreward.serving.inference.load_engine import load_reward
+    from countryreward.serving.metrics_observer import MetricsObserver
+    from countryreward.serving.service_config import ServiceConfig
     from countryreward.serving.studio.sample import campaign_of
-    from countryreward.serving.watching import Watching
 
-    asked = load_reward(Published.at(str(folder / "model"), ""), ServiceConfig(), "cpu", Watching())
+    asked = load_reward(Published.at(str(folder / "model"), ""), ServiceConfig(), "cpu", MetricsObserver())
     with studio(asked, campaign_of(folder / "model"), tmp_path_factory.mktemp("studio") / "state") as started:
         yield started
 

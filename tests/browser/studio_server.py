@@ -11,18 +11,18 @@ from pathlib import Path
 import uvicorn
 from fastapi import FastAPI
 
-from countryreward.generation.config import RendererConfig
-from countryreward.generation.rendering import renderer_of
-from countryreward.serving.asking import AsyncScorer
-from countryreward.serving.batch.runner import BatchJobs
-from countryreward.serving.batch.store import JobStore
-from countryreward.serving.config import ServiceConfig
-from countryreward.serving.generator.runner import GenerationJobs
-from countryreward.serving.generator.store import GenerationStore
-from countryreward.serving.rates import Rates
-from countryreward.serving.studio.app import create_studio_app
+from countryreward.generation.generation_config import RendererConfig
+from countryreward.generation.make_renderer import renderer_of
+from countryreward.serving.durable_jobs.batch.batch_runner import BatchJobs
+from countryreward.serving.durable_jobs.batch.batch_store import JobStore
+from countryreward.serving.durable_jobs.generation.generation_runner import GenerationJobs
+from countryreward.serving.durable_jobs.generation.generation_store import GenerationStore
+from countryreward.serving.http.rates import Rates
+from countryreward.serving.inference.async_scorer import AsyncScorer
+from countryreward.serving.service_config import ServiceConfig
 from countryreward.serving.studio.guests import FILE, GuestStore
 from countryreward.serving.studio.sample import Campaign
+from countryreward.serving.studio.studio_app import create_studio_app
 from tests.unit.literal_designs import LiteralWriter
 
 

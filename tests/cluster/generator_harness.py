@@ -7,10 +7,10 @@ from typing import Any
 
 import psutil
 
-from countryreward.generation.config import RendererConfig
-from countryreward.serving.client import Client
-from countryreward.serving.config import ServiceConfig
-from countryreward.serving.keys import FILE, KeyStore
+from countryreward.client import Client
+from countryreward.generation.generation_config import RendererConfig
+from countryreward.serving.http.keys import FILE, KeyStore
+from countryreward.serving.service_config import ServiceConfig
 from tests.cluster.service_harness import Service, children, title
 from tests.unit.literal_designs import LiteralWriter
 from tests.unit.literal_renderer import LiteralRenderer
@@ -41,7 +41,7 @@ class Generating:
         """Deploy and wait until it answers. config: of the service. options: of the deployment."""
         from ray import serve
 
-        from serve_apps.generator import ROUTE_PREFIX, GeneratorArgs, build
+        from countryreward.on_ray.deployments.generator_deployment import ROUTE_PREFIX, GeneratorArgs, build
 
         options = {"ray_actor_options": {"num_cpus": 0.5}} | options
         if "num_replicas" in options:

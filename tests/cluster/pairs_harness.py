@@ -23,14 +23,14 @@ from countryreward.data import tables
 from countryreward.data.artifacts import publish
 from countryreward.data.decoding import inspect
 from countryreward.data.image_table import ImageWriter
-from countryreward.generation.contracts import RenderJob
-from countryreward.generation.pairs import make_pairs
+from countryreward.generation.ad_contracts import RenderJob
+from countryreward.generation.preference_pairs import make_pairs
 from countryreward.generation.render_files import render_files
-from countryreward.on_ray.config import PairLoopConfig, RayConfig, ServicesConfig, WritersConfig
-from countryreward.serving.asking import Ask, FromScorer
-from countryreward.serving.config import ServiceConfig
-from countryreward.serving.follow import Published
-from countryreward.serving.watching import Watching
+from countryreward.on_ray.ray_config import PairLoopConfig, RayConfig, ServicesConfig, WritersConfig
+from countryreward.serving.inference.async_scorer import FromScorer, ScoreRequest
+from countryreward.serving.inference.hot_reload import Published
+from countryreward.serving.metrics_observer import MetricsObserver
+from countryreward.serving.service_config import ServiceConfig
 from tests.cluster.service_harness import Emulated
 from tests.unit.literal_renderer import LiteralRenderer
 from tests.unit.literal_writer import LiteralScorer, LiteralWriter
@@ -62,7 +62,7 @@ def make_dataset(folder: Path, products: int) -> int:
 
 
 def png(shade: int) -> bytes:
-    from countryreward.generation.contracts import Fidelity, Rendered
+    from countryreward.generation.ad_contracts import Fidelity, Rendered
     from countryreward.generation.render_files import png_of
 
     pixels = np.full((16, 16, 3), shade, np.uint8)
@@ -71,7 +71,7 @@ def png(shade: int) -> bytes:
 
 @serve.deployment(name="generator", max_ongoing_requests=16, health_check_period_s=1, graceful_shutdown_timeout_s=1)
 class LiteralGenerator:
-    """As `serve_apps.generator.Generator`, by handle alone."""
+    """As `countryreward.on_ray.deployments.generator_deployment.Generator`, by handle alone."""
 
     def __init__(self, pause_s: float) -> None:
         self.renderer, self._one = LiteralRenderer(px=PX, pause_s=pause_s), asyncio.Lock()
@@ -86,12 +86,12 @@ class LiteralGenerator:
 
 @serve.deployment(name="reward", max_ongoing_requests=64, health_check_period_s=1, graceful_shutdown_timeout_s=1)
 class LiteralReward:
-    """As `serve_apps.reward.Reward`, by handle alone."""
+    """As `countryreward.on_ray.deployments.reward_deployment.Reward`, by handle alone."""
 
     def __init__(self, pause_s: float) -> None:
         self.asked = FromScorer(LiteralScorer(pause_s=pause_s), MARKETS, {"model": "judge-1", "knowledge_base": "kb-1"})
 
-    async def judge(self, ask: Ask) -> list[Any]:
+    async def judge(self, ask: ScoreRequest) -> list[Any]:
         return await self.asked.judge(ask)
 
     async def about(self) -> dict[str, Any]:
@@ -103,13 +103,13 @@ def make_writer(pause_s: float, log: Path) -> LiteralWriter:
 
 
 class LiteralModel(Emulated):
-    """What `serve_apps.reward.Reward` loads: it judges as `LiteralScorer`."""
+    """What `countryreward.on_ray.deployments.reward_deployment.Reward` loads: it judges as `LiteralScorer`."""
 
-    async def judge(self, ask: Ask) -> list[Any]:
+    async def judge(self, ask: ScoreRequest) -> list[Any]:
         return await FromScorer(LiteralScorer(), MARKETS).judge(ask)
 
 
-def load_literal(published: Published, config: ServiceConfig, device: str, watching: Watching) -> LiteralModel:
+def load_literal(published: Published, config: ServiceConfig, device: str, watching: MetricsObserver) -> LiteralModel:
     return LiteralModel(published.model, config, watching)
 
 
@@ -168,7 +168,7 @@ def expected(folder: Path) -> dict[str, dict[str, Any]]:
     """The rows that the pure function gives, by product and market."""
     from countryreward.data.artifacts import open_artifact
     from countryreward.generation.ad_tasks import tasks_of
-    from countryreward.generation.config import PairRule
+    from countryreward.generation.generation_config import PairRule
     from countryreward.generation.outcomes import Outcome
 
     opened = [open_artifact(folder / name, kind=name) for name in ("dataset", "records")]

@@ -20,13 +20,13 @@ from PIL import Image
 
 from countryreward.errors import UserError
 from countryreward.scoring.contracts import Verdict
-from countryreward.serving.asking import Ask
-from countryreward.serving.batching import TokenBatcher
-from countryreward.serving.config import ServiceConfig
-from countryreward.serving.follow import Published
-from countryreward.serving.keys import FILE, KeyStore
-from countryreward.serving.reward import LoadedModel
-from countryreward.serving.watching import Watching
+from countryreward.serving.http.keys import FILE, KeyStore
+from countryreward.serving.inference.async_scorer import ScoreRequest
+from countryreward.serving.inference.batching import TokenBatcher
+from countryreward.serving.inference.engine import InferenceEngine
+from countryreward.serving.inference.hot_reload import Published
+from countryreward.serving.metrics_observer import MetricsObserver
+from countryreward.serving.service_config import ServiceConfig
 from tests.cluster.service_load import Answer, Plan
 
 ROOT = Path(__file__).parents[2]
@@ -35,10 +35,10 @@ TOKENS = 100
 """Of each pair, as the emulated model counts."""
 
 
-class Emulated(LoadedModel):
-    """As LoadedModel, but images are not looked at and a pass only takes its time. Its folder: `emulated`."""
+class Emulated(InferenceEngine):
+    """As InferenceEngine, but images are not looked at and a pass only takes its time. Its folder: `emulated`."""
 
-    def __init__(self, folder: Path, config: ServiceConfig, watching: Watching) -> None:
+    def __init__(self, folder: Path, config: ServiceConfig, watching: MetricsObserver) -> None:
         told = json.loads((folder / "emulated.json").read_text())
         if told["broken"]:
             raise UserError("model: its folder is damaged")
@@ -55,7 +55,7 @@ class Emulated(LoadedModel):
     def about(self) -> dict[str, Any]:
         return {"model": self.version, "knowledge_base": None, "markets": list(self.markets)}
 
-    async def judge(self, ask: Ask) -> list[Verdict]:
+    async def judge(self, ask: ScoreRequest) -> list[Verdict]:
         self._asks += 1
         try:
             asked = [market for market in ask.markets for _ in ask.pairs]
@@ -80,7 +80,9 @@ class Emulated(LoadedModel):
         ]
 
 
-def load_emulated(published: Published, config: ServiceConfig, device: str, watching: Watching) -> LoadedModel:
+def load_emulated(
+    published: Published, config: ServiceConfig, device: str, watching: MetricsObserver
+) -> InferenceEngine:
     """What `Reward` loads instead of a model of ours."""
     return Emulated(published.model, config, watching)
 
@@ -173,7 +175,7 @@ class Service:
         """Deploy, or deploy anew, and wait until it answers. config: of the service. options: of the deployment."""
         from ray import serve
 
-        from serve_apps.reward import RewardArgs, build
+        from countryreward.on_ray.deployments.reward_deployment import RewardArgs, build
 
         options = {"ray_actor_options": {"num_cpus": 0.5}} | options
         if "num_replicas" in options:
@@ -281,7 +283,7 @@ def wait_until(true: Any, seconds: float = 60.0, told: str = "") -> float:
 @contextlib.contextmanager
 def service(folder: Path, cpus: int = 6) -> Iterator[Service]:
     """A private Ray with Serve on a free port of loopback, nothing deployed yet."""
-    from countryreward.on_ray.config import RayConfig
+    from countryreward.on_ray.ray_config import RayConfig
     from countryreward.on_ray.serve_environment import serve_environment
     from countryreward.on_ray.session import session
 

@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass
 
 import aiohttp
 
+from countryreward.client import AsyncClient, BadAnswer, Unavailable
 from countryreward.errors import UserError
 from countryreward.scoring.contracts import PairRequest, Product
-from countryreward.serving.client import AsyncClient, BadAnswer, Unavailable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ class Answer:
     """The model's, of the verdict."""
 
 
-Ask = Callable[[int], Awaitable[tuple[str, str | None, str | None]]]
+ScoreRequest = Callable[[int], Awaitable[tuple[str, str | None, str | None]]]
 
 
 async def main(plan: Plan) -> list[Answer]:
@@ -69,7 +69,7 @@ async def main(plan: Plan) -> list[Answer]:
         return await _all(plan, _plainly(plan, files, session))
 
 
-async def _all(plan: Plan, ask: Ask) -> list[Answer]:
+async def _all(plan: Plan, ask: ScoreRequest) -> list[Answer]:
     await ask(0)  # connections, imports and the first answer are not what is measured
     print("started", file=sys.stderr, flush=True)
     start = time.perf_counter()
@@ -108,7 +108,7 @@ async def _all(plan: Plan, ask: Ask) -> list[Answer]:
     return answers
 
 
-def _through_client(plan: Plan, files: dict[str, bytes], client: AsyncClient) -> Ask:
+def _through_client(plan: Plan, files: dict[str, bytes], client: AsyncClient) -> ScoreRequest:
     async def ask(number: int) -> tuple[str, str | None, str | None]:
         title, a, b = plan.pairs[number % len(plan.pairs)]
         pair = PairRequest(product=Product(title=title), image_a=files[a], image_b=files[b], market=plan.market)
@@ -121,7 +121,7 @@ def _through_client(plan: Plan, files: dict[str, bytes], client: AsyncClient) ->
     return ask
 
 
-def _plainly(plan: Plan, files: dict[str, bytes], session: aiohttp.ClientSession) -> Ask:
+def _plainly(plan: Plan, files: dict[str, bytes], session: aiohttp.ClientSession) -> ScoreRequest:
     async def ask(number: int) -> tuple[str, str | None, str | None]:
         title, a, b = plan.pairs[number % len(plan.pairs)]
         form = aiohttp.FormData({"title": title, "markets": plan.market})

@@ -12,8 +12,8 @@ from PIL import Image
 
 from countryreward import PairRequest, PriorScorer, Product, UserError, Verdict
 from countryreward.data.images import ImageTable
-from countryreward.data.marketplace.config import MarketplaceConfig
 from countryreward.data.marketplace.export import write_export
+from countryreward.data.marketplace.marketplace_config import MarketplaceConfig
 from tests.cluster.demo_run import BASELINES, MARKETS, OF_MODEL, RANKING, STAGES, Run
 
 

@@ -22,14 +22,14 @@ import embed
 import evaluate_prior
 import import_data
 from countryreward.data.artifacts import Artifact
-from countryreward.data.config import ImagesConfig, ImportConfig, RecordsConfig, SplitConfig, TableSource
+from countryreward.data.data_config import ImagesConfig, ImportConfig, RecordsConfig, SplitConfig, TableSource
 from countryreward.data.image_table import ImageTable
 from countryreward.data.quarantine import REASONS
-from countryreward.on_ray import embeddings
-from countryreward.on_ray.config import RayConfig
+from countryreward.on_ray import embed_dataset as embeddings
+from countryreward.on_ray.ray_config import RayConfig
 from countryreward.on_ray.session import session
-from countryreward.retrieval.config import EncodersConfig
 from countryreward.retrieval.encoders import HashedNgrams, LayoutHog
+from countryreward.retrieval.retrieval_config import EncodersConfig
 
 PRODUCTS, PER_PRODUCT, MARKETS = 16, 3, ("BR", "KR")
 DELETED, ALTERED, TRUNCATED = "p03-c1", "p05-c2", "p07-c0"

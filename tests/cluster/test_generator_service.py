@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from countryreward.client import AsyncClient, Client, Refused
 from countryreward.data.design import Design
 from countryreward.errors import UserError
-from countryreward.generation.contracts import Refusal, RenderedFile, RenderJob
+from countryreward.generation.ad_contracts import Refusal, RenderedFile, RenderJob
 from countryreward.scoring.contracts import Product
-from countryreward.serving.client import AsyncClient, Client, Refused
 from tests.cluster.generator_harness import APP, Generating
 from tests.cluster.service_harness import ROOT, Service, publish_emulated, service, small_pair, wait_until
 
@@ -115,7 +115,7 @@ def test_others_on_this_ray_render_by_handle(generating: Generating):
 
 
 def test_a_broken_writer_is_refused_before_anything_is_touched(generating: Generating, tmp_path: Path):
-    from serve_apps.generator import GeneratorArgs, build
+    from countryreward.on_ray.deployments.generator_deployment import GeneratorArgs, build
 
     with pytest.raises(UserError, match="manifest"):
         build(GeneratorArgs(writer=str(tmp_path)))
@@ -188,7 +188,7 @@ def test_replicas_come_and_go_with_the_queue(generating: Generating, client: Cli
     scaling = {
         "min_replicas": 1, "max_replicas": 2, "target_ongoing_requests": 2, "upscale_delay_s": 0.5,
         "downscale_delay_s": 1, "metrics_interval_s": 0.5, "look_back_period_s": 1,
-        "policy": {"policy_function": "countryreward.on_ray.backlog:by_backlog"},
+        "policy": {"policy_function": "countryreward.on_ray.autoscaling:by_backlog"},
     }  # fmt: skip
     generating.deploy(pause_s=0.2, autoscaling_config=scaling, config={"max_generations": 40})
     jobs = [client.generate(f"Vase {n}", picture(), designs=designs(16)) for n in range(30)]
@@ -204,7 +204,7 @@ def test_the_yaml_names_both_applications():
     import yaml
     from ray.serve.schema import ServeDeploySchema
 
-    from serve_apps.generator import ROUTE_PREFIX, Generator, GeneratorArgs
+    from countryreward.on_ray.deployments.generator_deployment import ROUTE_PREFIX, Generator, GeneratorArgs
 
     told = yaml.safe_load((ROOT / "serve_apps" / "generator.yaml").read_text(encoding="utf-8"))
     applications = {one.name: one for one in ServeDeploySchema(**told).applications}

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from countryreward.command import RUN_ID
-from countryreward.on_ray.config import RayConfig
 from countryreward.on_ray.job_metrics import METRICS, NAME, JobMetrics
+from countryreward.on_ray.ray_config import RayConfig
 from countryreward.on_ray.session import session
 
 

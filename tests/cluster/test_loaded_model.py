@@ -15,20 +15,20 @@ from PIL import Image
 from countryreward import CountryReward, Product, UserError
 from countryreward.data.artifacts import MANIFEST, publish
 from countryreward.scoring.contracts import Verdict
-from countryreward.serving.asking import Ask, RefusedImage
-from countryreward.serving.config import ServiceConfig
-from countryreward.serving.follow import FollowedModel, Published
-from countryreward.serving.loading import load_reward
-from countryreward.serving.reward import LoadedModel
-from countryreward.serving.watching import Watching
+from countryreward.serving.inference.async_scorer import RequestImageError, ScoreRequest
+from countryreward.serving.inference.engine import InferenceEngine
+from countryreward.serving.inference.hot_reload import HotReloadedModel, Published
+from countryreward.serving.inference.load_engine import load_reward
+from countryreward.serving.metrics_observer import MetricsObserver
+from countryreward.serving.service_config import ServiceConfig
 from tests.cluster.demo_run import MARKETS, Run
 
 MUG = Product(title="Blue coffee mug 350 ml", category="Tableware", attributes={"colour": "blue"}, tags=["gift"])
 
 
-def load(published: Published) -> LoadedModel:
+def load(published: Published) -> InferenceEngine:
     state = published.model.parent / "state"
-    return load_reward(published, config=ServiceConfig(state=str(state)), device="cpu", watching=Watching())
+    return load_reward(published, config=ServiceConfig(state=str(state)), device="cpu", watching=MetricsObserver())
 
 
 @pytest.fixture(scope="module")
@@ -42,12 +42,12 @@ def local(demo: Run) -> CountryReward:
 
 
 @pytest.fixture
-def fresh(demo: Run, local: CountryReward) -> Callable[..., LoadedModel]:
-    return lambda **options: LoadedModel(local.reward, ServiceConfig(**options))
+def fresh(demo: Run, local: CountryReward) -> Callable[..., InferenceEngine]:
+    return lambda **options: InferenceEngine(local.reward, ServiceConfig(**options))
 
 
-def ask(images: list[bytes], **changes) -> Ask:
-    return Ask(**{"product": MUG, "images": tuple(images), "markets": tuple(MARKETS), "tenant": "a"} | changes)
+def ask(images: list[bytes], **changes) -> ScoreRequest:
+    return ScoreRequest(**{"product": MUG, "images": tuple(images), "markets": tuple(MARKETS), "tenant": "a"} | changes)
 
 
 def close_to(found: list[Verdict], wanted: list[Verdict]) -> None:
@@ -114,7 +114,7 @@ def test_what_cannot_be_used_is_named_and_harms_nobody_else(fresh, ads: list[byt
         bad = [ask([ads[0], b"no image"]), ask([sheet.getvalue(), ads[1]]), ask([ads[0], ads[1][:300]])]
         good = [ask(ads[:2]) for _ in range(3)]
         *refused, first, _, _ = await asyncio.gather(*map(model.judge, [*bad, *good]), return_exceptions=True)
-        assert [(one.position, one.reason) for one in refused if isinstance(one, RefusedImage)] == [
+        assert [(one.position, one.reason) for one in refused if isinstance(one, RequestImageError)] == [
             (1, "undecodable_image"),
             (0, "pixel_bomb"),
             (1, "undecodable_image"),
@@ -183,7 +183,7 @@ def ignored(top: Path, folder: Any, names: list[str]) -> set[str]:
 
 def test_a_newer_version_is_taken_in_while_requests_are_answered(demo: Run, link: Path, ads: list[bytes]):
     async def main() -> None:
-        followed = FollowedModel(str(link), "", load, ServiceConfig())
+        followed = HotReloadedModel(str(link), "", load, ServiceConfig())
         before = followed.about()["model"]
         answers: list[str | None] = []
 
@@ -216,7 +216,7 @@ def without_a_market(folder: Path) -> None:
 @pytest.mark.parametrize("breaks", [torn, without_a_market])
 def test_a_broken_version_is_refused_and_the_old_one_goes_on(demo: Run, link: Path, ads: list[bytes], breaks):
     async def main() -> None:
-        followed = FollowedModel(str(link), "", load, ServiceConfig())
+        followed = HotReloadedModel(str(link), "", load, ServiceConfig())
         before = followed.about()["model"]
         await asyncio.to_thread(republish, demo, link, breaks)
         assert not await followed.look()

@@ -14,15 +14,15 @@ import grpc
 import pytest
 
 from countryreward.command import SUBMITTED
-from countryreward.on_ray.config import RayConfig
-from countryreward.on_ray.private import LOOPBACK, is_private
+from countryreward.on_ray.ray_config import RayConfig
+from countryreward.on_ray.ray_security import LOOPBACK, is_private
 from tests.cluster.demo_run import ROOT
 from tests.cluster.kill_run import environment
 
 JOB = """
 import json, os, sys, time
-from countryreward.on_ray.config import RayConfig
-from countryreward.on_ray.private import replica_on_loopback
+from countryreward.on_ray.ray_config import RayConfig
+from countryreward.on_ray.ray_security import replica_on_loopback
 from countryreward.on_ray.session import session
 import psutil
 

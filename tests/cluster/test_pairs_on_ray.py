@@ -70,7 +70,7 @@ def test_killed_actors_and_replicas_lose_and_double_nothing(ray_here: None, tmp_
 
 
 def test_a_writer_that_cannot_be_opened_is_said(ray_here: None, tmp_path: Path):
-    from countryreward.on_ray.config import ServicesConfig
+    from countryreward.on_ray.ray_config import ServicesConfig
     from generate_pairs import Config, main
 
     make_dataset(tmp_path, 2)
@@ -90,7 +90,7 @@ def test_a_writer_that_cannot_be_opened_is_said(ray_here: None, tmp_path: Path):
 def test_services_are_started_for_the_job_and_end_with_it(ray_here: None, tmp_path: Path):
     from ray import serve
 
-    from countryreward.on_ray.config import ServicesConfig, WritersConfig
+    from countryreward.on_ray.ray_config import ServicesConfig, WritersConfig
     from generate_pairs import Config, main
 
     tasks = make_dataset(tmp_path, 10)

@@ -19,9 +19,9 @@ import psutil
 import pytest
 
 from countryreward import CountryReward, PairRequest, Product
+from countryreward.client import Client
 from countryreward.errors import UserError
 from countryreward.on_ray.handle_scorer import HandleScorer
-from countryreward.serving.client import Client
 from tests.cluster.demo_run import MARKETS, Run
 from tests.cluster.service_harness import (
     TOKENS,

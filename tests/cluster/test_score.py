@@ -18,9 +18,9 @@ import pytest
 import score
 from countryreward import CountryReward, Product
 from countryreward.data.artifacts import Artifact
-from countryreward.data.config import ImagesConfig
+from countryreward.data.data_config import ImagesConfig
 from countryreward.errors import UserError
-from countryreward.on_ray.config import RayConfig
+from countryreward.on_ray.ray_config import RayConfig
 from countryreward.on_ray.session import session
 from tests.cluster.demo_run import MARKETS, ROOT, Run
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from countryreward.serving.config import ServiceConfig
+from countryreward.serving.service_config import ServiceConfig
 from countryreward.serving.studio.guests import FILE, GuestStore
 from tests.cluster.service_harness import Service, publish_emulated, service, small_pair
 
@@ -20,7 +20,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     with service(tmp_path_factory.mktemp("service")) as started:
         from ray import serve
 
-        from serve_apps.studio import StudioArgs, build
+        from countryreward.on_ray.deployments.studio_deployment import StudioArgs, build
 
         model = publish_emulated(started.state.parent / "model", "first")
         started.deploy(model, num_replicas=1)

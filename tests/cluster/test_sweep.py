@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from countryreward.errors import UserError
-from countryreward.on_ray.config import SweepConfig
-from countryreward.training.config import RewardTraining
+from countryreward.on_ray.ray_config import SweepConfig
+from countryreward.training.training_config import RewardTraining
 from tests.cluster.demo_run import ROOT, Run
 from tests.cluster.kill_run import UNJUDGED, environment
 

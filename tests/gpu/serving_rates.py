@@ -23,18 +23,18 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from countryreward.data.artifacts import Artifact, publish
-from countryreward.models.country_reward import CountryRewardModel
 from countryreward.models.processor import load_processor
-from countryreward.models.prompts import PromptBuilder
 from countryreward.models.reward_config import RewardOptions
+from countryreward.models.reward_model import CountryRewardModel
+from countryreward.models.reward_prompts import PromptBuilder
 from countryreward.models.tower import backbone_folder
 from countryreward.retrieval.encoders import load_image_encoder, load_text_encoder
 from countryreward.scoring.contracts import PairRequest, Product
 from countryreward.scoring.model_folder import PROBE, ModelFolder
 from countryreward.scoring.reward_judge import RewardJudge
-from countryreward.serving.config import ServiceConfig
-from countryreward.serving.keys import FILE, KeyStore
-from countryreward.serving.reward import LoadedModel
+from countryreward.serving.http.keys import FILE, KeyStore
+from countryreward.serving.inference.engine import InferenceEngine
+from countryreward.serving.service_config import ServiceConfig
 from tests.unit.conftest import write_world
 
 ROOT = Path(__file__).parents[2]
@@ -179,11 +179,11 @@ def without_ray(judge: RewardJudge, config: ServiceConfig, port: int) -> Iterato
     """The service's app in a uvicorn in a thread of this process; its URL."""
     import uvicorn
 
-    from countryreward.serving.app import create_app
-    from countryreward.serving.rates import Rates
+    from countryreward.serving.http.rates import Rates
+    from countryreward.serving.http.reward_app import create_app
 
     keys = KeyStore(Path(config.state) / FILE, config.poll_s)
-    app = create_app(LoadedModel(judge, config), config, keys=keys, rates=Rates.of(config))
+    app = create_app(InferenceEngine(judge, config), config, keys=keys, rates=Rates.of(config))
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
@@ -200,13 +200,13 @@ def without_ray(judge: RewardJudge, config: ServiceConfig, port: int) -> Iterato
 @contextlib.contextmanager
 def on_serve(folder: Path, shape: Shape, config: ServiceConfig, port: int, gpus: float) -> Iterator[str]:
     """One replica on a private Ray; its URL."""
-    from countryreward.on_ray.config import RayConfig
+    from countryreward.on_ray.ray_config import RayConfig
     from countryreward.on_ray.session import session
 
     with session(RayConfig()):
         from ray import serve
 
-        from serve_apps.reward import RewardArgs, build
+        from countryreward.on_ray.deployments.reward_deployment import RewardArgs, build
 
         args = RewardArgs(model=str(folder), knowledge_base="", device="cuda" if gpus else "cpu", service=config)
         options = {
@@ -222,8 +222,8 @@ def on_serve(folder: Path, shape: Shape, config: ServiceConfig, port: int, gpus:
             serve.shutdown()
 
 
-def _load(published: Any, config: Any, device: str, watching: Any, *, shape: Shape) -> LoadedModel:
-    return LoadedModel(judge_of(published.model, shape), config, watching)
+def _load(published: Any, config: Any, device: str, watching: Any, *, shape: Shape) -> InferenceEngine:
+    return InferenceEngine(judge_of(published.model, shape), config, watching)
 
 
 def _benchmarks() -> tuple[Any, Any, Any]:

@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from countryreward.models.reward_config import RewardOptions
-from countryreward.training.config import LoopConfig
 from countryreward.training.planning.memory import memory
 from countryreward.training.planning.options import DEVICES, PlanOptions
 from countryreward.training.planning.plan import setting_of
-from countryreward.training.planning.probe import alone, measure, rehearse
+from countryreward.training.planning.rehearsal import alone, measure, rehearse
 from countryreward.training.planning.shape import config_of, shape_of, with_layers
 from countryreward.training.planning.speed import paper_efficiency, seconds_per_step
+from countryreward.training.training_config import LoopConfig
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 LAYERS, NEEDED = 7, 60 * 10**9

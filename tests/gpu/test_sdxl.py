@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from countryreward.generation.config import RendererConfig
-from countryreward.generation.contracts import RenderJob
+from countryreward.generation.ad_contracts import RenderJob
+from countryreward.generation.generation_config import RendererConfig
 from countryreward.generation.sdxl import DiffusionRenderer
 from countryreward.generation.sdxl_shapes import SDXL, random_pipeline
 from countryreward.generation.templates import TEMPLATES

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from countryreward.models.country_reward import CountryRewardModel, attention_implementation, preset_config
 from countryreward.models.reward_config import RewardOptions
-from countryreward.serving.config import ServiceConfig
+from countryreward.models.reward_model import CountryRewardModel, attention_implementation, preset_config
+from countryreward.serving.service_config import ServiceConfig
 from tests.gpu import serving_rates as rates
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

@@ -28,8 +28,8 @@ def deploy(model: str, state: str, port: str) -> None:
     """And leave it running."""
     from ray import serve
 
-    from countryreward.serving.config import ServiceConfig
-    from serve_apps.reward import RewardArgs, build
+    from countryreward.on_ray.deployments.reward_deployment import RewardArgs, build
+    from countryreward.serving.service_config import ServiceConfig
     from tests.cluster.service_harness import load_emulated
 
     serve.start(

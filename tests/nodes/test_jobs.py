@@ -10,10 +10,10 @@ import pytest
 import yaml
 from PIL import Image
 
+from countryreward.client import Client
 from countryreward.data.artifacts import open_artifact
 from countryreward.scoring.contracts import PairRequest, Product
-from countryreward.serving.client import Client
-from countryreward.serving.keys import FILE, KeyStore
+from countryreward.serving.http.keys import FILE, KeyStore
 from tests.cluster.kill_run import ROOT
 from tests.nodes.machines import Cluster
 

@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
-from countryreward.serving.keys import FILE, KeyStore
+from countryreward.serving.http.keys import FILE, KeyStore
 from tests.cluster.kill_run import UNJUDGED, ZERO2
 from tests.cluster.pairs_harness import check, done, make_dataset, wait_for
 from tests.cluster.service_harness import Service, publish_emulated, small_pair

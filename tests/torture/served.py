@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from countryreward.serving.keys import FILE, KeyStore
+from countryreward.serving.http.keys import FILE, KeyStore
 from tests.cluster.kill_run import ROOT, all_gone, environment
 
 

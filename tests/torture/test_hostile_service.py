@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from countryreward.serving.gate import EXEMPT
+from countryreward.serving.http.gate import EXEMPT
 from tests.torture.served import Served, memory, serving
 from tests.unit.asgi import MULTIPART, form
 from tests.unit.hostile_http import Hostile, hostile_requests, marked_out, send, send_all, slow_callers

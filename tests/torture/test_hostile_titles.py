@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from countryreward import CountryReward, PairRequest, Product, Verdict
-from countryreward.models.prompts import PairFields
+from countryreward.models.reward_prompts import PairFields
 from tests.unit.hostile_titles import ORDERS, OTHER_MARKETS, hostile_titles
 
 HARMLESS = (

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from countryreward.machine import describe_machine
-from countryreward.on_ray.config import PairLoopConfig, RayConfig, ServicesConfig, WritersConfig
+from countryreward.on_ray.ray_config import PairLoopConfig, RayConfig, ServicesConfig, WritersConfig
 from tests.cluster.kill_run import ROOT, all_gone, environment
 from tests.cluster.pairs_harness import (
     MARKETS,

@@ -15,11 +15,11 @@ from PIL import Image
 from ray import serve
 
 from countryreward.data.artifacts import open_artifact
-from countryreward.generation.config import PairRule
-from countryreward.on_ray.config import PairLoopConfig, RayConfig, ServicesConfig, WritersConfig
+from countryreward.generation.generation_config import PairRule
+from countryreward.on_ray.ray_config import PairLoopConfig, RayConfig, ServicesConfig, WritersConfig
 from countryreward.scoring.contracts import PairRequest, Verdict
-from countryreward.serving.asking import Ask, FromScorer
-from countryreward.training.writer_config import WriterLoop
+from countryreward.serving.inference.async_scorer import FromScorer, ScoreRequest
+from countryreward.training.writer_training_config import WriterLoop
 
 BLUE = "loves-blue"
 
@@ -49,12 +49,12 @@ def blueness(data: bytes) -> float:
 
 @serve.deployment(name=BLUE, max_ongoing_requests=64, ray_actor_options={"num_cpus": 0})
 class BlueReward:
-    """As `serve_apps.reward.Reward`, by handle alone."""
+    """As `countryreward.on_ray.deployments.reward_deployment.Reward`, by handle alone."""
 
     def __init__(self, markets: list[str]) -> None:
         self.asked = FromScorer(LovesBlue(), markets, {"model": BLUE, "knowledge_base": None})
 
-    async def judge(self, ask: Ask) -> list[Any]:
+    async def judge(self, ask: ScoreRequest) -> list[Any]:
         return await self.asked.judge(ask)
 
     async def about(self) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def test_a_reward_that_loves_one_colour_is_caught(run: Path, tmp_path: Path) -> 
     import align_designs
     import import_designs
     import train_designer
-    from countryreward.data.config import TableSource
+    from countryreward.data.data_config import TableSource
     from countryreward.on_ray.session import session
 
     at: dict[str, Any] = {name: str(run / name) for name in ("dataset", "records")}

@@ -14,8 +14,8 @@ import pandas as pd
 import psutil
 import pytest
 
+from countryreward.client import Client
 from countryreward.machine import describe_machine
-from countryreward.serving.client import Client
 from tests.cluster.demo_run import Run
 from tests.cluster.service_harness import (
     TOKENS,

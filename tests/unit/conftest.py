@@ -13,9 +13,9 @@ import pytest
 
 from countryreward.data import tables
 from countryreward.data.artifacts import open_artifact, publish
-from countryreward.retrieval import build
 from countryreward.retrieval import knowledge_base as kb
-from countryreward.retrieval.embeddings import Embeddings
+from countryreward.retrieval import write_knowledge_base as build
+from countryreward.retrieval.embedding_table import Embeddings
 
 World = tuple[kb.KnowledgeBase, Embeddings]
 SLOW = re.compile(r"^pytestmark = (\[.*)?pytest\.mark\.slow\b", re.MULTILINE)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from countryreward.data.design import Design
 from countryreward.errors import UserError
-from countryreward.generation.contracts import DesignRequest, Written
+from countryreward.generation.ad_contracts import DesignRequest, Written
 
 
 @dataclass

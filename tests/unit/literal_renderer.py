@@ -12,7 +12,7 @@ from countryreward.data.design import Design
 from countryreward.data.marketplace.catalogue import CATEGORIES
 from countryreward.data.marketplace.drawer import ProductLook, draw
 from countryreward.errors import UserError
-from countryreward.generation.contracts import Fidelity, Rendered, RenderJob
+from countryreward.generation.ad_contracts import Fidelity, Rendered, RenderJob
 
 STUDIO = Design(foreground="Bare.", background="A studio.", color_tone="Neutral.", lighting="Daylight.")
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from countryreward.errors import UserError
-from countryreward.generation.contracts import DesignRequest, Written
+from countryreward.generation.ad_contracts import DesignRequest, Written
 from countryreward.generation.templates import draw_designs
 from countryreward.scoring.contracts import PairRequest, Verdict
 

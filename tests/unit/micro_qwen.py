@@ -7,10 +7,10 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen2VLConfig
 
-from countryreward.models.batch import Batch, collate
-from countryreward.models.country_reward import CountryRewardConfig, CountryRewardModel
-from countryreward.models.prompts import INSTRUCTION, SENTENCE, PairFields, PromptBuilder
+from countryreward.models.pair_batch import Batch, collate
 from countryreward.models.reward_config import RewardOptions
+from countryreward.models.reward_model import CountryRewardConfig, CountryRewardModel
+from countryreward.models.reward_prompts import INSTRUCTION, SENTENCE, PairFields, PromptBuilder
 
 SPECIAL = (
     "<|endoftext|>",

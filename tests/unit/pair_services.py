@@ -12,13 +12,13 @@ from typing import Any
 
 import uvicorn
 
-from countryreward.serving.app import create_app
-from countryreward.serving.asking import FromScorer
-from countryreward.serving.config import ServiceConfig
-from countryreward.serving.generator.app import create_generator_app
-from countryreward.serving.generator.runner import GenerationJobs
-from countryreward.serving.keys import FILE, KeyStore
-from countryreward.serving.rates import Rates
+from countryreward.serving.durable_jobs.generation.generation_runner import GenerationJobs
+from countryreward.serving.durable_jobs.generation.generator_app import create_generator_app
+from countryreward.serving.http.keys import FILE, KeyStore
+from countryreward.serving.http.rates import Rates
+from countryreward.serving.http.reward_app import create_app
+from countryreward.serving.inference.async_scorer import FromScorer
+from countryreward.serving.service_config import ServiceConfig
 from tests.unit.literal_renderer import LiteralRenderer
 from tests.unit.literal_writer import LiteralScorer
 

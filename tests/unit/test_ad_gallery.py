@@ -21,7 +21,7 @@ from countryreward.evaluation.ad_gallery import AdBoard, AdRow, ShownAd, board_v
 from countryreward.evaluation.alignment import alignment_table
 from countryreward.evaluation.alignment_report import case_boards, table_2, write_alignment_report
 from countryreward.evaluation.alignment_words import before_and_after, findings, headline
-from countryreward.evaluation.config import StopRule
+from countryreward.evaluation.evaluation_config import StopRule
 from countryreward.evaluation.stop_rule import decide
 from countryreward.evaluation.writer_cases import WriterCases, open_cases
 from tests.unit.writer_world import case, world

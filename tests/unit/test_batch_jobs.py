@@ -25,20 +25,20 @@ import pytest
 from fastapi import FastAPI, Request
 from fastapi.testclient import TestClient
 
-from countryreward.data.decoding import ImageRefused
+from countryreward.data.decoding import ImageError
 from countryreward.errors import UserError
 from countryreward.scoring.contracts import Verdict
-from countryreward.serving.asking import Ask, RefusedImage
-from countryreward.serving.batch import runner
-from countryreward.serving.batch.create import create_job
-from countryreward.serving.batch.routes import add_batch_routes
-from countryreward.serving.batch.runner import BatchJobs
-from countryreward.serving.batch.store import JobStore
-from countryreward.serving.config import ServiceConfig
-from countryreward.serving.jobs.job import cancelled
-from countryreward.serving.jobs.lease import Lease
-from countryreward.serving.jobs.store import MAX_STARTS
-from countryreward.serving.problems import Problem
+from countryreward.serving.durable_jobs.batch import batch_runner as runner
+from countryreward.serving.durable_jobs.batch.batch_routes import add_batch_routes
+from countryreward.serving.durable_jobs.batch.batch_runner import BatchJobs
+from countryreward.serving.durable_jobs.batch.batch_store import JobStore
+from countryreward.serving.durable_jobs.batch.create_batch import create_job
+from countryreward.serving.durable_jobs.durable_job import cancelled
+from countryreward.serving.durable_jobs.job_folders import MAX_STARTS
+from countryreward.serving.durable_jobs.lease import Lease
+from countryreward.serving.http.problems import Problem
+from countryreward.serving.inference.async_scorer import RequestImageError, ScoreRequest
+from countryreward.serving.service_config import ServiceConfig
 
 pytestmark = pytest.mark.slow  # `make check` has 90 seconds for everything
 
@@ -53,7 +53,7 @@ class Literal:
 
     def __init__(self, pause_s: float = 0.0, failures: int = 0) -> None:
         self.pause_s, self.failures = pause_s, failures
-        self.asked: list[Ask] = []
+        self.asked: list[ScoreRequest] = []
 
     def about(self) -> dict[str, Any]:
         return {"model": "m1", "knowledge_base": "k1"}
@@ -64,7 +64,7 @@ class Literal:
     def busy(self, tenant: str = "") -> float | None:
         return None
 
-    async def judge(self, ask: Ask) -> list[Verdict]:
+    async def judge(self, ask: ScoreRequest) -> list[Verdict]:
         self.asked.append(ask)
         await asyncio.sleep(self.pause_s)
         if self.failures:
@@ -72,7 +72,7 @@ class Literal:
             raise RuntimeError("the model's process died")
         for position, image in enumerate(ask.images):
             if image.startswith(b"bad"):
-                raise RefusedImage(position, ImageRefused("undecodable_image", "starts with bad"))
+                raise RequestImageError(position, ImageError("undecodable_image", "starts with bad"))
         if ask.product.title.endswith("Atlantis"):
             raise UserError("title: names another market; correct it")
         return [verdict(market) for market in ask.markets]
@@ -367,7 +367,7 @@ def test_archives_that_share_bytes_or_hold_too_many_files(tmp_path: Path, monkey
     table = "title,image_a,image_b\nL,1.png,2.png\n"
     with service(tmp_path, max_table_bytes=20_000) as (client, _):
         assert "more than 80000 bytes when unpacked" in finish(client, table, images=many)["error"]
-        monkeypatch.setattr("countryreward.serving.batch.limits.MAX_FILES", 99)
+        monkeypatch.setattr("countryreward.serving.durable_jobs.batch.upload_limits.MAX_FILES", 99)
         assert "more than 99 files" in finish(client, table, images=many)["error"]
         broken = IMAGES.replace(b"PK\x01\x02", b"PK\x01\x03")
         assert "damaged" in finish(client, table, images=broken)["error"]

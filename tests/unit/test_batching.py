@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from countryreward.serving.batching import TokenBatcher
-from countryreward.serving.cache import BoundedCache
+from countryreward.serving.inference.batching import TokenBatcher
+from countryreward.serving.inference.bounded_cache import BoundedCache
 
 
 class Model:

@@ -13,14 +13,14 @@ import torch
 from countryreward.errors import UserError
 from countryreward.training import checkpoints
 from countryreward.training.checkpoints import CheckpointStore
+from countryreward.training.distributed import ProcessGroup
 from countryreward.training.randomness import random_state, set_random_state
-from countryreward.training.ranks import Ranks
 
 IDENTITY = {"dataset": "v1", "loop": {"seed": 0}}
 
 
 def store(folder: Path, **changes: Any) -> CheckpointStore:
-    return CheckpointStore(folder / "checkpoints", **{"identity": IDENTITY, "ranks": Ranks()} | changes)
+    return CheckpointStore(folder / "checkpoints", **{"identity": IDENTITY, "ranks": ProcessGroup()} | changes)
 
 
 def write(folder: Path) -> None:

@@ -22,7 +22,7 @@ from countryreward import cli, doctor
 from countryreward.data import tables
 from countryreward.data.artifacts import publish
 from countryreward.data.check import check
-from countryreward.data.config import RecordsConfig
+from countryreward.data.data_config import RecordsConfig
 from countryreward.data.records import Dataset, build_records
 from countryreward.doctor import Finding
 from tests.unit.conftest import observations

@@ -27,18 +27,18 @@ from starlette.requests import Request
 from starlette.types import Message, Receive, Scope, Send
 from tenacity import RetryCallState, Retrying
 
+from countryreward.client import AsyncClient, BadAnswer, Client, NotAllowed, Refused, Retries, Unavailable
+from countryreward.client.calls import Call
+from countryreward.client.retrying import Budget, Failed, Patience, seconds
 from countryreward.errors import UserError
 from countryreward.scoring.contracts import Evidence, PairRequest, PastAd, Product, Verdict
 from countryreward.scoring.frames import score_frame
-from countryreward.serving.app import create_app
-from countryreward.serving.asking import FromScorer
-from countryreward.serving.client import AsyncClient, BadAnswer, Client, NotAllowed, Refused, Retries, Unavailable
-from countryreward.serving.client.calls import Call
-from countryreward.serving.client.retrying import Budget, Failed, Patience, seconds
-from countryreward.serving.config import ServiceConfig
-from countryreward.serving.keys import Caller, KeyStore
-from countryreward.serving.problems import Problem
-from countryreward.serving.rates import Rates
+from countryreward.serving.http.keys import Caller, KeyStore
+from countryreward.serving.http.problems import Problem
+from countryreward.serving.http.rates import Rates
+from countryreward.serving.http.reward_app import create_app
+from countryreward.serving.inference.async_scorer import FromScorer
+from countryreward.serving.service_config import ServiceConfig
 
 pytestmark = pytest.mark.slow  # `make check` has 90 seconds for everything
 

@@ -10,8 +10,8 @@ from countryreward.errors import UserError
 from countryreward.models.design_batch import IGNORED, pictures_of, shared_row, stack
 from countryreward.models.design_prompt import DesignPrompt, SplicedPrompt, read_design, words_of
 from countryreward.models.design_writer import token_log_probs
-from countryreward.models.sampling import SeededSampling
-from countryreward.models.writer_config import SamplingConfig
+from countryreward.models.token_sampling import SeededSampling
+from countryreward.models.writer_options import SamplingConfig
 from tests.unit.micro_qwen import SPECIAL, TOKENIZER, WORDS
 from tests.unit.micro_writer import BEACH, CITY, PICTURES, micro_writer, prompt
 

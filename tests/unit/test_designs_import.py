@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from countryreward.data.config import TableSource
+from countryreward.data.data_config import TableSource
 from countryreward.data.design import Design
 from countryreward.data.importers.designs import import_designs
 from countryreward.data.quarantine import Quarantine

@@ -9,7 +9,8 @@ import pytest
 import import_data
 from countryreward import cli, command
 from countryreward.data import quarantine, records, tables
-from countryreward.data.importers import observations, pairs, products
+from countryreward.data.importers import observations, products
+from countryreward.data.importers import pair_files as pairs
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")

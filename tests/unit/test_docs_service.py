@@ -9,21 +9,21 @@ import yaml
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
-from countryreward.serving import gate, keys
-from countryreward.serving.app import create_app
-from countryreward.serving.asking import FromScorer
-from countryreward.serving.batch.runner import BatchJobs
-from countryreward.serving.client import AsyncClient, Client
-from countryreward.serving.config import ServiceConfig
-from countryreward.serving.generator.app import create_generator_app
-from countryreward.serving.generator.runner import GenerationJobs
-from countryreward.serving.generator.schemas import GenerationJob
-from countryreward.serving.journal import Seen
-from countryreward.serving.keys import KeyStore
-from countryreward.serving.problems import CODES
-from countryreward.serving.prometheus import Prometheus
-from countryreward.serving.rates import Rates
-from countryreward.serving.schemas import BatchJob
+from countryreward.api.generation_schemas import GenerationJob
+from countryreward.api.schemas import BatchJob
+from countryreward.client import AsyncClient, Client
+from countryreward.serving.durable_jobs.batch.batch_runner import BatchJobs
+from countryreward.serving.durable_jobs.generation.generation_runner import GenerationJobs
+from countryreward.serving.durable_jobs.generation.generator_app import create_generator_app
+from countryreward.serving.http import gate, keys
+from countryreward.serving.http.keys import KeyStore
+from countryreward.serving.http.problems import CODES
+from countryreward.serving.http.prometheus_metrics import Prometheus
+from countryreward.serving.http.rates import Rates
+from countryreward.serving.http.request_log import RequestLog
+from countryreward.serving.http.reward_app import create_app
+from countryreward.serving.inference.async_scorer import FromScorer
+from countryreward.serving.service_config import ServiceConfig
 from tests.unit.literal_renderer import LiteralRenderer
 
 ROOT = Path(__file__).parents[2]
@@ -152,7 +152,7 @@ def test_limits_of_callers_are_the_defaults() -> None:
 def test_every_metric_has_its_line() -> None:
     prometheus = Prometheus()
     prometheus.request(
-        Seen(
+        RequestLog(
             request_id="0123456789abcdef",
             tenant=None,
             key_id=None,
@@ -186,7 +186,7 @@ def test_every_alarm_has_its_line() -> None:
 
 def test_every_field_of_the_log_is_explained() -> None:
     table = section("operations", "Logs")
-    for name in ("event", "time", "ms", *(one.name for one in fields(Seen) if one.name != "seconds")):
+    for name in ("event", "time", "ms", *(one.name for one in fields(RequestLog) if one.name != "seconds")):
         assert re.search(rf"^\|[^|]*`{name}`[^|]*\|", table, re.MULTILINE), name
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from countryreward.training.ranks import Ranks
-from countryreward.training.turns import turns
+from countryreward.training.distributed import ProcessGroup
+from countryreward.training.microbatches import turns
 from tests.unit.training_processes import train
 
 
@@ -16,14 +16,14 @@ from tests.unit.training_processes import train
 def test_every_batch_is_taken_once_whoever_is_there(planned: int, accumulation: int):
     batches = {(part, worker) for part in range(accumulation) for worker in range(planned)}
     for world in range(1, planned + 2):
-        mine = [turns(planned, accumulation, Ranks(rank, world)) for rank in range(world)]
+        mine = [turns(planned, accumulation, ProcessGroup(rank, world)) for rank in range(world)]
         assert len({len(one) for one in mine}) == 1  # all make as many passes
         real = [turn for one in mine for turn in one if turn.weight]
         assert sorted((turn.part, turn.planned) for turn in real) == sorted(batches)
         # the mean over workers and passes, as engines take it, is the mean over the step's batches
         for turn in real:
             assert turn.weight / len(mine[0]) / world == pytest.approx(1 / len(batches))
-    as_planned = turns(planned, accumulation, Ranks(planned - 1, planned))
+    as_planned = turns(planned, accumulation, ProcessGroup(planned - 1, planned))
     assert [dataclasses.astuple(turn) for turn in as_planned] == [(a, planned - 1, 1.0) for a in range(accumulation)]
 
 

@@ -14,8 +14,8 @@ from PIL import Image, ImageDraw
 from countryreward.data.artifacts import publish
 from countryreward.errors import UserError
 from countryreward.retrieval import encoders
-from countryreward.retrieval.config import EncodersConfig
 from countryreward.retrieval.encoders import HashedNgrams, LayoutHog, load_image_encoder, load_text_encoder, unit_rows
+from countryreward.retrieval.retrieval_config import EncodersConfig
 from countryreward.scoring.prior_scorer import PriorScorer
 
 pytestmark = pytest.mark.slow  # `make check` has 90 seconds for everything
@@ -343,9 +343,9 @@ def test_a_scorer_refuses_a_base_of_other_encoders(make_world, tmp_path: Path):
 def test_priors_refuse_embeddings_of_other_encoders(make_world):
     import pandas as pd
 
-    from countryreward.retrieval.batch import build_priors
-    from countryreward.retrieval.config import RetrievalConfig
+    from countryreward.retrieval.bulk_priors import build_priors
     from countryreward.retrieval.prior import PriorRetriever
+    from countryreward.retrieval.retrieval_config import RetrievalConfig
 
     base, source = make_world(seed=1, products=6)
     other = dataclasses.replace(source.artifact.manifest, config={"encoders": "foot"})

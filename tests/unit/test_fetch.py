@@ -20,14 +20,14 @@ from starlette.testclient import TestClient
 
 from countryreward.errors import UserError
 from countryreward.scoring.contracts import Verdict
-from countryreward.serving.addresses import is_public
-from countryreward.serving.app import create_app
-from countryreward.serving.asking import Ask
-from countryreward.serving.config import ServiceConfig
-from countryreward.serving.fetch import FetchRefused, ImageFetcher
-from countryreward.serving.forms import file_or_url
-from countryreward.serving.keys import KeyStore
-from countryreward.serving.rates import Rates
+from countryreward.serving.http.addresses import is_public
+from countryreward.serving.http.form_fields import file_or_url
+from countryreward.serving.http.image_fetcher import FetchRefused, ImageFetcher
+from countryreward.serving.http.keys import KeyStore
+from countryreward.serving.http.rates import Rates
+from countryreward.serving.http.reward_app import create_app
+from countryreward.serving.inference.async_scorer import ScoreRequest
+from countryreward.serving.service_config import ServiceConfig
 
 pytestmark = pytest.mark.slow  # `make check` has 90 seconds for everything
 
@@ -363,7 +363,7 @@ class Echo:
     markets = ("KR",)
 
     def __init__(self) -> None:
-        self.asks: list[Ask] = []
+        self.asks: list[ScoreRequest] = []
 
     def about(self) -> dict[str, Any]:
         return {"model": None, "knowledge_base": None}
@@ -374,7 +374,7 @@ class Echo:
     def busy(self, tenant: str = "") -> float | None:
         return None
 
-    async def judge(self, ask: Ask) -> list[Verdict]:
+    async def judge(self, ask: ScoreRequest) -> list[Verdict]:
         self.asks.append(ask)
         return []
 

@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 
 from countryreward.errors import UserError
 from countryreward.scoring.contracts import Verdict
-from countryreward.serving.app import create_app
-from countryreward.serving.asking import FromScorer
-from countryreward.serving.batch.runner import BatchJobs
-from countryreward.serving.config import ServiceConfig
-from countryreward.serving.gate import EXEMPT, NEEDS
-from countryreward.serving.journal import Seen
-from countryreward.serving.keys import KeyStore
-from countryreward.serving.rates import Rates
+from countryreward.serving.durable_jobs.batch.batch_runner import BatchJobs
+from countryreward.serving.http.gate import EXEMPT, NEEDS
+from countryreward.serving.http.keys import KeyStore
+from countryreward.serving.http.rates import Rates
+from countryreward.serving.http.request_log import RequestLog
+from countryreward.serving.http.reward_app import create_app
+from countryreward.serving.inference.async_scorer import FromScorer
+from countryreward.serving.service_config import ServiceConfig
 from tests.unit.asgi import MULTIPART, Answered, call, called, form
 
 pytestmark = pytest.mark.slow  # `make check` has 90 seconds for everything
@@ -66,7 +66,7 @@ class Service:
     scorer: Known
     asked: FromScorer
     app: FastAPI
-    seen: list[Seen] = field(default_factory=list)
+    seen: list[RequestLog] = field(default_factory=list)
 
     def key(self, *scopes: str, tenant: str = "acme", rate: str = "6000/minute", days: int = 0) -> str:
         return self.keys.create(tenant, scopes or ("score",), rate, days)

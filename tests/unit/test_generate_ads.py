@@ -21,10 +21,10 @@ from countryreward.data.decoding import inspect
 from countryreward.data.design import Design
 from countryreward.data.image_table import ImageWriter
 from countryreward.errors import UserError
-from countryreward.generation import writing
+from countryreward.generation import model_writer as writing
+from countryreward.generation.ad_contracts import DesignRequest, Written
 from countryreward.generation.ads import make_ads, write_ads
 from countryreward.generation.advertised import Advertised
-from countryreward.generation.contracts import DesignRequest, Written
 from countryreward.generation.templates import TEMPLATES
 from countryreward.scoring.contracts import Product, Ranking, Verdict
 from countryreward.scoring.country_reward import CountryReward

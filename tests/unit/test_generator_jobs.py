@@ -25,18 +25,18 @@ from PIL import Image
 from countryreward.data.design import Design
 from countryreward.errors import UserError
 from countryreward.scoring.contracts import Product, Verdict
-from countryreward.serving.asking import Ask
-from countryreward.serving.config import ServiceConfig
-from countryreward.serving.generator import results
-from countryreward.serving.generator.app import create_generator_app
-from countryreward.serving.generator.create import create_generation
-from countryreward.serving.generator.runner import GenerationJobs
-from countryreward.serving.generator.store import GenerationStore
-from countryreward.serving.jobs.lease import Lease
-from countryreward.serving.jobs.store import MAX_STARTS
-from countryreward.serving.keys import FILE, KeyStore
-from countryreward.serving.problems import Problem
-from countryreward.serving.rates import Rates
+from countryreward.serving.durable_jobs.generation import generation_results as results
+from countryreward.serving.durable_jobs.generation.create_generation import create_generation
+from countryreward.serving.durable_jobs.generation.generation_runner import GenerationJobs
+from countryreward.serving.durable_jobs.generation.generation_store import GenerationStore
+from countryreward.serving.durable_jobs.generation.generator_app import create_generator_app
+from countryreward.serving.durable_jobs.job_folders import MAX_STARTS
+from countryreward.serving.durable_jobs.lease import Lease
+from countryreward.serving.http.keys import FILE, KeyStore
+from countryreward.serving.http.problems import Problem
+from countryreward.serving.http.rates import Rates
+from countryreward.serving.inference.async_scorer import ScoreRequest
+from countryreward.serving.service_config import ServiceConfig
 from tests.unit.literal_renderer import STUDIO, LiteralRenderer
 
 pytestmark = pytest.mark.slow  # `make check` has 90 seconds for everything
@@ -78,7 +78,7 @@ class BestFirst:
     def busy(self, tenant: str = "") -> float | None:
         return None
 
-    async def judge(self, ask: Ask) -> list[Verdict]:
+    async def judge(self, ask: ScoreRequest) -> list[Verdict]:
         self.asked.append(ask)
         if self.failures:
             self.failures -= 1

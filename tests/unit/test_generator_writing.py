@@ -1,4 +1,4 @@
-"""Generation jobs whose designs a writer writes for their markets. Beside test_generator_jobs.py; no trained model."""
+"""Generation jobs whose designs a writer writes for their markets. ServicePool test_generator_jobs.py; no trained model."""
 
 import asyncio
 import json
@@ -13,17 +13,17 @@ import pytest
 
 from countryreward.data.artifacts import publish
 from countryreward.errors import UserError
-from countryreward.generation.contracts import DesignRequest, Refusal, RenderedFile, RenderJob
+from countryreward.generation.ad_contracts import DesignRequest, Refusal, RenderedFile, RenderJob
+from countryreward.generation.model_writer import ABOUT, KIND, ModelWriter, open_writer
 from countryreward.generation.templates import draw_designs
-from countryreward.generation.writing import ABOUT, KIND, ModelWriter, open_writer
-from countryreward.models.writer_config import SamplingConfig
+from countryreward.models.writer_options import SamplingConfig
 from countryreward.scoring.contracts import Product
-from countryreward.serving.generator import results
-from countryreward.serving.generator.job import Asked
-from countryreward.serving.generator.runner import GenerationJobs
-from countryreward.serving.generator.store import Versions
-from countryreward.serving.jobs.store import MAX_STARTS
-from countryreward.serving.prometheus import Prometheus
+from countryreward.serving.durable_jobs.generation import generation_results as results
+from countryreward.serving.durable_jobs.generation.generation_job import Asked
+from countryreward.serving.durable_jobs.generation.generation_runner import GenerationJobs
+from countryreward.serving.durable_jobs.generation.generation_store import Versions
+from countryreward.serving.durable_jobs.job_folders import MAX_STARTS
+from countryreward.serving.http.prometheus_metrics import Prometheus
 from tests.unit.literal_designs import LiteralWriter, written_design
 from tests.unit.literal_renderer import STUDIO, LiteralRenderer
 from tests.unit.micro_writer import PX, micro_writer

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from countryreward.data.decoding import ImageRefused
+from countryreward.data.decoding import ImageError
 from countryreward.errors import UserError
-from countryreward.on_ray.backlog import OPEN_JOBS, by_backlog
+from countryreward.on_ray.autoscaling import OPEN_JOBS, by_backlog
 from countryreward.on_ray.handle_asker import HandleAsker
 from countryreward.scoring.contracts import Product
-from countryreward.serving.asking import Ask, RefusedImage
+from countryreward.serving.inference.async_scorer import RequestImageError, ScoreRequest
 
-ASK = Ask(product=Product(title="Oak mug"), images=(b"a", b"b"), markets=("KR",))
+ASK = ScoreRequest(product=Product(title="Oak mug"), images=(b"a", b"b"), markets=("KR",))
 
 
 class Remote:
@@ -80,7 +80,7 @@ def test_why_it_is_not_there_is_told_once(caplog: pytest.LogCaptureFixture):
     ("raised", "kind", "words"),
     [
         (FromAfar(UserError("title: names another market; correct it")), UserError, "title: names another market"),
-        (FromAfar(RefusedImage(1, ImageRefused("pixel_bomb", "9x9"))), RefusedImage, "images[1]: pixel_bomb"),
+        (FromAfar(RequestImageError(1, ImageError("pixel_bomb", "9x9"))), RequestImageError, "images[1]: pixel_bomb"),
         (UserError("markets: none; name one"), UserError, "markets: none"),
         (RuntimeError("the replica died"), RuntimeError, "the replica died"),
     ],

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from countryreward.errors import UserError
-from countryreward.on_ray.handle_scorer import AwaitedHandleScorer, HandleScorer
+from countryreward.on_ray.handle_scorer import AsyncHandleScorer, HandleScorer
 from countryreward.scoring.contracts import PairRequest, Product, Verdict
-from countryreward.serving.asking import Ask
+from countryreward.serving.inference.async_scorer import ScoreRequest
 
 
 class Handle:
@@ -16,9 +16,9 @@ class Handle:
 
     def __init__(self) -> None:
         self.judge = self
-        self.asks: list[Ask] = []
+        self.asks: list[ScoreRequest] = []
 
-    def remote(self, ask: Ask) -> Any:
+    def remote(self, ask: ScoreRequest) -> Any:
         self.asks.append(ask)
         verdicts = [
             Verdict(
@@ -79,7 +79,7 @@ def test_what_is_no_country_is_said_before_anything_is_asked():
 def test_requests_of_a_product_and_a_market_make_one_call_with_each_image_once():
     handle = AwaitedHandle()
     requests = [asked("mug", "KR"), asked("mug", "BR"), asked("mug", "KR", b"ba"), asked("mug", "Brazil", b"bc")]
-    verdicts = asyncio.run(AwaitedHandleScorer(handle).score(requests))
+    verdicts = asyncio.run(AsyncHandleScorer(handle).score(requests))
     assert [(ask.images, ask.pairs, ask.markets) for ask in handle.asks] == [
         ((b"a", b"b"), ((0, 1), (1, 0)), ("KR",)),
         ((b"a", b"b", b"c"), ((0, 1), (1, 2)), ("BR",)),
@@ -94,7 +94,7 @@ def test_what_is_refused_comes_without_a_traceback():
 
     handle = AwaitedHandle(Remote("Traceback ..."))
     with pytest.raises(UserError, match=r"^title: it names another market$"):
-        asyncio.run(AwaitedHandleScorer(handle).score([asked("mug", "KR")]))
+        asyncio.run(AsyncHandleScorer(handle).score([asked("mug", "KR")]))
 
 
 class AwaitedHandle:
@@ -102,9 +102,9 @@ class AwaitedHandle:
 
     def __init__(self, error: Exception | None = None) -> None:
         self.judge, self.error = self, error
-        self.asks: list[Ask] = []
+        self.asks: list[ScoreRequest] = []
 
-    async def remote(self, ask: Ask) -> list[Verdict]:
+    async def remote(self, ask: ScoreRequest) -> list[Verdict]:
         self.asks.append(ask)
         if self.error:
             raise self.error

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from countryreward.serving.haproxy import _ERRORS, safe
-from countryreward.serving.problems import CODES
+from countryreward.serving.http.haproxy import _ERRORS, safe
+from countryreward.serving.http.problems import CODES
 
 RAYS = """global
     log 127.0.0.1:514 local0 info

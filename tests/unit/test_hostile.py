@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from countryreward.data.decoding import ImageRefused, read_image
-from countryreward.models.prompts import PairFields
-from countryreward.serving.app import create_app
-from countryreward.serving.asking import FromScorer
-from countryreward.serving.batch.runner import BatchJobs
-from countryreward.serving.config import ServiceConfig
-from countryreward.serving.front import Front
-from countryreward.serving.keys import KeyStore
-from countryreward.serving.rates import Rates
+from countryreward.data.decoding import ImageError, read_image
+from countryreward.models.reward_prompts import PairFields
+from countryreward.serving.durable_jobs.batch.batch_runner import BatchJobs
+from countryreward.serving.http.keys import KeyStore
+from countryreward.serving.http.proxy_middleware import ProxyMiddleware
+from countryreward.serving.http.rates import Rates
+from countryreward.serving.http.reward_app import create_app
+from countryreward.serving.inference.async_scorer import FromScorer
+from countryreward.serving.service_config import ServiceConfig
 from tests.unit.asgi import call
 from tests.unit.hostile_http import (
     Hostile,
@@ -98,7 +98,7 @@ def test_what_rays_proxy_would_read_does_not_reach_it(more):
         await send({"type": "http.response.body", "body": b"Request dropped"})
 
     name, _, value = more.partition(b": ")
-    answered = call(Front(proxy), "GET", "/", [("host", "x"), (name, value)])
+    answered = call(ProxyMiddleware(proxy), "GET", "/", [("host", "x"), (name, value)])
     assert (answered.code(), answered.status, answered.header("retry-after")) == ("busy", 503, "1")
     assert b"zqmark" not in answered.body + str(answered.headers).encode()
 
@@ -107,7 +107,7 @@ def test_rays_list_of_applications_is_closed():
     async def proxy(scope, receive, send):
         raise AssertionError("it was asked")
 
-    assert call(Front(proxy), "GET", "/-/routes", [("host", "x")]).code() == "not_found"
+    assert call(ProxyMiddleware(proxy), "GET", "/-/routes", [("host", "x")]).code() == "not_found"
 
 
 def test_what_rays_proxy_raises_is_500_in_our_words():
@@ -122,7 +122,7 @@ def test_what_rays_proxy_raises_is_500_in_our_words():
 
         scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
         with pytest.raises(RuntimeError):
-            await Front(proxy)(scope, None, told)  # pyright: ignore[reportArgumentType]
+            await ProxyMiddleware(proxy)(scope, None, told)  # pyright: ignore[reportArgumentType]
 
     asyncio.run(go())
     assert messages[0]["status"] == 500
@@ -144,7 +144,7 @@ def test_hostile_images_are_read_or_refused(kind):
             facts, picture = read_image(build(), **LIMITS)
             assert picture.mode == "RGB"
             assert (facts.width, facts.height) == picture.size
-        except ImageRefused as refused:
+        except ImageError as refused:
             reasons.append(refused.reason)
     assert set(reasons) <= {"undecodable_image", "pixel_bomb", "unsupported_format", "image_too_large"}
 
@@ -161,7 +161,7 @@ def test_hostile_images_are_read_or_refused(kind):
     ],
 )
 def test_why_an_image_is_refused(data, reason):
-    with pytest.raises(ImageRefused) as refused:
+    with pytest.raises(ImageError) as refused:
         read_image(data, **LIMITS)
     assert refused.value.reason == reason
 

@@ -17,8 +17,8 @@ from PIL import Image
 from pyarrow import fs
 
 from countryreward.data import image_source
-from countryreward.data.config import ImagesConfig
-from countryreward.data.images import ImageRefused, ImageSource, ImageTable, ImageWriter, decode, inspect
+from countryreward.data.data_config import ImagesConfig
+from countryreward.data.images import ImageError, ImageSource, ImageTable, ImageWriter, decode, inspect
 from countryreward.errors import UserError
 
 CAPS: dict[str, Any] = {"max_bytes": 2**20, "max_pixels": 1_000_000}
@@ -58,7 +58,7 @@ def bomb_webp(width: int, height: int) -> bytes:
 
 
 def refusal(data: bytes, **caps: Any) -> str:
-    with pytest.raises(ImageRefused) as caught:
+    with pytest.raises(ImageError) as caught:
         inspect(data, **{**CAPS, **caps})
     assert caught.value.field_value
     return caught.value.reason
@@ -149,7 +149,7 @@ def test_decode_takes_the_first_frame_and_keeps_16_bit_grey() -> None:
 
 
 def reason_of(source: ImageSource, uri: str) -> str:
-    with pytest.raises(ImageRefused) as caught:
+    with pytest.raises(ImageError) as caught:
         source.read(uri)
     return caught.value.reason
 
@@ -320,5 +320,5 @@ def test_hostile_bytes_raise_only_our_refusal() -> None:
                 data[random.integers(12, len(data), 4)] = random.integers(0, 256, 4)
                 try:
                     inspect(data.tobytes(), **CAPS)
-                except ImageRefused as error:
+                except ImageError as error:
                     assert error.reason in ("undecodable_image", "pixel_bomb", "unsupported_format")  # noqa: PT017

@@ -18,8 +18,8 @@ import pytest
 from PIL import Image
 
 from countryreward.data import tables
-from countryreward.data.config import ImagesConfig, ImportConfig, TableSource
-from countryreward.data.images import ImageRefused, ImageTable, inspect
+from countryreward.data.data_config import ImagesConfig, ImportConfig, TableSource
+from countryreward.data.images import ImageError, ImageTable, inspect
 from countryreward.data.importers.dataset import import_dataset
 from countryreward.errors import UserError
 
@@ -627,7 +627,7 @@ def test_a_refusal_says_the_same_in_every_run():
     broken = b"\x89PNG\r\n\x1a\n" + b"\x00" * 60
     texts = set()
     for _ in range(3):
-        with pytest.raises(ImageRefused) as caught:
+        with pytest.raises(ImageError) as caught:
             inspect(bytes(broken), max_bytes=10**6, max_pixels=10**6)
         texts.add(caught.value.field_value)
     assert len(texts) == 1

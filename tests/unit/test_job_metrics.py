@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from countryreward.generation.outcomes import Outcome
-from countryreward.on_ray.config import RayConfig
 from countryreward.on_ray.job_metrics import METRICS, NAME, TAGS, JobMetrics, metered
-from countryreward.training.config import LoopConfig
+from countryreward.on_ray.ray_config import RayConfig
+from countryreward.training.training_config import LoopConfig
 
 ROOT = Path(__file__).parents[2]
 DASHBOARD = json.loads((ROOT / "cluster" / "monitoring" / "grafana" / "jobs.json").read_text(encoding="utf-8"))
@@ -136,7 +136,7 @@ def test_the_best_of_all_trials_is_told_as_their_logs_grow(told: Told, tmp_path:
 @pytest.mark.slow
 def test_pairs_are_counted_by_what_became_of_them(told: Told, tmp_path: Path) -> None:
     from countryreward.generation.outcome_store import OutcomeStore
-    from countryreward.on_ray.pairs import run_tasks
+    from countryreward.on_ray.make_pairs import run_tasks
     from countryreward.on_ray.pipeline import Stage
 
     class Three:

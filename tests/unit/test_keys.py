@@ -17,10 +17,10 @@ import pytest
 
 from countryreward import cli
 from countryreward.errors import UserError
-from countryreward.serving.config import ServiceConfig
-from countryreward.serving.keys import Caller, KeyStore
-from countryreward.serving.problems import Problem
-from countryreward.serving.rates import Rates, SqliteStorage, sqlite_uri
+from countryreward.serving.http.keys import Caller, KeyStore
+from countryreward.serving.http.problems import Problem
+from countryreward.serving.http.rates import Rates, SqliteStorage, sqlite_uri
+from countryreward.serving.service_config import ServiceConfig
 
 pytestmark = pytest.mark.slow  # `make check` has 90 seconds for everything
 
@@ -214,7 +214,7 @@ def test_revoking_an_unknown_id_names_it(tmp_path):
 def test_two_processes_that_make_keys_lose_none(tmp_path):
     path = tmp_path / "state" / "keys.json"
     code = (
-        "from pathlib import Path\nfrom countryreward.serving.keys import KeyStore\n"
+        "from pathlib import Path\nfrom countryreward.serving.http.keys import KeyStore\n"
         f"for _ in range(10): print(KeyStore(Path({str(path)!r}), 1).create('acme'))"
     )
     made = " ".join(in_two_processes(code)).split()
@@ -316,9 +316,9 @@ def test_two_processes_and_their_threads_add_up_exactly(tmp_path):
     uri = sqlite_uri(tmp_path / "rates.sqlite")
     code = f"""
 import concurrent.futures
-from countryreward.serving.keys import Caller
-from countryreward.serving.problems import Problem
-from countryreward.serving.rates import Rates
+from countryreward.serving.http.keys import Caller
+from countryreward.serving.http.problems import Problem
+from countryreward.serving.http.rates import Rates
 rates = Rates({uri!r})
 caller = Caller(key_id="00000001", tenant="acme", scopes=("score",), rate="150/day")
 def one(_):

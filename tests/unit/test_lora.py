@@ -10,13 +10,13 @@ from peft import PeftModel
 from transformers import Qwen2VLModel
 
 from countryreward.errors import UserError
-from countryreward.models.batch import collate
-from countryreward.models.country_reward import CountryRewardModel
+from countryreward.models.learning_rate_groups import rate_groups
 from countryreward.models.lora import TARGETS, add_lora, loading_options, lora_layers, merged, save_adapter
-from countryreward.models.rate_groups import rate_groups
+from countryreward.models.pair_batch import collate
 from countryreward.models.reward_config import LoraOptions, Rates, RewardOptions
-from countryreward.training.config import LoopConfig, RewardTraining
+from countryreward.models.reward_model import CountryRewardModel
 from countryreward.training.engine import TorchEngine
+from countryreward.training.training_config import LoopConfig, RewardTraining
 from tests.unit import micro_qwen
 from tests.unit.micro_qwen import PAD, batch_for, builder, fields, pixels
 

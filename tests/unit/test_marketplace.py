@@ -15,9 +15,9 @@ import pytest
 from scipy.stats import norm
 
 from countryreward.data.design import Design
-from countryreward.data.marketplace.config import LevelName, MarketplaceConfig
 from countryreward.data.marketplace.drawer import Craft, ProductLook, draw, draw_variant
 from countryreward.data.marketplace.export import draw_creative, write_export
+from countryreward.data.marketplace.marketplace_config import LevelName, MarketplaceConfig
 from countryreward.data.marketplace.simulate import Marketplace, simulate
 from countryreward.data.marketplace.taste import (
     SpecIndex,

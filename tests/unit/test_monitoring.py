@@ -13,12 +13,12 @@ import pytest
 import yaml
 
 from countryreward.errors import UserError
-from countryreward.serving.batch.job import StoredJob
-from countryreward.serving.batch.store import JobStore
-from countryreward.serving.config import ServiceConfig
-from countryreward.serving.follow import FollowedModel, Published
-from countryreward.serving.journal import Seen, to_files
-from countryreward.serving.prometheus import Prometheus
+from countryreward.serving.durable_jobs.batch.batch_job import StoredJob
+from countryreward.serving.durable_jobs.batch.batch_store import JobStore
+from countryreward.serving.http.prometheus_metrics import Prometheus
+from countryreward.serving.http.request_log import RequestLog, to_files
+from countryreward.serving.inference.hot_reload import HotReloadedModel, Published
+from countryreward.serving.service_config import ServiceConfig
 
 pytestmark = pytest.mark.slow  # `make check` has 90 seconds for everything
 
@@ -31,7 +31,7 @@ def counted() -> Prometheus:
     """One of everything was counted."""
     prometheus = Prometheus()
     prometheus.request(
-        Seen(
+        RequestLog(
             request_id="0123456789abcdef",
             tenant="acme",
             key_id="0a1b2c3d",
@@ -182,7 +182,7 @@ def test_why_a_model_was_refused_names_no_path(tmp_path: Path) -> None:
             raise UserError(f"model: file {published.model}/model.safetensors does not match its SHA-256")
         return SimpleNamespace(about=dict)
 
-    followed = FollowedModel(str(link), "", load, ServiceConfig())
+    followed = HotReloadedModel(str(link), "", load, ServiceConfig())
     link.unlink()
     link.symlink_to("v2")
     assert asyncio.run(followed.look()) is False
@@ -206,7 +206,7 @@ def test_what_the_machine_failed_to_load_is_tried_again(tmp_path: Path, monkeypa
 
         return SimpleNamespace(about=lambda: {"model": published.model.name}, close=close)
 
-    followed = FollowedModel(str(link), "", load, ServiceConfig())
+    followed = HotReloadedModel(str(link), "", load, ServiceConfig())
     link.unlink()
     link.symlink_to("v2")
     assert asyncio.run(followed.look()) is False
@@ -222,7 +222,7 @@ def test_what_the_machine_failed_to_load_is_tried_again(tmp_path: Path, monkeypa
     link.unlink()
     link.symlink_to("v2")
     assert asyncio.run(followed.look()) is False
-    monkeypatch.setattr("countryreward.serving.follow.time.monotonic", lambda: 1e12)
+    monkeypatch.setattr("countryreward.serving.inference.hot_reload.time.monotonic", lambda: 1e12)
     assert asyncio.run(followed.look()) is True
     assert followed.about()["model"] == "v2"
     link.unlink()

@@ -15,13 +15,13 @@ from countryreward.data.decoding import inspect
 from countryreward.data.design import Design
 from countryreward.data.image_table import ImageTable, ImageWriter
 from countryreward.errors import UserError
+from countryreward.generation.ad_contracts import Refusal, RenderedFile, RenderJob
 from countryreward.generation.cases import ReferenceAds, make_cases
-from countryreward.generation.config import PairRule
-from countryreward.generation.contracts import Refusal, RenderedFile, RenderJob
+from countryreward.generation.generation_config import PairRule
 from countryreward.generation.outcome_store import OutcomeStore
 from countryreward.generation.outcomes import DROPPED, Outcome, counts_of
-from countryreward.generation.pair_table import PreferencePairs, write_outcomes, write_pictures
-from countryreward.generation.pairs import choose, make_pairs, propose, render_jobs, show
+from countryreward.generation.preference_pairs import choose, make_pairs, propose, render_jobs, show
+from countryreward.generation.preference_table import PreferencePairs, write_outcomes, write_pictures
 from countryreward.generation.render_files import render_files
 from countryreward.generation.tasks import AdTask, derived_seed, task_key
 from countryreward.scoring.contracts import Product

@@ -15,21 +15,21 @@ from typing import Any
 import pytest
 from ray.exceptions import RayActorError
 
+from countryreward.client import AsyncClient, NotAllowed, Retries, Unavailable
+from countryreward.client.remote_services import ClientRenderer, ClientScorer
 from countryreward.data.image_table import ImageTable
 from countryreward.errors import UserError
 from countryreward.generation.ad_tasks import AdTasks, Listed
 from countryreward.generation.cases import make_cases
-from countryreward.generation.config import PairRule
+from countryreward.generation.generation_config import PairRule
 from countryreward.generation.outcome_store import OutcomeStore
 from countryreward.generation.outcomes import Outcome
-from countryreward.generation.pairs import make_pairs
-from countryreward.on_ray.awaited import LocalRenderer, LocalScorer, LocalWriter
-from countryreward.on_ray.config import PairLoopConfig
-from countryreward.on_ray.pairs import Stages, Versions, run_tasks, versions_of
+from countryreward.generation.preference_pairs import make_pairs
+from countryreward.on_ray.async_protocols import LocalRenderer, LocalScorer, LocalWriter
+from countryreward.on_ray.make_pairs import Stages, Versions, run_tasks, versions_of
 from countryreward.on_ray.pipeline import Pipeline, Stage
+from countryreward.on_ray.ray_config import PairLoopConfig
 from countryreward.scoring.contracts import Product
-from countryreward.serving.client import AsyncClient, NotAllowed, Retries, Unavailable
-from countryreward.serving.client.awaited import ClientRenderer, ClientScorer
 from tests.unit.literal_renderer import LiteralRenderer
 from tests.unit.literal_writer import LiteralScorer, LiteralWriter
 from tests.unit.pair_services import Wire, services
@@ -109,7 +109,7 @@ def test_the_slowest_stage_is_always_busy_and_holds_the_others_back(slow: str):
 
 @pytest.mark.slow
 def test_calls_that_nobody_answers_are_made_again(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("countryreward.on_ray.patience._FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr("countryreward.on_ray.retry._FIRST_PAUSE_S", 0.001)
     errors = iter([ConnectionError("cut"), TimeoutError(), RayActorError(), Unavailable("503"), OSError("odd")] * 2)
 
     async def flaky(items: list[Item]) -> list[Any]:
@@ -141,7 +141,7 @@ def test_a_call_that_hangs_is_made_again():
 def test_what_kills_again_and_again_is_given_up_alone(
     error: Exception, where: int, batch: int, in_flight: int, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("countryreward.on_ray.patience._FIRST_PAUSE_S", 0.005)
+    monkeypatch.setattr("countryreward.on_ray.retry._FIRST_PAUSE_S", 0.005)
     now: set[int] = set()
 
     async def call(items: list[Item]) -> list[Any]:
@@ -162,7 +162,7 @@ def test_what_kills_again_and_again_is_given_up_alone(
 
 @pytest.mark.parametrize("items", [1, 30])
 def test_a_stage_that_fails_on_everything_ends_the_run(items: int, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("countryreward.on_ray.patience._FIRST_PAUSE_S", 0.002)
+    monkeypatch.setattr("countryreward.on_ray.retry._FIRST_PAUSE_S", 0.002)
 
     async def call(_: list[Item]) -> list[Any]:
         raise RuntimeError("CUDA error")
@@ -339,7 +339,7 @@ def test_time_spent_waiting_for_another_try_is_not_busy():
 
 @pytest.mark.slow
 def test_services_over_http_give_the_same_while_the_wire_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("countryreward.on_ray.patience._FIRST_PAUSE_S", 0.02)
+    monkeypatch.setattr("countryreward.on_ray.retry._FIRST_PAUSE_S", 0.02)
     tasks, made_by = AdTasks(listed(16), OnePicture()), local_versions().as_dict()
     quick = Retries(at_most=1, first_s=0.02, deadline_s=5)
     with (

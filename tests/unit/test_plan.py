@@ -10,18 +10,18 @@ import torch
 
 from countryreward import cli
 from countryreward.errors import UserError
-from countryreward.models.batch import collate
-from countryreward.models.country_reward import CountryRewardConfig, CountryRewardModel, attention_implementation
-from countryreward.models.rate_groups import freeze, rate_groups
+from countryreward.models.learning_rate_groups import freeze, rate_groups
+from countryreward.models.pair_batch import collate
 from countryreward.models.reward_config import LoraOptions, Rates, RewardOptions
-from countryreward.training.config import LoopConfig
+from countryreward.models.reward_model import CountryRewardConfig, CountryRewardModel, attention_implementation
 from countryreward.training.engine import TorchEngine
 from countryreward.training.planning.memory import Setting, kept_bytes, memory
 from countryreward.training.planning.options import PlanOptions, gpus
 from countryreward.training.planning.plan import make_plan
-from countryreward.training.planning.probe import measure
+from countryreward.training.planning.rehearsal import measure
 from countryreward.training.planning.shape import Shape, config_of, shape_of, shape_of_model, with_layers
 from countryreward.training.planning.speed import paper_efficiency, paper_options, work
+from countryreward.training.training_config import LoopConfig
 from tests.unit.micro_qwen import PAD, backbone_config, builder, fields, pixels
 
 pytestmark = pytest.mark.slow  # left to `make test`: `make check` has 90 s
@@ -209,7 +209,7 @@ def test_gradient_checkpointing_costs_the_layers_forward_pass(large: Shape) -> N
 
 
 def test_a_measured_step_is_a_line_through_two_depths(monkeypatch: pytest.MonkeyPatch) -> None:
-    from countryreward.training.planning import probe
+    from countryreward.training.planning import rehearsal as probe
 
     class Rehearsed:
         def __init__(self, config: CountryRewardConfig, *_: Any) -> None:

@@ -24,8 +24,7 @@ from countryreward.equations.preference import dpo_loss
 from countryreward.errors import UserError
 from countryreward.models.design_prompt import words_of
 from countryreward.models.design_writer import DesignWriterModel
-from countryreward.training.run import RunIdentity
-from countryreward.training.writer_config import WriterLoop, WriterTraining
+from countryreward.training.reward_run import RunIdentity
 from countryreward.training.writer_rows import WriterRow
 from countryreward.training.writer_run import run_writer_training
 from countryreward.training.writer_trainers import (
@@ -35,6 +34,7 @@ from countryreward.training.writer_trainers import (
     PreferenceTrainer,
     with_market_head,
 )
+from countryreward.training.writer_training_config import WriterLoop, WriterTraining
 from tests.unit.micro_writer import BEACH, CITY, PICTURES, PX, micro_writer
 
 pytestmark = pytest.mark.slow  # `make check` has 90 seconds for everything

@@ -17,9 +17,9 @@ from PIL import Image
 from countryreward import CountryReward
 from countryreward.data.artifacts import publish
 from countryreward.errors import UserError
-from countryreward.models.country_reward import CountryRewardModel
 from countryreward.models.processor import load_processor
 from countryreward.models.reward_config import RewardOptions
+from countryreward.models.reward_model import CountryRewardModel
 from countryreward.models.tower import backbone_folder
 from countryreward.retrieval.encoders import load_image_encoder, load_text_encoder
 from countryreward.scoring.model_folder import PROBE, ModelFolder

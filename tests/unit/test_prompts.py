@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from countryreward import markets
 from countryreward.errors import UserError
-from countryreward.models.batch import collate
-from countryreward.models.prompts import INSTRUCTION, PromptBuilder
+from countryreward.models.pair_batch import collate
 from countryreward.models.reward_config import RewardOptions
+from countryreward.models.reward_prompts import INSTRUCTION, PromptBuilder
 from tests.unit.micro_qwen import PAD, SMALL, SPECIAL, TALL, TOKENIZER, WORDS, builder, fields, model, tokenizer
 
 CONTROL = {WORDS[token] for token in SPECIAL}

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from countryreward.data.check import check, describe, discordant_share
-from countryreward.data.config import RecordsConfig, SplitConfig
+from countryreward.data.data_config import RecordsConfig, SplitConfig
 from countryreward.data.records import Dataset, build_records
 from countryreward.data.splits import unit_split
 from countryreward.errors import UserError

@@ -13,8 +13,8 @@ from countryreward.evaluation.gallery import FlipCard, MarketVerdict, Neighbour
 from countryreward.evaluation.html import write_html
 from countryreward.evaluation.plots import flip_figure
 from countryreward.evaluation.report import REPORTED, evaluate
-from countryreward.evaluation.variants import constant_letter, market_blind_oracle, shuffled
-from countryreward.evaluation.words import findings, headline
+from countryreward.evaluation.report_text import findings, headline
+from countryreward.evaluation.simple_judges import constant_letter, market_blind_oracle, shuffled
 
 pytestmark = pytest.mark.slow  # left to `make test`: `make check` has 90 s
 

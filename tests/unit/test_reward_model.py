@@ -16,12 +16,12 @@ from transformers import Qwen2VLForConditionalGeneration
 
 from countryreward.equations import focus as focus_equations
 from countryreward.errors import UserError
-from countryreward.models.batch import collate
-from countryreward.models.country_reward import CountryRewardModel, attention_implementation, preset_config
 from countryreward.models.focus_probe import FocusProbe
-from countryreward.models.prompts import PromptBuilder
-from countryreward.models.rate_groups import GROUPS, freeze, group_of, rate_groups
+from countryreward.models.learning_rate_groups import GROUPS, freeze, group_of, rate_groups
+from countryreward.models.pair_batch import collate
 from countryreward.models.reward_config import PRESETS, Rates, RewardOptions
+from countryreward.models.reward_model import CountryRewardModel, attention_implementation, preset_config
+from countryreward.models.reward_prompts import PromptBuilder
 from tests.unit.micro_qwen import (
     PAD,
     SMALL,

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from countryreward.errors import UserError
-from countryreward.training.config import LoopConfig
-from countryreward.training.ranks import Ranks
-from countryreward.training.run import settled
+from countryreward.training.distributed import ProcessGroup
+from countryreward.training.reward_run import settled
 from countryreward.training.run_folder import RunFolder, held, read_json
 from countryreward.training.trackers import check_trackers, open_trackers
+from countryreward.training.training_config import LoopConfig
 
 
 def model(score: float):
@@ -77,8 +77,8 @@ def test_every_start_is_written_down(tmp_path: Path):
 
 def test_a_run_keeps_its_precision_on_any_processor():
     for begun in ("fp32", "bf16"):
-        assert settled(LoopConfig(precision="auto"), Ranks(0, 1), "cpu", begun).precision == begun
-    assert settled(LoopConfig(precision="bf16"), Ranks(0, 1), "cpu", "fp32").precision == "bf16"
+        assert settled(LoopConfig(precision="auto"), ProcessGroup(0, 1), "cpu", begun).precision == begun
+    assert settled(LoopConfig(precision="bf16"), ProcessGroup(0, 1), "cpu", "fp32").precision == "bf16"
 
 
 def hold(folder: Path, ready, leave) -> None:

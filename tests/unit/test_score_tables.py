@@ -14,15 +14,15 @@ import pytest
 import torch
 from PIL import Image
 
-from countryreward.data.config import ImagesConfig
+from countryreward.data.data_config import ImagesConfig
 from countryreward.data.quarantine import Quarantine
 from countryreward.errors import UserError
-from countryreward.scoring import encodes
-from countryreward.scoring.config import TableScoring
-from countryreward.scoring.encodes import Encodes, check_space, write_refused, write_shard
+from countryreward.scoring import feature_cache as encodes
+from countryreward.scoring.feature_cache import FeatureCache, check_space, write_refused, write_shard
 from countryreward.scoring.pair_images import FoundImages, ImageReader, find_images, images_state, refuse_images
 from countryreward.scoring.pair_table import ANSWERS, COLUMNS, PairTable, image_root, read_pairs
-from countryreward.scoring.parts import ANSWERED, merge, verdict_schema, write_rows
+from countryreward.scoring.scoring_config import TableScoring
+from countryreward.scoring.verdict_shards import ANSWERED, merge, verdict_schema, write_rows
 from countryreward.scoring.work_folder import WorkFolder
 
 
@@ -226,13 +226,13 @@ def test_where_images_are_when_nobody_says(tmp_path: Path, images: Path):
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
 def test_encodes_come_back_to_the_bit(tmp_path: Path, kind: torch.dtype, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(encodes, "_OPEN_SHARDS", 1)
-    store = Encodes.open(tmp_path / "store")
+    store = FeatureCache.open(tmp_path / "store")
     assert len(store) == 0
     features = torch.randn(3, 4, 5, generator=torch.manual_seed(1)).to(kind)
     vectors = np.arange(6, dtype=np.float32).reshape(3, 2)
     write_shard(store.folder, ["a", "b"], ["0f", "ff"], features[:2], vectors[:2])
     write_shard(store.folder, ["c"], ["01"], features[2:], vectors[2:])
-    store = Encodes.open(store.folder)
+    store = FeatureCache.open(store.folder)
     assert len(store) == 3
     assert torch.equal(store.features(["c", "a", "b", "a"]), features[[2, 0, 1, 0]])
     seen = store.seen("b")
@@ -242,17 +242,17 @@ def test_encodes_come_back_to_the_bit(tmp_path: Path, kind: torch.dtype, monkeyp
 
 def test_what_a_killed_run_left_of_a_shard_is_not_taken(tmp_path: Path):
     store = tmp_path / "store"
-    Encodes.open(store)
+    FeatureCache.open(store)
     write_shard(store, ["a"], ["00"], torch.ones(1, 2, 2), np.ones((1, 2), dtype=np.float32))
     write_refused(store, {"r": ("undecodable_image", "cut off")})
     whole = {path.name for path in store.iterdir()}
-    assert Encodes(store).refused == {"r": ("undecodable_image", "cut off")}
+    assert FeatureCache(store).refused == {"r": ("undecodable_image", "cut off")}
     (store / "dead.features.npy").write_bytes(b"half")
     (store / ".tmp-dead.parquet").write_bytes(b"half")
-    assert len(Encodes.open(store)) == 1
+    assert len(FeatureCache.open(store)) == 1
     assert {path.name for path in store.iterdir()} == whole
     next(store.glob("*.vectors.npy")).unlink()
-    assert len(Encodes(store)) == 0  # its index alone makes no shard
+    assert len(FeatureCache(store)) == 0  # its index alone makes no shard
 
 
 def test_too_small_a_disk_is_said_before_anything_is_encoded(tmp_path: Path):

@@ -14,10 +14,10 @@ from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from countryreward.data.design import Design
 from countryreward.equations import diffusion
 from countryreward.errors import UserError
-from countryreward.generation.config import RendererConfig
-from countryreward.generation.contracts import Rendered, RenderJob
+from countryreward.generation.ad_contracts import Rendered, RenderJob
+from countryreward.generation.diffusion_prompts import fair_shares, prompt_of, prompt_parts, token_ids
+from countryreward.generation.generation_config import RendererConfig
 from countryreward.generation.outline import canny_image
-from countryreward.generation.prompts import fair_shares, prompt_of, prompt_parts, token_ids
 from countryreward.generation.sdxl import DiffusionRenderer
 from countryreward.generation.sdxl_shapes import NOISE, SDXL, random_pipeline, small_tokenizer
 from countryreward.generation.subject import subject_of

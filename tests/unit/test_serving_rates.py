@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from countryreward.serving.config import ServiceConfig
+from countryreward.serving.service_config import ServiceConfig
 from tests.gpu import serving_rates as rates
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from countryreward.data.items import item_keys
 from countryreward.equations.metrics import item_sums, metrics_of, row_sums, total
+from countryreward.evaluation.simple_judges import constant_letter, market_blind_oracle, shuffled
 from countryreward.evaluation.statistics import (
     bootstrap_p,
     bootstrap_totals,
@@ -18,7 +19,6 @@ from countryreward.evaluation.statistics import (
     mcnemar_p,
     unit_weights,
 )
-from countryreward.evaluation.variants import constant_letter, market_blind_oracle, shuffled
 
 
 def width(found: dict[str, Any]) -> float:

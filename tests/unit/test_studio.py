@@ -18,29 +18,29 @@ from fastapi import FastAPI
 from PIL import Image
 
 from countryreward import cli
-from countryreward.scoring.contracts import Evidence, PastAd, Product, Verdict
-from countryreward.serving.asking import FromScorer
-from countryreward.serving.batch.runner import BatchJobs
-from countryreward.serving.batch.store import JobStore
-from countryreward.serving.config import ServiceConfig
-from countryreward.serving.generator.results import write_image, write_rankings
-from countryreward.serving.generator.schemas import (
+from countryreward.api.generation_schemas import (
     DesignFields,
     GeneratedImage,
     GeneratedRanking,
     ImageFidelity,
     RankedImage,
 )
-from countryreward.serving.generator.store import GenerationStore
-from countryreward.serving.journal import Seen
-from countryreward.serving.keys import KeyStore
-from countryreward.serving.rates import Rates
-from countryreward.serving.studio.app import create_studio_app
+from countryreward.scoring.contracts import Evidence, PastAd, Product, Verdict
+from countryreward.serving.durable_jobs.batch.batch_runner import BatchJobs
+from countryreward.serving.durable_jobs.batch.batch_store import JobStore
+from countryreward.serving.durable_jobs.generation.generation_results import write_image, write_rankings
+from countryreward.serving.durable_jobs.generation.generation_store import GenerationStore
+from countryreward.serving.http.keys import KeyStore
+from countryreward.serving.http.rates import Rates
+from countryreward.serving.http.request_log import RequestLog
+from countryreward.serving.inference.async_scorer import FromScorer
+from countryreward.serving.service_config import ServiceConfig
 from countryreward.serving.studio.campaigns import CampaignStore
-from countryreward.serving.studio.config import StudioConfig
-from countryreward.serving.studio.gate import COOKIE, HEADERS, OPEN
 from countryreward.serving.studio.guests import FILE, GuestStore
 from countryreward.serving.studio.sample import Campaign
+from countryreward.serving.studio.studio_app import create_studio_app
+from countryreward.serving.studio.studio_config import StudioConfig
+from countryreward.serving.studio.studio_gate import COOKIE, HEADERS, OPEN
 from tests.unit.asgi import MULTIPART, Answered, call, form
 
 pytestmark = pytest.mark.slow  # `make check` has 90 seconds for everything
@@ -114,7 +114,7 @@ class Service:
     asked: FromScorer
     generations: GenerationStore
     app: FastAPI
-    seen: list[Seen] = field(default_factory=list)
+    seen: list[RequestLog] = field(default_factory=list)
 
     def session(self, tenant: str = "acme", name: str = "Ana", rate: str = "6000/minute") -> str:
         signed_in = self.guests.sign_in(self.guests.invite(tenant, name, 30, rate))
@@ -569,7 +569,7 @@ def test_a_table_becomes_a_report_in_plain_words(service):
 
 
 def test_jobs_sent_by_key_are_not_the_studios(service):
-    from countryreward.serving.batch.create import create_job
+    from countryreward.serving.durable_jobs.batch.create_batch import create_job
 
     job = create_job(JobStore(service.config), tenant="acme", ending="csv", table=io.BytesIO(b"row_id\n"))
     session = service.session()

@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 
 from countryreward.errors import UserError
-from countryreward.evaluation.sweep import Trial, sweep_table, varied
 from countryreward.evaluation.sweep_report import findings, headline, write_sweep_report
-from countryreward.training.config import RewardTraining
-from countryreward.training.run import identity_of
-from countryreward.training.sweep import Priors, SweepPlan, drop_weights, score_of, validations_of, with_params
+from countryreward.evaluation.sweep_summary import Trial, sweep_table, varied
+from countryreward.training.reward_run import identity_of
+from countryreward.training.sweep_plan import Priors, SweepPlan, drop_weights, score_of, validations_of, with_params
+from countryreward.training.training_config import RewardTraining
 
 JOB = RewardTraining(dataset="d", records="r", priors="-", features="")
 PLAN = SweepPlan(

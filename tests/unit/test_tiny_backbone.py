@@ -15,13 +15,14 @@ import pretrain_tiny
 from countryreward.data.marketplace.drawer import ProductLook, draw
 from countryreward.data.marketplace.vocabulary import Spec
 from countryreward.errors import UserError
-from countryreward.models import backbone, captions
-from countryreward.models.config import HELD_OUT_SEED, PRETEXT_SEED, PretrainConfig
+from countryreward.models import captions
+from countryreward.models import tiny_backbone as backbone
 from countryreward.models.pretext_steps import CHOICES, IGNORED, Steps
 from countryreward.models.pretrain import Summary, accuracies, rate_at
+from countryreward.models.pretrain_config import HELD_OUT_SEED, PRETEXT_SEED, PretrainConfig
 from countryreward.models.processor import load_processor, patches, pixels
-from countryreward.models.prompts import PromptBuilder
 from countryreward.models.reward_config import RewardOptions
+from countryreward.models.reward_prompts import PromptBuilder
 from countryreward.models.tokenizer import PHRASES, SPECIAL_TOKENS, train_tokenizer
 
 pytestmark = pytest.mark.slow

@@ -14,19 +14,19 @@ from countryreward.data.artifacts import publish
 from countryreward.data.feature_store import KIND, FeatureStore
 from countryreward.data.quarantine import Quarantine
 from countryreward.errors import UserError
-from countryreward.models.country_reward import CountryRewardModel
+from countryreward.models.learning_rate_groups import rate_groups
 from countryreward.models.processor import load_processor, pixels
-from countryreward.models.prompts import PromptBuilder
-from countryreward.models.rate_groups import rate_groups
 from countryreward.models.reward_config import Rates, RewardOptions
+from countryreward.models.reward_model import CountryRewardModel
+from countryreward.models.reward_prompts import PromptBuilder
 from countryreward.models.tower import VisionTower, backbone_folder
 from countryreward.scoring.examples import build_examples
 from countryreward.scoring.image_inputs import StoredFeatures
-from countryreward.scoring.judging import Loader, judge
-from countryreward.training.config import LoopConfig
+from countryreward.scoring.predict import Loader, judge
+from countryreward.training.data_order import DataOrder, Swaps
 from countryreward.training.engine import TorchEngine
-from countryreward.training.reward import train_reward
-from countryreward.training.sampling import DataOrder, Swaps
+from countryreward.training.reward_loop import train_reward
+from countryreward.training.training_config import LoopConfig
 
 pytestmark = pytest.mark.slow
 

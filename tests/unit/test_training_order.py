@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from countryreward.training.sampling import epoch_batches
+from countryreward.training.data_order import epoch_batches
 from countryreward.training.schedule import cosine_with_warmup
 
 

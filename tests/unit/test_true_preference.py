@@ -6,11 +6,11 @@ from scipy.special import logit
 
 from countryreward.data.artifacts import publish
 from countryreward.data.design import Design
-from countryreward.data.marketplace.config import MarketplaceConfig
 from countryreward.data.marketplace.drawer import GOOD_CRAFT, Craft
 from countryreward.data.marketplace.export import spec_of, write_export
-from countryreward.data.marketplace.preference import TruePreference, visible_quality
+from countryreward.data.marketplace.marketplace_config import MarketplaceConfig
 from countryreward.data.marketplace.simulate import simulate
+from countryreward.data.marketplace.true_preference import TruePreference, visible_quality
 from countryreward.data.marketplace.wording import spec_to_design
 from countryreward.errors import UserError
 

@@ -10,7 +10,7 @@ import ray
 from ray.exceptions import ActorDiedError, ActorUnavailableError
 
 from countryreward.errors import UserError
-from countryreward.on_ray.patience import Failure, failure_of
+from countryreward.on_ray.retry import Failure, failure_of
 from countryreward.on_ray.writers import WriterActors
 
 

@@ -17,18 +17,18 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from countryreward.models.prompts import PromptBuilder
-from countryreward.models.rate_groups import rate_groups
+from countryreward.models.learning_rate_groups import rate_groups
 from countryreward.models.reward_config import Rates
+from countryreward.models.reward_prompts import PromptBuilder
 from countryreward.scoring.examples import Examples
-from countryreward.scoring.judging import Loader, judge
+from countryreward.scoring.predict import Loader, judge
 from countryreward.training.checkpoints import CheckpointStore
-from countryreward.training.config import LoopConfig
+from countryreward.training.distributed import ProcessGroup
 from countryreward.training.engine import DeepSpeedEngine, TorchEngine
-from countryreward.training.ranks import Ranks
-from countryreward.training.reward import Progress, total_steps, train_reward
+from countryreward.training.microbatches import turns
+from countryreward.training.reward_loop import Progress, total_steps, train_reward
 from countryreward.training.schedule import cosine_with_warmup
-from countryreward.training.turns import turns
+from countryreward.training.training_config import LoopConfig
 from tests.unit import micro_qwen
 
 ACCUMULATION = 2
@@ -46,7 +46,7 @@ class Images:
         return {"features": torch.tensor(np.array(rows), dtype=torch.float32)}
 
 
-class Seen(Loader):
+class RequestLog(Loader):
     """A loader that keeps which records were loaded, call by call."""
 
     calls: list[list[int]]
@@ -63,7 +63,7 @@ def main(kind: str, planned: int, folder: str, stop: int, records: int, epochs: 
     torch.distributed.init_process_group(
         "gloo", init_method=os.environ["MEET"], rank=int(os.environ["RANK"]), world_size=int(os.environ["WORLD_SIZE"])
     )
-    ranks = Ranks.current()
+    ranks = ProcessGroup.current()
     planned = planned or ranks.world
     model = micro_qwen.model(layers=2, focus_weight=0.1).train()
     builder = PromptBuilder(micro_qwen.TOKENIZER, model.options)
@@ -73,7 +73,7 @@ def main(kind: str, planned: int, folder: str, stop: int, records: int, epochs: 
         images = (f"a{n // 2}", f"b{n // 2}")
         prompts.append(builder.example(micro_qwen.fields(images=images, market=market, title=f"Bag {n}")))
         rows.append({"target": float((n // 2 + n) % 2), "label": (n // 2 + n) % 2})
-    loader = Seen(Examples(prompts, pd.DataFrame(rows)), Images(), micro_qwen.PAD)
+    loader = RequestLog(Examples(prompts, pd.DataFrame(rows)), Images(), micro_qwen.PAD)
     size = 8 // planned
     loop = LoopConfig(
         epochs=epochs, batch_size=size, accumulation=ACCUMULATION, precision="fp32", orders="one", log_every=1,
@@ -117,7 +117,7 @@ def main(kind: str, planned: int, folder: str, stop: int, records: int, epochs: 
     judged = judge(engine.bare, loader, positions=ranks.share(records))
     logits = np.zeros(records)
     for rank, values in enumerate(ranks.gather(judged)):
-        logits[Ranks(rank, ranks.world).share(records)] = values
+        logits[ProcessGroup(rank, ranks.world).share(records)] = values
     saved = engine.state_dict()
     torch.distributed.barrier()  # who is done first must not leave while another still waits for it
     torch.distributed.destroy_process_group()

@@ -36,7 +36,7 @@ _MAX_SCANS = 100  # of a JPEG; encoders write about ten, and each costs a walk t
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # the others stand inside the coded picture
 
 
-class ImageRefused(ValueError):
+class ImageError(ValueError):
     """An image that is not accepted. `reason` is a key of `quarantine.REASONS`, `field_value` what was found."""
 
     def __init__(self, reason: str, field_value: str) -> None:
@@ -44,8 +44,8 @@ class ImageRefused(ValueError):
         self.reason = reason
         self.field_value = field_value
 
-    def __reduce__(self) -> tuple[type["ImageRefused"], tuple[str, str]]:
-        return ImageRefused, (self.reason, self.field_value)
+    def __reduce__(self) -> tuple[type["ImageError"], tuple[str, str]]:
+        return ImageError, (self.reason, self.field_value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,7 @@ class ImageFacts:
 
 
 def read_image(data: bytes, *, max_bytes: int, max_pixels: int) -> tuple[ImageFacts, Image.Image]:
-    """Check and decode an image file, once: its facts, and the image as `decode` gives it. Raises `ImageRefused`."""
+    """Check and decode an image file, once: its facts, and the image as `decode` gives it. Raises `ImageError`."""
     image, kind = _open(data, max_bytes, max_pixels)
     rgb = _to_rgb(image)
     facts = ImageFacts(
@@ -79,18 +79,18 @@ def read_image(data: bytes, *, max_bytes: int, max_pixels: int) -> tuple[ImageFa
 
 
 def inspect(data: bytes, *, max_bytes: int, max_pixels: int) -> ImageFacts:
-    """Check and fully decode an image file. Raises `ImageRefused`."""
+    """Check and fully decode an image file. Raises `ImageError`."""
     return read_image(data, max_bytes=max_bytes, max_pixels=max_pixels)[0]
 
 
 def decode(data: bytes, *, max_bytes: int, max_pixels: int) -> Image.Image:
-    """The image as RGB: first frame, orientation applied, transparency over white. Raises `ImageRefused`."""
+    """The image as RGB: first frame, orientation applied, transparency over white. Raises `ImageError`."""
     image, _ = _open(data, max_bytes, max_pixels)
     return _to_rgb(image)
 
 
 def declared_pixels(data: bytes, *, max_bytes: int, max_pixels: int) -> int:
-    """Width x height by the header; nothing is decoded. Raises `ImageRefused`."""
+    """Width x height by the header; nothing is decoded. Raises `ImageError`."""
     width, height = _open(data, max_bytes, max_pixels)[0].size
     return width * height
 
@@ -106,15 +106,15 @@ def pixels_of(image: Image.Image) -> NDArray[np.uint8]:
 def _open(data: bytes, max_bytes: int, max_pixels: int) -> tuple[Image.Image, str]:
     """Header checks only; the returned image has not been decoded."""
     if len(data) > max_bytes:
-        raise ImageRefused("image_too_large", f"{len(data)} bytes")
+        raise ImageError("image_too_large", f"{len(data)} bytes")
     kind = _format_of(data)
     if kind == "JPEG" and _scans(data) > _MAX_SCANS:
-        raise ImageRefused("undecodable_image", f"more than {_MAX_SCANS} scans")
+        raise ImageError("undecodable_image", f"more than {_MAX_SCANS} scans")
     _check_pixels(_declared_size(data, kind), max_pixels)
     try:
         image = Image.open(io.BytesIO(data), formats=_FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageRefused("pixel_bomb", str(error)[:200]) from None
+        raise ImageError("pixel_bomb", str(error)[:200]) from None
     except MemoryError:  # ours, not the image's: the caps hold, so the machine is short of memory
         raise
     except Exception as error:  # a parser may raise anything on hostile bytes
@@ -131,8 +131,8 @@ def _format_of(data: bytes) -> str:
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "WEBP"
     if data.lstrip()[:8].startswith(_OTHER_FORMATS) or data.startswith(_OTHER_FORMATS) or data[4:8] == b"ftyp":
-        raise ImageRefused("unsupported_format", repr(data[:12]))
-    raise ImageRefused("undecodable_image", f"starts with {data[:12]!r}")
+        raise ImageError("unsupported_format", repr(data[:12]))
+    raise ImageError("undecodable_image", f"starts with {data[:12]!r}")
 
 
 def _declared_size(data: bytes, kind: str) -> tuple[int, int] | None:
@@ -152,11 +152,11 @@ def _declared_size(data: bytes, kind: str) -> tuple[int, int] | None:
         elif kind == "WEBP" and data[12:16] == b"VP8 ":
             width, height = (value & 0x3FFF for value in struct.unpack("<HH", data[26:30]))
         elif kind == "WEBP":
-            raise ImageRefused("undecodable_image", f"WEBP chunk {data[12:16]!r}")
+            raise ImageError("undecodable_image", f"WEBP chunk {data[12:16]!r}")
         else:
             return None
     except struct.error:
-        raise ImageRefused("undecodable_image", f"header cut off after {len(data)} bytes") from None
+        raise ImageError("undecodable_image", f"header cut off after {len(data)} bytes") from None
     return width, height
 
 
@@ -175,7 +175,7 @@ def _scans(data: bytes) -> int:
 
 def _check_pixels(size: tuple[int, int] | None, max_pixels: int) -> None:
     if size and size[0] * size[1] > max_pixels:
-        raise ImageRefused("pixel_bomb", f"{size[0]}x{size[1]}")
+        raise ImageError("pixel_bomb", f"{size[0]}x{size[1]}")
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -216,7 +216,7 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _undecodable(error: Exception) -> ImageRefused:
+def _undecodable(error: Exception) -> ImageError:
     # Pillow names objects by their address, which differs from run to run: the same input must give the same dataset.
     text = re.sub(r" <[^>]* at 0x[0-9a-f]+>", "", str(error))
-    return ImageRefused("undecodable_image", f"{type(error).__name__}: {text}"[:200])
+    return ImageError("undecodable_image", f"{type(error).__name__}: {text}"[:200])

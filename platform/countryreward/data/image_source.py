@@ -11,8 +11,8 @@ from urllib.parse import unquote, urlsplit
 
 from pyarrow import fs
 
-from countryreward.data.config import ImagesConfig
-from countryreward.data.decoding import ImageRefused
+from countryreward.data.data_config import ImagesConfig
+from countryreward.data.decoding import ImageError
 from countryreward.errors import UserError
 
 CLOUD_SCHEMES = ("s3", "gs")
@@ -42,12 +42,12 @@ class ImageSource:
             self._open_local(Path(config.root))
 
     def read(self, uri: str) -> bytes:
-        """The bytes behind a URI. Raises `ImageRefused`: forbidden_uri, missing_image, image_too_large or
+        """The bytes behind a URI. Raises `ImageError`: forbidden_uri, missing_image, image_too_large or
         undecodable_image (a damaged archive).
         """
         scheme = _scheme(uri)
         if "\0" in uri or (scheme and scheme not in (*CLOUD_SCHEMES, "file")):
-            raise ImageRefused("forbidden_uri", uri)
+            raise ImageError("forbidden_uri", uri)
         if scheme in CLOUD_SCHEMES:
             return self._read_cloud_uri(uri)
         path = unquote(urlsplit(uri).path) if scheme == "file" else uri
@@ -73,7 +73,7 @@ class ImageSource:
                 return f"{info.CRC}/{info.file_size}" if info else "missing"
             found = self._local(path, uri).stat()
             return f"{found.st_mtime_ns}/{found.st_size}"
-        except (ImageRefused, OSError, ValueError):
+        except (ImageError, OSError, ValueError):
             return "missing"
 
     def locate(self, uri: str) -> str:
@@ -121,9 +121,9 @@ class ImageSource:
         try:
             resolved = (self._folder / path).resolve()
         except (OSError, RuntimeError, ValueError):  # a loop of links
-            raise ImageRefused("forbidden_uri", uri) from None
+            raise ImageError("forbidden_uri", uri) from None
         if not resolved.is_relative_to(self._folder):
-            raise ImageRefused("forbidden_uri", uri)
+            raise ImageError("forbidden_uri", uri)
         return resolved
 
     def _read_file(self, path: str, uri: str) -> bytes:
@@ -131,12 +131,12 @@ class ImageSource:
         try:
             found = resolved.stat()
             if not stat.S_ISREG(found.st_mode):  # a folder, a pipe that would block, a device without end
-                raise ImageRefused("missing_image", uri)
+                raise ImageError("missing_image", uri)
             self._check_size(found.st_size)
             with open(resolved, "rb") as handle:
                 return self._within_cap(handle.read(self.max_bytes + 1))
         except OSError:
-            raise ImageRefused("missing_image", uri) from None
+            raise ImageError("missing_image", uri) from None
 
     def _member_name(self, path: str, uri: str) -> str:
         inner = _inside(path, uri)
@@ -147,15 +147,15 @@ class ImageSource:
         assert self._zip is not None, "called with a zip root"
         info = self._members.get(self._member_name(path, uri))
         if info is None or info.is_dir():
-            raise ImageRefused("missing_image", uri)
+            raise ImageError("missing_image", uri)
         self._check_size(info.file_size)
         try:
             with self._zip.open(info) as handle:  # the declared size may lie, so the real one is capped too
                 return self._within_cap(handle.read(self.max_bytes + 1))
-        except (ImageRefused, MemoryError):  # short of memory is not the archive's fault
+        except (ImageError, MemoryError):  # short of memory is not the archive's fault
             raise
         except Exception as error:  # zlib, CRC, encryption: an archive can be broken in many ways
-            raise ImageRefused("undecodable_image", f"{uri}: {error}"[:200]) from None
+            raise ImageError("undecodable_image", f"{uri}: {error}"[:200]) from None
 
     def _read_cloud_uri(self, uri: str) -> bytes:
         parts = urlsplit(uri)
@@ -163,7 +163,7 @@ class ImageSource:
         in_root = self._cloud is not None and uri.startswith(self._cloud[2] + "/")
         # A query could redirect the client to another endpoint, user info carry foreign credentials.
         if (scheme not in self.allowed and not in_root) or parts.query or "@" in parts.netloc or not parts.netloc:
-            raise ImageRefused("forbidden_uri", uri)
+            raise ImageError("forbidden_uri", uri)
         inner = _inside(parts.path.lstrip("/"), uri)
         key = (scheme, parts.netloc)
         if key not in self._filesystems:
@@ -174,12 +174,12 @@ class ImageSource:
         try:
             info = filesystem.get_file_info(path)
             if info.type != fs.FileType.File:
-                raise ImageRefused("missing_image", uri)
+                raise ImageError("missing_image", uri)
             self._check_size(info.size or 0)
             with filesystem.open_input_stream(path, compression=None) as handle:
                 return self._within_cap(handle.read(self.max_bytes + 1))
         except FileNotFoundError:
-            raise ImageRefused("missing_image", uri) from None
+            raise ImageError("missing_image", uri) from None
         except OSError as error:  # not the row's fault: quarantining it would make the dataset depend on the network
             raise UserError(
                 f"images: cannot read {uri} ({error}); check the network and the credentials, then run again"
@@ -187,23 +187,23 @@ class ImageSource:
 
     def _check_size(self, size: int) -> None:
         if size > self.max_bytes:
-            raise ImageRefused("image_too_large", f"{size} bytes")
+            raise ImageError("image_too_large", f"{size} bytes")
 
     def _within_cap(self, data: bytes) -> bytes:
         if len(data) > self.max_bytes:
-            raise ImageRefused("image_too_large", f"more than {self.max_bytes} bytes")
+            raise ImageError("image_too_large", f"more than {self.max_bytes} bytes")
         return data
 
 
 def read_located(uri: str, *, max_bytes: int) -> bytes:
-    """The bytes behind a URI that `ImageSource.locate` wrote. Raises `ImageRefused`."""
+    """The bytes behind a URI that `ImageSource.locate` wrote. Raises `ImageError`."""
     folder, _, file = uri.rpartition("/")
     if not folder:
         folder = "/"
     try:
         source = _located_source(folder, max_bytes)
     except UserError:
-        raise ImageRefused("missing_image", uri) from None
+        raise ImageError("missing_image", uri) from None
     return source.read(uri if _scheme(uri) else file)
 
 
@@ -218,7 +218,7 @@ def _scheme(uri: str) -> str:
 
 
 def _inside(path: str, uri: str) -> str:
-    """A relative path without any way up. Raises `ImageRefused`."""
+    """A relative path without any way up. Raises `ImageError`."""
     if path.startswith(("/", "\\")) or ".." in re.split(r"[/\\]", path):
-        raise ImageRefused("forbidden_uri", uri)
+        raise ImageError("forbidden_uri", uri)
     return PurePosixPath(path).as_posix()

@@ -9,7 +9,7 @@ from types import TracebackType
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from countryreward.data.decoding import ImageFacts, ImageRefused
+from countryreward.data.decoding import ImageError, ImageFacts
 from countryreward.data.image_source import read_located
 from countryreward.data.tables import IMAGES
 from countryreward.errors import UserError
@@ -164,7 +164,7 @@ class ImageTable:
     def _read_again(self, content_hash: str, uri: str) -> bytes:
         try:
             data = read_located(uri, max_bytes=self.max_bytes)
-        except ImageRefused as error:
+        except ImageError as error:
             raise UserError(
                 f"image: {uri} cannot be read ({error}); put it back, or import with images.store: embed"
             ) from None

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from countryreward.data import tables
-from countryreward.data.config import RecordsConfig
-from countryreward.data.evidence import pool
+from countryreward.data.data_config import RecordsConfig
+from countryreward.data.pooled_evidence import pool
 from countryreward.data.quarantine import check_counts
 from countryreward.data.splits import as_of_day, hashed_share, time_windows, unit_split
 from countryreward.equations.evidence import fit_beta, probability_greater

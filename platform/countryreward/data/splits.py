@@ -5,7 +5,7 @@ from datetime import date, timedelta
 
 import pandas as pd
 
-from countryreward.data.config import SplitConfig
+from countryreward.data.data_config import SplitConfig
 from countryreward.errors import UserError
 
 

@@ -157,7 +157,7 @@ PREFERENCE_PAIRS = pa.schema(
         pa.field("knowledge_base", pa.string()),
     ]
 )
-"""Contract 9. `generation/pair_table.py` gives the same rows in TRL's vision format."""
+"""Contract 9. `generation/preference_table.py` gives the same rows in TRL's vision format."""
 
 CASES = pa.schema(
     [

@@ -9,7 +9,7 @@ from typing import Any
 
 from countryreward.data.design import LABELS, Design
 from countryreward.evaluation.html import data_uri, write_page
-from countryreward.evaluation.words import market_name, percent
+from countryreward.evaluation.report_text import market_name, percent
 from countryreward.evaluation.writer_measures import RECOGNISABLE
 
 SIDES = ((60, 320), (200, 240), (600, 176))

@@ -5,7 +5,7 @@ from typing import Any
 
 from countryreward.evaluation.alignment_words import judge_name
 from countryreward.evaluation.plots import INK, MAIN, QUIET, as_png, blank_figure, frame_axis, halo
-from countryreward.evaluation.words import market_name
+from countryreward.evaluation.report_text import market_name
 
 LINES = {"reward": (MAIN, "o"), "held_out": ("#d08a1d", "s"), "truth": ("#2e7d5b", "D")}
 OTHER = ("#a97bb5", "^")

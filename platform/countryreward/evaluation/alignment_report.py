@@ -16,10 +16,10 @@ from countryreward.evaluation.alignment_words import (
     headline,
     judge_name,
 )
-from countryreward.evaluation.config import StopRule
+from countryreward.evaluation.evaluation_config import StopRule
 from countryreward.evaluation.html import data_uri, points, stated_p, write_page
+from countryreward.evaluation.report_text import cell, market_name, percent, span
 from countryreward.evaluation.stop_rule import Decision
-from countryreward.evaluation.words import cell, market_name, percent, span
 from countryreward.evaluation.writer_cases import WriterCases, design_of
 
 DEFINITION = (

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from countryreward.evaluation.report_text import percent, span
 from countryreward.evaluation.stop_rule import Decision
-from countryreward.evaluation.words import percent, span
 
 JUDGES = {
     "reward": "The reward that trained it",

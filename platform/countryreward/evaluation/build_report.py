@@ -14,15 +14,15 @@ from countryreward.data.image_table import ImageTable
 from countryreward.data.records import Dataset
 from countryreward.equations.ceilings import label_probability
 from countryreward.errors import UserError
-from countryreward.evaluation import words
+from countryreward.evaluation import report_text as words
 from countryreward.evaluation.flips import flip_cards, telling_items
 from countryreward.evaluation.gallery import FlipCard
 from countryreward.evaluation.report import CeilingSource, evaluate
-from countryreward.evaluation.variants import constant_letter, market_blind_oracle, shuffled
-from countryreward.retrieval.config import PriorConfig, RetrievalConfig, SearchConfig
-from countryreward.retrieval.embeddings import Embeddings
+from countryreward.evaluation.simple_judges import constant_letter, market_blind_oracle, shuffled
+from countryreward.retrieval.embedding_table import Embeddings
 from countryreward.retrieval.knowledge_base import KnowledgeBase
 from countryreward.retrieval.prior import PriorRetriever
+from countryreward.retrieval.retrieval_config import PriorConfig, RetrievalConfig, SearchConfig
 
 
 class ReportConfig(Protocol):

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from countryreward import markets as countries
 from countryreward.evaluation.gallery import FlipCard, Letter, MarketVerdict, Neighbour
-from countryreward.retrieval.batch import queries
-from countryreward.retrieval.embeddings import Embeddings
+from countryreward.retrieval.bulk_priors import queries
+from countryreward.retrieval.embedding_table import Embeddings
 from countryreward.retrieval.prior import Prior, PriorRetriever
 
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from countryreward.evaluation import plots, words
+from countryreward.evaluation import plots
+from countryreward.evaluation import report_text as words
 from countryreward.evaluation.gallery import FlipCard
 
 THUMBNAIL = 420

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from countryreward.evaluation.flip_picture import flip_figure
-from countryreward.evaluation.words import METRICS, is_simulated, market_name, name_of
+from countryreward.evaluation.report_text import METRICS, is_simulated, market_name, name_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -22,6 +22,7 @@ from countryreward.equations.metrics import (
     row_sums,
     total,
 )
+from countryreward.evaluation.simple_judges import LETTERS_ONLY
 from countryreward.evaluation.statistics import (
     Interval,
     UnitWeights,
@@ -34,7 +35,6 @@ from countryreward.evaluation.statistics import (
     metric_intervals,
     unit_weights,
 )
-from countryreward.evaluation.variants import LETTERS_ONLY
 
 REPORTED = RANKING_METRICS + PROBABILITY_METRICS
 NOTHING: Interval = {"value": None, "low": None, "high": None}

@@ -18,7 +18,7 @@ from countryreward.progress import bar
 from countryreward.scoring.country_reward import CountryReward
 from countryreward.scoring.examples import build_examples
 from countryreward.scoring.image_inputs import image_inputs, with_images
-from countryreward.scoring.judging import Loader, judge
+from countryreward.scoring.predict import Loader, judge
 
 
 class RewardReportConfig(Protocol):

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from countryreward.data.items import item_keys
 from countryreward.data.quarantine import Quarantine
-from countryreward.evaluation.variants import shuffled
+from countryreward.evaluation.simple_judges import shuffled
 from countryreward.scoring.country_reward import CountryReward
 from countryreward.scoring.examples import build_examples
-from countryreward.scoring.judging import ImageInputs, Loader, judge
+from countryreward.scoring.predict import ImageInputs, Loader, judge
 
 Progress = Callable[[str], Callable[[int, int], None]]
 

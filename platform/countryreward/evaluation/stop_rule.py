@@ -25,8 +25,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from countryreward.evaluation.config import StopRule
-from countryreward.evaluation.words import market_name, percent
+from countryreward.evaluation.evaluation_config import StopRule
+from countryreward.evaluation.report_text import market_name, percent
 
 Reason = Literal["parting", "worse", "fidelity", "diversity", "collapse"]
 TRAINED, HELD_OUT = "reward", "held_out"

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from countryreward.evaluation.plots import GRID, INK, MAIN, QUIET, as_png, blank_figure, frame_axis
-from countryreward.evaluation.words import METRICS
+from countryreward.evaluation.report_text import METRICS
 
 STOPPED, BEST = "#b4c0ce", "#d08a1d"
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from countryreward.evaluation import sweep_plots as plots
 from countryreward.evaluation.html import data_uri, points, write_page
-from countryreward.evaluation.words import METRICS, cell, percent, span
+from countryreward.evaluation.report_text import METRICS, cell, percent, span
 
 
 def write_sweep_report(

@@ -8,7 +8,7 @@ from countryreward.data.artifacts import Artifact, Draft, open_artifact, write_a
 from countryreward.evaluation.flip_picture import flip_figure
 from countryreward.evaluation.gallery import FlipCard
 from countryreward.evaluation.html import write_html
-from countryreward.evaluation.words import in_brackets
+from countryreward.evaluation.report_text import in_brackets
 
 SHOWN = ("accuracy", "discordant_ordering", "discordant_sensitivity")
 

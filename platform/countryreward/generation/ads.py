@@ -9,8 +9,15 @@ from typing import Any, Protocol
 from countryreward import markets as countries
 from countryreward.data.design import Design
 from countryreward.errors import UserError
+from countryreward.generation.ad_contracts import (
+    DesignRequest,
+    DesignWriter,
+    Refusal,
+    RenderedFile,
+    Renderer,
+    RenderJob,
+)
 from countryreward.generation.advertised import Advertised
-from countryreward.generation.contracts import DesignRequest, DesignWriter, Refusal, RenderedFile, Renderer, RenderJob
 from countryreward.generation.render_files import render_files
 from countryreward.scoring.contracts import Product, Ranking, Verdict
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from countryreward.data.decoding import ImageRefused, decode, pixels_of
+from countryreward.data.decoding import ImageError, decode, pixels_of
 from countryreward.data.image_table import ImageTable
 from countryreward.data.own_pictures import own_pictures
 from countryreward.data.quarantine import REASONS
@@ -38,7 +38,7 @@ class Advertised:
         """Raises `UserError` for a picture that cannot be read."""
         try:
             pixels = pixels_of(decode(image, max_bytes=_MAX_BYTES, max_pixels=_MAX_PIXELS))
-        except ImageRefused as error:
+        except ImageError as error:
             raise UserError(f"image: {error}; {REASONS[error.reason]}") from None
         return cls(product=product, image=image, pixels=pixels)
 

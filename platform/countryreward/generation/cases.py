@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 
 from countryreward.data.artifacts import Artifact, open_artifact
 from countryreward.errors import UserError
-from countryreward.generation.contracts import DesignWriter, Renderer
+from countryreward.generation.ad_contracts import DesignWriter, Renderer
 from countryreward.generation.outcomes import Outcome, refused
-from countryreward.generation.pairs import Proposed, Shown, probability, propose, show, through
+from countryreward.generation.preference_pairs import DesignedTask, RenderedTask, probability, propose, show, through
 from countryreward.generation.tasks import AdTask, derived_seed
 from countryreward.scoring.contracts import PairRequest, Scorer, Verdict
 
@@ -26,7 +26,7 @@ def no_reference(_: AdTask) -> bytes | None:
     return None
 
 
-def case_questions(task: Shown, reference: bytes | None, *, both_orders: bool = True) -> list[PairRequest]:
+def case_questions(task: RenderedTask, reference: bytes | None, *, both_orders: bool = True) -> list[PairRequest]:
     """The ad against the original and against the reference's ad, the ad as A; with both_orders each also with the ad as B."""
     (ad,) = task.ads
     others = [task.task.image, *([] if reference is None else [reference])]
@@ -42,7 +42,9 @@ def beats(verdicts: Sequence[Verdict], *, both_orders: bool = True) -> list[floa
     return [(as_a + 1 - as_b) / 2 for as_a, as_b in zip(ways[::2], ways[1::2], strict=True)]
 
 
-def case(task: Shown, judged: Mapping[str, Sequence[Verdict]], writer: str, *, both_orders: bool = True) -> Outcome:
+def case(
+    task: RenderedTask, judged: Mapping[str, Sequence[Verdict]], writer: str, *, both_orders: bool = True
+) -> Outcome:
     """A row of CASES. judged: what each judge answered to `case_questions`. writer: its version."""
     (candidate,), (ad,), design = task.candidates, task.ads, task.candidates[0].design
     shares = {judge: beats(verdicts, both_orders=both_orders) for judge, verdicts in judged.items()}
@@ -69,7 +71,7 @@ def case(task: Shown, judged: Mapping[str, Sequence[Verdict]], writer: str, *, b
 
 
 def judge_cases(
-    judges: Mapping[str, Scorer], tasks: Sequence[Shown], writer: str, reference: Reference = no_reference
+    judges: Mapping[str, Scorer], tasks: Sequence[RenderedTask], writer: str, reference: Reference = no_reference
 ) -> list[Outcome]:
     """One call per judge and case, so that one that is refused takes no other with it. Quarantined: what a judge refuses."""
     outcomes = []
@@ -93,8 +95,8 @@ def make_cases(
 ) -> list[Outcome]:
     """One outcome per task, in order; the PNG files are in `Outcome.files`."""
     written = propose(writer, tasks, 1)
-    rendered = through(written, Proposed, lambda some: show(renderer, some))
-    return through(rendered, Shown, lambda some: judge_cases(judges, some, writer.version, reference))
+    rendered = through(written, DesignedTask, lambda some: show(renderer, some))
+    return through(rendered, RenderedTask, lambda some: judge_cases(judges, some, writer.version, reference))
 
 
 class ReferenceAds:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from countryreward.generation.contracts import Fidelity
+from countryreward.generation.ad_contracts import Fidelity
 from countryreward.generation.product_view import BINS, Edges, ProductView, Template, edge_field, edges_of
 
 _COARSE, _FINE = 40, 112  # sides of the copies of the ad, in pixels

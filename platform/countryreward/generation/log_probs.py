@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import torch
 
 from countryreward.data.design import LABELS, Design
-from countryreward.generation.writing import ModelWriter
+from countryreward.generation.model_writer import ModelWriter
 from countryreward.scoring.contracts import Product
 
 LOG_PROBS = pa.schema(

@@ -4,7 +4,7 @@ from dataclasses import asdict
 from typing import Any
 
 from countryreward.errors import UserError
-from countryreward.generation.contracts import RenderJob
+from countryreward.generation.ad_contracts import RenderJob
 from countryreward.generation.subject import Subject
 
 

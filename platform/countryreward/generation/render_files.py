@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from countryreward.errors import UserError
-from countryreward.generation.contracts import Refusal, Rendered, RenderedFile, Renderer, RenderJob
+from countryreward.generation.ad_contracts import Refusal, Rendered, RenderedFile, Renderer, RenderJob
 
 
 def render_files(renderer: Renderer, jobs: Sequence[RenderJob]) -> list[RenderedFile | Refusal]:

@@ -10,11 +10,11 @@ from diffusers.pipelines.controlnet.pipeline_controlnet_sd_xl import StableDiffu
 from torch import Tensor
 
 from countryreward.errors import UserError
-from countryreward.generation.config import RendererConfig
-from countryreward.generation.contracts import Rendered, RenderJob
+from countryreward.generation.ad_contracts import Rendered, RenderJob
+from countryreward.generation.diffusion_prompts import prompt_of, prompt_parts, token_ids
 from countryreward.generation.fidelity import fidelity
+from countryreward.generation.generation_config import RendererConfig
 from countryreward.generation.outline import canny_image
-from countryreward.generation.prompts import prompt_of, prompt_parts, token_ids
 from countryreward.generation.provenance import check_picture, what_made
 from countryreward.generation.sdxl_loading import load_pipeline, scheduler_of
 from countryreward.generation.sdxl_version import version_of

@@ -15,7 +15,7 @@ from diffusers.schedulers.scheduling_lcm import LCMScheduler
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from countryreward.errors import UserError
-from countryreward.generation.config import RendererConfig, Scheduler
+from countryreward.generation.generation_config import RendererConfig, Scheduler
 from countryreward.generation.sdxl_shapes import TINY, random_pipeline
 
 MODEL = "stabilityai/stable-diffusion-xl-base-1.0"

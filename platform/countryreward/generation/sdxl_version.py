@@ -10,7 +10,7 @@ import torch
 from diffusers.pipelines.controlnet.pipeline_controlnet_sd_xl import StableDiffusionXLControlNetPipeline
 from torch import Tensor
 
-from countryreward.generation.config import RendererConfig
+from countryreward.generation.generation_config import RendererConfig
 
 _VERSION = 1  # raised whenever the same job would give other bytes though weights and options stay
 # these say where weights come from, what jobs ask for, or how they are shared out

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from countryreward.data.design import LABELS, Design
-from countryreward.data.marketplace.preference import TruePreference
+from countryreward.data.marketplace.true_preference import TruePreference
 
 TRUTH = "truth"
 """Its name among `data.tables.JUDGES`."""

@@ -23,7 +23,7 @@ from countryreward.data.marketplace.export import encode
 from countryreward.data.marketplace.shapes import PATTERNS
 from countryreward.data.marketplace.vocabulary import AXES, COLOURS, Spec
 from countryreward.errors import UserError
-from countryreward.models.config import PRETEXT_SEED
+from countryreward.models.pretrain_config import PRETEXT_SEED
 from countryreward.models.processor import squared
 
 DESCRIBE = "Describe:"

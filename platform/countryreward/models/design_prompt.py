@@ -16,7 +16,7 @@ from countryreward import markets
 from countryreward.data.design import LABELS, Design
 from countryreward.errors import UserError
 from countryreward.models.product_text import ProductText, check_market
-from countryreward.models.prompts import Grid, PromptWriter
+from countryreward.models.reward_prompts import Grid, PromptWriter
 
 ASK = (
     "\nGenerate a background design for",

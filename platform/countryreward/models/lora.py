@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from countryreward.errors import UserError
-from countryreward.models.country_reward import CountryRewardModel
 from countryreward.models.reward_config import LoraOptions
+from countryreward.models.reward_model import CountryRewardModel
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """Every linear layer of a Qwen2 decoder layer."""

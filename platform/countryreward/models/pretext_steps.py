@@ -13,8 +13,8 @@ from torch import Tensor
 
 from countryreward.models.captions import ATTRIBUTES, DESCRIBE, GRADES, Pretext, caption, comparison
 from countryreward.models.processor import PairProcessor, patches
-from countryreward.models.prompts import PairFields, PromptBuilder, PromptWriter
 from countryreward.models.reward_config import RewardOptions
+from countryreward.models.reward_prompts import PairFields, PromptBuilder, PromptWriter
 from countryreward.models.tokenizer import pretext_products
 
 IGNORED = -100

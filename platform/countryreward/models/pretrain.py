@@ -19,11 +19,11 @@ from torch.nn.functional import cross_entropy
 from transformers import Qwen2VLForConditionalGeneration
 
 from countryreward.models import attention
-from countryreward.models.backbone import describe
 from countryreward.models.captions import ATTRIBUTES, GRADES, Pretext, parse_caption
-from countryreward.models.config import PretrainConfig
 from countryreward.models.pretext_steps import CHOICES, IGNORED, Step, Steps
+from countryreward.models.pretrain_config import PretrainConfig
 from countryreward.models.processor import PairProcessor
+from countryreward.models.tiny_backbone import describe
 
 _GRADE_SD = 12**-0.5  # of a uniform number in [0, 1]
 

@@ -7,12 +7,12 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from transformers import PreTrainedTokenizerFast
 
 from countryreward.data.design import LABELS
-from countryreward.data.marketplace.config import MarketplaceConfig
+from countryreward.data.marketplace.marketplace_config import MarketplaceConfig
 from countryreward.data.marketplace.simulate import simulate
 from countryreward.data.marketplace.vocabulary import AXES, COLOURS
 from countryreward.models.captions import ATTRIBUTES, DESCRIBE, GRADES
-from countryreward.models.config import PRETEXT_SEED
-from countryreward.models.prompts import INSTRUCTION
+from countryreward.models.pretrain_config import PRETEXT_SEED
+from countryreward.models.reward_prompts import INSTRUCTION
 
 PAD, START, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 VISION_START, VISION_END, IMAGE = "<|vision_start|>", "<|vision_end|>", "<|image_pad|>"

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from countryreward.models.backbone import SHIPPED
 from countryreward.models.processor import PairProcessor, Picture, pixels
 from countryreward.models.reward_config import PRESETS
+from countryreward.models.tiny_backbone import SHIPPED
 
 
 def backbone_folder(name: str) -> str:

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from countryreward.data.quarantine import Quarantine, check_counts
 from countryreward.errors import UserError
-from countryreward.on_ray.embeddings import Batch, fill_rows, in_actors
+from countryreward.on_ray.embed_dataset import Batch, fill_rows, in_actors
 from countryreward.on_ray.job_metrics import JobMetrics
 
 
@@ -26,7 +26,7 @@ class EncodeTower:
         self.images = ImageTable(Path(dataset))
 
     def __call__(self, batch: Batch) -> Batch:
-        from countryreward.on_ray.embeddings import decoded
+        from countryreward.on_ray.embed_dataset import decoded
 
         pictures, reasons, values = decoded(self.images, batch["content_hash"])
         features = np.zeros((len(pictures), *self.tower.shape), dtype=np.float32)

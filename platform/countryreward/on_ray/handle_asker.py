@@ -8,9 +8,9 @@ from ray.serve.exceptions import BackPressureError
 
 from countryreward.errors import UserError
 from countryreward.scoring.contracts import Verdict
-from countryreward.serving.asking import Ask, RefusedImage
-from countryreward.serving.journal import fault
-from countryreward.serving.problems import Problem
+from countryreward.serving.http.problems import Problem
+from countryreward.serving.http.request_log import fault
+from countryreward.serving.inference.async_scorer import RequestImageError, ScoreRequest
 
 
 class HandleAsker:
@@ -62,12 +62,12 @@ class HandleAsker:
         else:
             self._told = None
 
-    async def judge(self, ask: Ask) -> list[Verdict]:
+    async def judge(self, ask: ScoreRequest) -> list[Verdict]:
         """See `AsyncScorer`. Raises `TimeoutError`, `Problem` busy where no replica has room, what Ray raises for a dead one."""
         assert self._handle is not None, "ready() comes first"
         try:
             return await asyncio.wait_for(_answer(self._handle.judge.remote(ask)), self.timeout_s)
-        except RefusedImage as refused:
+        except RequestImageError as refused:
             raise _told(refused) from None
         except UserError as error:
             raise _told(error) from None

@@ -3,19 +3,19 @@
 from collections.abc import Sequence
 from typing import Any
 
-from countryreward.generation.contracts import Refusal, RenderedFile, RenderJob
+from countryreward.generation.ad_contracts import Refusal, RenderedFile, RenderJob
 
 
 class HandleRenderer:
-    """`HandleRenderer(serve.get_app_handle("generator"))`: an `AwaitedRenderer`. Raises what Ray raises for a dead replica."""
+    """`HandleRenderer(serve.get_app_handle("generator"))`: an `AsyncRenderer`. Raises what Ray raises for a dead replica."""
 
     def __init__(self, handle: Any) -> None:
         self.handle = handle
 
     async def about(self) -> dict[str, Any]:
-        """See `AwaitedRenderer`."""
+        """See `AsyncRenderer`."""
         return await self.handle.about_renderer.remote()
 
     async def render(self, jobs: Sequence[RenderJob]) -> list[RenderedFile | Refusal]:
-        """See `AwaitedRenderer`."""
+        """See `AsyncRenderer`."""
         return await self.handle.render.remote(list(jobs))

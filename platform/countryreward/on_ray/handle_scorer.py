@@ -10,7 +10,7 @@ from ray.serve.exceptions import BackPressureError
 
 from countryreward.errors import UserError
 from countryreward.scoring.contracts import PairRequest, Verdict
-from countryreward.serving.asking import Ask
+from countryreward.serving.inference.async_scorer import ScoreRequest
 
 _PAUSE_S = 0.5
 """Before a call is made anew."""
@@ -42,7 +42,7 @@ class HandleScorer:
                     found[position] = verdict
         return [verdict for verdict in found if verdict is not None]
 
-    def _answer(self, ask: Ask, call: Any, until: float) -> list[Verdict]:
+    def _answer(self, ask: ScoreRequest, call: Any, until: float) -> list[Verdict]:
         """The call's result; of a call made anew where its replica died or was full."""
         while True:
             try:
@@ -53,8 +53,8 @@ class HandleScorer:
                 time.sleep(_PAUSE_S)
                 call = self.handle.judge.remote(ask)
 
-    def _ask(self, first: PairRequest, markets: tuple[str, ...]) -> Ask:
-        return Ask(
+    def _ask(self, first: PairRequest, markets: tuple[str, ...]) -> ScoreRequest:
+        return ScoreRequest(
             product=first.product,
             images=(first.image_a, first.image_b),
             markets=markets,
@@ -64,7 +64,7 @@ class HandleScorer:
         )
 
 
-class AwaitedHandleScorer:
+class AsyncHandleScorer:
     """The same to be awaited: an `AwaitedScorer`. Requests of one product that share images make one call, in which each image is
     encoded once, for all markets that are asked the same. Nothing is asked again: raises what Ray raises for a dead replica.
     """
@@ -98,21 +98,21 @@ class AwaitedHandleScorer:
             found.update(zip((p for positions in markets for p in positions), verdicts, strict=True))
         return [found[position] for position in range(len(requests))]
 
-    async def _answer(self, ask: Ask) -> list[Verdict]:
+    async def _answer(self, ask: ScoreRequest) -> list[Verdict]:
         try:
             return await self.handle.judge.remote(ask)
         except UserError as error:
             cause = getattr(error, "cause", error)  # without the other process's traceback
             raise cause if isinstance(cause, UserError) else error from None
 
-    def _ask(self, requests: Sequence[PairRequest], markets: Sequence[PairRequest]) -> Ask:
+    def _ask(self, requests: Sequence[PairRequest], markets: Sequence[PairRequest]) -> ScoreRequest:
         """requests: of one market; markets: one of each."""
         images: dict[bytes, int] = {}
         for request in requests:
             for image in (request.image_a, request.image_b):
                 images.setdefault(image, len(images))
         first = requests[0]
-        return Ask(
+        return ScoreRequest(
             product=first.product,
             images=tuple(images),
             pairs=tuple((images[request.image_a], images[request.image_b]) for request in requests),

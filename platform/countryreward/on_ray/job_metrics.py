@@ -26,7 +26,7 @@ class Kind:
     type: Literal["gauge", "counter"]
     says: str
     tags: tuple[str, ...] = ()
-    """Beside `TAGS`."""
+    """ServicePool `TAGS`."""
 
 
 METRICS: dict[str, Kind] = {
@@ -130,7 +130,7 @@ def _told(line: Mapping[str, Any]) -> dict[str, Any]:
     told = {name: line.get(name) for name in ("step", "loss", "pairs_per_second", "workers")}
     told["steps"] = line.get("of")
     if line["kind"] == "validation":
-        from countryreward.training.sweep import score_of
+        from countryreward.training.sweep_plan import score_of
 
         told["validation_score"] = score_of(line)
     return told

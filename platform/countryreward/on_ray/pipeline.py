@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from countryreward.generation.outcomes import Outcome
-from countryreward.on_ray.patience import Failure, failure_of, in_a_line, pause
+from countryreward.on_ray.retry import Failure, failure_of, in_a_line, pause
 
 _SPLIT_AFTER, _ALONE_AFTER, _GIVE_UP_AFTER = 2, 2, 5  # failures of a call with several items, then of one with one item
 _END: Any = object()

@@ -4,9 +4,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from countryreward.on_ray.config import ElasticWorkersConfig
+from countryreward.on_ray.ray_config import ElasticWorkersConfig
 from countryreward.on_ray.training import Watch, Worker, train_workers
-from countryreward.training.config import PATHS, LoopConfig, RewardTraining
+from countryreward.training.training_config import PATHS, LoopConfig, RewardTraining
 
 
 def train_on_ray(
@@ -24,7 +24,7 @@ def absolute(job: RewardTraining) -> dict[str, str]:
 
 
 def _work(job: dict[str, Any], worker: Worker) -> None:
-    from countryreward.training.run import RunIdentity, run_training
+    from countryreward.training.reward_run import RunIdentity, run_training
 
     run_training(
         rebuild(job),

@@ -13,16 +13,16 @@ import pyarrow as pa
 
 from countryreward import __version__
 from countryreward.data.artifacts import as_plain, sha256_file
-from countryreward.data.config import ImagesConfig
+from countryreward.data.data_config import ImagesConfig
 from countryreward.data.quarantine import check_counts
-from countryreward.on_ray.embeddings import Batch, in_actors
+from countryreward.on_ray.embed_dataset import Batch, in_actors
 from countryreward.progress import bar
-from countryreward.scoring.config import RewardScorerConfig, TableScoring
-from countryreward.scoring.encodes import Encodes, check_space, image_bytes
+from countryreward.scoring.feature_cache import FeatureCache, check_space, image_bytes
 from countryreward.scoring.model_folder import ModelFolder
 from countryreward.scoring.pair_images import FoundImages, Place, find_images, refuse_images
 from countryreward.scoring.pair_table import SIDES, TABLE, PairTable, image_root
-from countryreward.scoring.parts import PartJudge, merge, part_path, write_rows
+from countryreward.scoring.scoring_config import RewardScorerConfig, TableScoring
+from countryreward.scoring.verdict_shards import PartJudge, merge, part_path, write_rows
 from countryreward.scoring.work_folder import WorkFolder
 
 _SHARD_BATCHES = 4  # forward passes whose images make one shard: what is lost when an actor is killed
@@ -46,7 +46,7 @@ class EncodeImages:
     """A Ray Data actor: a shard of encoded images per call. What is refused is told, not raised."""
 
     def __init__(self, model: Model, images: ImagesConfig, copied: Path, store: Path) -> None:
-        from countryreward.scoring.encoding import ImageEncoding
+        from countryreward.scoring.image_encoding import ImageEncoding
 
         options: dict[str, Any] = {"device": model.device, "batch_size": model.scorer.batch_size}
         self.encoding, self.store = ImageEncoding(model.open(), images, copied, **options), store
@@ -74,7 +74,7 @@ class JudgeParts:
         from countryreward.scoring.reward_judge import RewardJudge
 
         judge = RewardJudge(model.open(), device=model.device, config=model.scorer)
-        self.judge, self.parts = PartJudge(judge, Encodes(store), rows, markets, keep), parts
+        self.judge, self.parts = PartJudge(judge, FeatureCache(store), rows, markets, keep), parts
 
     def __call__(self, batch: Batch) -> Batch:
         for part in batch["part"]:
@@ -169,7 +169,7 @@ def _encode(
     """Encode the images of good rows that the store lacks; quarantine the rows of those that cannot be decoded."""
     good = found.hashes[table.checks.good]
     names = pd.unique(good.to_numpy().ravel())
-    before = Encodes.open(store)
+    before = FeatureCache.open(store)
     refused = {name: before.refused[name] for name in names if name in before.refused}
     missing = [name for name in names if name not in before and name not in refused]
     known = len(names) - len(missing) - len(refused)
@@ -191,7 +191,7 @@ def _encode(
                 told = zip(batch["content_hash"], batch["reason"], batch["value"], strict=True)
                 refused |= {str(name): (str(reason), str(value)) for name, reason, value in told if reason}
                 progress(done, len(missing))
-        whole = Encodes(store)
+        whole = FeatureCache(store)
         assert all(name in whole or name in refused for name in missing), "an image was neither encoded nor refused"
     for side in SIDES:
         names_of = good[f"hash_{side[-1]}"]

@@ -6,10 +6,10 @@ from ray.tune.search import ConcurrencyLimiter
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from countryreward.errors import UserError
-from countryreward.on_ray.config import SweepConfig
+from countryreward.on_ray.ray_config import SweepConfig
 
 
-class Together:
+class ConcurrencyOverride:
     """How many trials run at a time, for all searchers of this process.
 
     A restored searcher comes with the state of another start of the sweep, made on a cluster of another size or with another
@@ -21,24 +21,24 @@ class Together:
     @property
     def max_concurrent(self) -> int:
         """As Ray Tune's searchers call it."""
-        return Together.count
+        return ConcurrencyOverride.count
 
     @max_concurrent.setter
     def max_concurrent(self, value: int) -> None:
         """What Ray Tune gives its own attribute is passed over."""
 
 
-class Drawn(Together, BasicVariantGenerator):
+class Drawn(ConcurrencyOverride, BasicVariantGenerator):
     """Grids in their order and independent draws."""
 
 
-class Limited(Together, ConcurrencyLimiter):
+class Limited(ConcurrencyOverride, ConcurrencyLimiter):
     """Another searcher, asked for so many at a time."""
 
 
 def make_searcher(config: SweepConfig, metric: str, together: int) -> Any:
     """Raises `UserError` where Optuna is asked for and not installed."""
-    Together.count = together
+    ConcurrencyOverride.count = together
     if config.searcher == "optuna":
         try:
             from ray.tune.search.optuna import OptunaSearch

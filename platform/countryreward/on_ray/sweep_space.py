@@ -10,9 +10,9 @@ from typing import Any
 from ray.tune.search.sample import Categorical, Domain, Function
 
 from countryreward.errors import UserError
-from countryreward.on_ray.config import SweepConfig
-from countryreward.training.config import RewardTraining
-from countryreward.training.sweep import KS, with_params
+from countryreward.on_ray.ray_config import SweepConfig
+from countryreward.training.sweep_plan import KS, with_params
+from countryreward.training.training_config import RewardTraining
 
 
 def count_trials(space: Mapping[str, Any], config: SweepConfig) -> int:

@@ -11,11 +11,11 @@ from typing import Any
 
 from ray import tune
 
-from countryreward.on_ray.config import ElasticWorkersConfig
 from countryreward.on_ray.job_metrics import JobMetrics, metered
+from countryreward.on_ray.ray_config import ElasticWorkersConfig
 from countryreward.on_ray.reward_training import train_on_ray
-from countryreward.training.config import STOP
-from countryreward.training.sweep import SweepPlan, score_of, validations_of
+from countryreward.training.sweep_plan import SweepPlan, score_of, validations_of
+from countryreward.training.training_config import STOP
 
 _log = logging.getLogger(__name__)
 METRIC = "score"
@@ -91,6 +91,6 @@ class RewardTrial(tune.Trainable):
 
 def run_folder(folder: Path, plan: SweepPlan, params: Mapping[str, Any]) -> Path:
     """Of a parameter set."""
-    from countryreward.training.run import fingerprint
+    from countryreward.training.reward_run import fingerprint
 
     return folder / "trials" / fingerprint(plan.trial(params)[1])

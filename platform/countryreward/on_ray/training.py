@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from countryreward.errors import Stopped, UserError
-from countryreward.on_ray.config import ElasticWorkersConfig, WorkersConfig
-from countryreward.training.config import STOP
+from countryreward.on_ray.ray_config import ElasticWorkersConfig, WorkersConfig
 from countryreward.training.run_folder import RunFolder
+from countryreward.training.training_config import STOP
 
 T = TypeVar("T")
 Watch = Callable[[dict[str, Any]], None]

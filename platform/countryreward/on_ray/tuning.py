@@ -18,17 +18,17 @@ from typing import Any, Literal
 from ray import tune
 
 from countryreward.errors import Stopped, UserError
-from countryreward.on_ray.config import ElasticWorkersConfig, SweepConfig
 from countryreward.on_ray.job_metrics import JobMetrics
+from countryreward.on_ray.ray_config import ElasticWorkersConfig, SweepConfig
 from countryreward.on_ray.searchers import make_searcher
 from countryreward.on_ray.sweep_progress import followed, tell_trials
 from countryreward.on_ray.sweep_space import count_trials
 from countryreward.on_ray.sweep_trial import METRIC, RewardTrial, run_folder
 from countryreward.on_ray.training import Watch, in_a_thread, stopping
-from countryreward.training.config import STOP
 from countryreward.training.run_folder import DROPPED, read_json
 from countryreward.training.run_list import status_of
-from countryreward.training.sweep import SweepPlan, score_of, validations_of
+from countryreward.training.sweep_plan import SweepPlan, score_of, validations_of
+from countryreward.training.training_config import STOP
 
 Status = Literal["finished", "stopped", "failed"]
 HEAD = {"node:__internal_head__": 0.001}
@@ -201,11 +201,11 @@ def _past(plan: SweepPlan, folder: Path, params: dict[str, Any]) -> list[float]:
 def _scheduler(config: SweepConfig, validations: int, past: Callable[[dict[str, Any]], list[float]]) -> Any:
     from ray.tune.schedulers import FIFOScheduler
 
-    from countryreward.on_ray.remembering import RememberingASHA
+    from countryreward.on_ray.resumable_asha import ResumableASHA
 
     if config.scheduler == "none":
         return FIFOScheduler()
-    return RememberingASHA(
+    return ResumableASHA(
         past,
         time_attr="training_iteration",
         metric=METRIC,

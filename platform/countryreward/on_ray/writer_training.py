@@ -4,9 +4,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from countryreward.on_ray.config import WorkersConfig
+from countryreward.on_ray.ray_config import WorkersConfig
 from countryreward.on_ray.training import Watch, Worker, train_workers
-from countryreward.training.writer_config import WriterLoop, WriterTraining
+from countryreward.training.writer_training_config import WriterLoop, WriterTraining
 
 
 def train_writer_on_ray(
@@ -22,7 +22,7 @@ def train_writer_on_ray(
 
 def _work(job: dict[str, Any], worker: Worker) -> None:
     from countryreward.models.reward_config import LoraOptions
-    from countryreward.training.run import RunIdentity
+    from countryreward.training.reward_run import RunIdentity
     from countryreward.training.writer_run import run_writer_training
 
     parts = {"lora": LoraOptions(**job["lora"]), "loop": WriterLoop(**job["loop"])}

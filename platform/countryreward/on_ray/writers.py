@@ -9,11 +9,11 @@ import ray
 from ray.exceptions import RayActorError
 
 from countryreward.errors import UserError
-from countryreward.generation.contracts import DesignWriter
+from countryreward.generation.ad_contracts import DesignWriter
 from countryreward.generation.outcomes import Outcome
-from countryreward.generation.pairs import Proposed, propose
+from countryreward.generation.preference_pairs import DesignedTask, propose
 from countryreward.generation.tasks import AdTask
-from countryreward.on_ray.patience import patiently
+from countryreward.on_ray.retry import patiently
 
 BACK_S = 600.0
 """How long a writer that died may take until it answers again."""
@@ -29,12 +29,12 @@ class _WriterActor:
     def version(self) -> str:
         return self.writer.version
 
-    def propose(self, tasks: list[AdTask], designs: int) -> list[Proposed | Outcome]:
+    def propose(self, tasks: list[AdTask], designs: int) -> list[DesignedTask | Outcome]:
         return propose(self.writer, tasks, designs)
 
 
 class WriterActors:
-    """An `AwaitedWriter`: so many actors, each with what `make` makes there.
+    """An `AsyncWriter`: so many actors, each with what `make` makes there.
 
     make: can be pickled; it is called again when an actor was killed. Calls raise what Ray raises for one that dies meanwhile.
     Until it has answered again it is asked nothing, so that no task is blamed for its absence. Use it in a `with` block: the
@@ -62,7 +62,7 @@ class WriterActors:
         """Of the first one; it waits until that is there. Raises `UserError` with the last line of what `make` raised."""
         return await _answer(self.actors[0].version.remote())
 
-    async def propose(self, tasks: Sequence[AdTask], designs: int) -> list[Proposed | Outcome]:
+    async def propose(self, tasks: Sequence[AdTask], designs: int) -> list[DesignedTask | Outcome]:
         """By the actor with the fewest calls, of those that are there. Raises `ConnectionError` while none is."""
         self._welcome_back()
         here = [number for number in range(len(self.actors)) if number not in self._away]
@@ -94,7 +94,7 @@ class WriterActors:
 
 def open_writer(folder: str, device: str) -> DesignWriter:
     """In an actor."""
-    from countryreward.generation.writing import ModelWriter
+    from countryreward.generation.model_writer import ModelWriter
 
     return ModelWriter.open(folder, device=device)
 
@@ -114,7 +114,7 @@ def _log_probs(folder: Path, rows: list[dict[str, Any]], dataset: Path, writers:
     from countryreward.data.records import Dataset
     from countryreward.generation.ad_tasks import product_of
     from countryreward.generation.log_probs import write_log_probs
-    from countryreward.generation.pairs import MAX_BYTES, MAX_PIXELS
+    from countryreward.generation.preference_pairs import MAX_BYTES, MAX_PIXELS
 
     wanted = {row["product_id"] for row in rows}
     table: list[dict[str, Any]] = Dataset.read(dataset).products.to_dict("records")  # pyright: ignore[reportAssignmentType]

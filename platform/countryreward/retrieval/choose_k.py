@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from countryreward.equations.retrieval import choose_k
 from countryreward.errors import UserError
-from countryreward.retrieval.batch import queries
-from countryreward.retrieval.config import SearchConfig
-from countryreward.retrieval.embeddings import Embeddings
+from countryreward.retrieval.bulk_priors import queries
+from countryreward.retrieval.embedding_table import Embeddings
 from countryreward.retrieval.knowledge_base import KnowledgeBase
+from countryreward.retrieval.retrieval_config import SearchConfig
 from countryreward.retrieval.search import TwoStageSearch
 
 

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from countryreward.data import tables
 from countryreward.data.artifacts import Artifact, Manifest, open_artifact
-from countryreward.data.evidence import pool
+from countryreward.data.pooled_evidence import pool
 from countryreward.equations import evidence as equations
 
 KIND = "knowledge_base"

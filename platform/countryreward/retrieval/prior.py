@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from countryreward.data.artifacts import as_plain
 from countryreward.equations import retrieval as equations
-from countryreward.retrieval.config import PriorConfig, RetrievalConfig
 from countryreward.retrieval.knowledge_base import KnowledgeBase
+from countryreward.retrieval.retrieval_config import PriorConfig, RetrievalConfig
 from countryreward.retrieval.search import Candidates, Query, TwoStageSearch
 
 

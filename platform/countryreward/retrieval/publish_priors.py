@@ -7,11 +7,11 @@ from typing import Any
 import pandas as pd
 
 from countryreward.data.artifacts import Artifact, current, open_artifact, publish
-from countryreward.retrieval.batch import build_priors_of_ks, with_ks
-from countryreward.retrieval.config import RetrievalConfig
-from countryreward.retrieval.embeddings import Embeddings
+from countryreward.retrieval.bulk_priors import build_priors_of_ks, with_ks
+from countryreward.retrieval.embedding_table import Embeddings
 from countryreward.retrieval.knowledge_base import KnowledgeBase
 from countryreward.retrieval.prior import PriorRetriever
+from countryreward.retrieval.retrieval_config import RetrievalConfig
 
 
 def publish_priors_of_ks(

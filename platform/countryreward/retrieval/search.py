@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from countryreward.equations.retrieval import canonical_scores, top
-from countryreward.retrieval.config import SearchConfig
 from countryreward.retrieval.knowledge_base import KnowledgeBase, MarketBase
+from countryreward.retrieval.retrieval_config import SearchConfig
 
 FLOAT32_ERROR = 1e-5
 """More than FAISS's float32 inner product of unit vectors can be off by."""

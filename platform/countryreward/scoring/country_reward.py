@@ -14,13 +14,13 @@ import torch
 from PIL import Image
 
 from countryreward.errors import UserError
-from countryreward.scoring.config import RewardScorerConfig
 from countryreward.scoring.contracts import PairRequest, Product, Ranking, Verdict
 from countryreward.scoring.frames import score_frame
 from countryreward.scoring.model_folder import ModelFolder
 from countryreward.scoring.probe import run_probe
 from countryreward.scoring.ranking import ranking
 from countryreward.scoring.reward_judge import Features, RewardJudge
+from countryreward.scoring.scoring_config import RewardScorerConfig
 
 ImageLike = bytes | str | Path
 """File bytes, or the path of a file."""

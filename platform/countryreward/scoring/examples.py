@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from countryreward.data.quarantine import Quarantine
 from countryreward.errors import UserError
-from countryreward.models.prompts import Example, Grid, PairFields, PromptBuilder
+from countryreward.models.reward_prompts import Example, Grid, PairFields, PromptBuilder
 
 
 @dataclass(frozen=True)

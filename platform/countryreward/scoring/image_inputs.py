@@ -16,8 +16,8 @@ from countryreward.data.decoding import decode
 from countryreward.data.feature_store import FeatureStore
 from countryreward.data.image_table import ImageTable
 from countryreward.data.quarantine import Quarantine
-from countryreward.models.country_reward import CountryRewardModel
 from countryreward.models.processor import PairProcessor, pixels
+from countryreward.models.reward_model import CountryRewardModel
 from countryreward.models.tower import tower_hash
 
 

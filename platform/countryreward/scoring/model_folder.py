@@ -30,8 +30,8 @@ from countryreward.data.artifacts import MANIFEST, MANIFEST_HASH, Artifact, open
 from countryreward.data.image_table import ImageTable
 from countryreward.data.items import item_keys
 from countryreward.errors import UserError
-from countryreward.retrieval.config import PriorConfig, RetrievalConfig, SearchConfig
 from countryreward.retrieval.knowledge_base import KnowledgeBase
+from countryreward.retrieval.retrieval_config import PriorConfig, RetrievalConfig, SearchConfig
 
 KIND = "model"
 PROBES = 16

@@ -12,8 +12,8 @@ from typing import BinaryIO
 
 import pandas as pd
 
-from countryreward.data.config import ImagesConfig
-from countryreward.data.decoding import ImageRefused
+from countryreward.data.data_config import ImagesConfig
+from countryreward.data.decoding import ImageError
 from countryreward.data.image_source import ImageSource
 from countryreward.scoring.pair_table import SIDES, PairTable
 
@@ -58,8 +58,8 @@ def find_images(table: PairTable, config: ImagesConfig, copied: Path, progress: 
     """
     names = {side: f"hash_{side[-1]}" for side in SIDES}
     found = FoundImages(pd.DataFrame(None, index=table.frame.index, columns=list(names.values()), dtype=object))
-    refused: dict[str, dict[int, ImageRefused]] = {side: {} for side in SIDES}
-    of_uri: dict[str, str | ImageRefused] = {}
+    refused: dict[str, dict[int, ImageError]] = {side: {} for side in SIDES}
+    of_uri: dict[str, str | ImageError] = {}
     for uri, outcome in _read_all(_uris(table), config, progress):
         of_uri[uri] = outcome
         if isinstance(outcome, str):
@@ -71,7 +71,7 @@ def find_images(table: PairTable, config: ImagesConfig, copied: Path, progress: 
             else:
                 good = table.frame.loc[table.checks.good, side]
                 outcomes = {int(str(row)): of_uri[uri] for row, uri in good.items()}
-            refused[side] = {row: outcome for row, outcome in outcomes.items() if isinstance(outcome, ImageRefused)}
+            refused[side] = {row: outcome for row, outcome in outcomes.items() if isinstance(outcome, ImageError)}
             taken = {row: outcome for row, outcome in outcomes.items() if isinstance(outcome, str)}
             found.hashes[names[side]] = pd.Series(taken, dtype=object).reindex(table.frame.index)
     for side in SIDES:
@@ -96,7 +96,7 @@ class ImageReader:
         self.source, self.copied = ImageSource(config), copied
 
     def read(self, content_hash: str, place: Place) -> bytes:
-        """Raises `ImageRefused` where the image is gone or is no longer the one that was found."""
+        """Raises `ImageError` where the image is gone or is no longer the one that was found."""
         if place.uri:
             data = self.source.read(place.uri)
         else:
@@ -104,7 +104,7 @@ class ImageReader:
                 file.seek(place.offset)
                 data = file.read(place.length)
         if hashlib.sha256(data).hexdigest() != content_hash:
-            raise ImageRefused("changed_image", place.uri)
+            raise ImageError("changed_image", place.uri)
         return data
 
 
@@ -116,15 +116,15 @@ def _uris(table: PairTable) -> list[str]:
 
 def _read_all(
     uris: list[str], config: ImagesConfig, progress: Progress | None
-) -> Iterator[tuple[str, str | ImageRefused]]:
+) -> Iterator[tuple[str, str | ImageError]]:
     """(URI, content hash or refusal), read in threads."""
     source = ImageSource(config)
 
-    def read(uri: str) -> str | ImageRefused:
+    def read(uri: str) -> str | ImageError:
         try:
             return hashlib.sha256(source.read(uri)).hexdigest()
-        except ImageRefused as error:
-            return ImageRefused(error.reason, error.field_value)  # without its traceback, which holds the bytes
+        except ImageError as error:
+            return ImageError(error.reason, error.field_value)  # without its traceback, which holds the bytes
 
     with ThreadPoolExecutor(config.workers) as pool:
         for start in range(0, len(uris), _AT_ONCE):
@@ -136,17 +136,17 @@ def _read_all(
 
 def _copy(
     table: PairTable, side: str, config: ImagesConfig, places: dict[str, Place], target: BinaryIO
-) -> dict[int, str | ImageRefused]:
+) -> dict[int, str | ImageError]:
     """Copy the images of one side that are not known yet; row -> content hash or refusal."""
-    outcomes: dict[int, str | ImageRefused] = {}
+    outcomes: dict[int, str | ImageError] = {}
     good = table.checks.good
     for row, data in enumerate(table.raw.binary(side)):
         if not good[row]:
             continue
         if not data:
-            outcomes[row] = ImageRefused("missing_value", "")
+            outcomes[row] = ImageError("missing_value", "")
         elif len(data) > config.max_bytes:
-            outcomes[row] = ImageRefused("image_too_large", f"{len(data)} bytes")
+            outcomes[row] = ImageError("image_too_large", f"{len(data)} bytes")
         else:
             name = hashlib.sha256(data).hexdigest()
             outcomes[row] = name

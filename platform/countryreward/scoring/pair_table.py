@@ -7,12 +7,12 @@ from pathlib import Path
 import pandas as pd
 
 from countryreward import markets
-from countryreward.data.config import TableSource
+from countryreward.data.data_config import TableSource
 from countryreward.data.importers.products import described
-from countryreward.data.importers.reading import ATTRIBUTE, RawTable, read_table, table_digest
+from countryreward.data.importers.table_files import ATTRIBUTE, RawTable, read_table, table_digest
 from countryreward.data.quarantine import Quarantine, RowChecks
 from countryreward.errors import UserError
-from countryreward.scoring.config import TableScoring
+from countryreward.scoring.scoring_config import TableScoring
 
 TABLE = "pairs"
 SIDES = ("image_a", "image_b")

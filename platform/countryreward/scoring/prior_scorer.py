@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from countryreward.data.decoding import ImageFacts, ImageRefused, decode, read_image
+from countryreward.data.decoding import ImageError, ImageFacts, decode, read_image
 from countryreward.errors import UserError
 from countryreward.retrieval.encoders import load_image_encoder, load_text_encoder
 from countryreward.retrieval.knowledge_base import EntryEvidence, KnowledgeBase, MarketBase
 from countryreward.retrieval.prior import Prior, PriorRetriever
 from countryreward.retrieval.search import Query
-from countryreward.scoring.config import PriorScorerConfig
 from countryreward.scoring.contracts import Evidence, PairRequest, PastAd, Product, Verdict
-from countryreward.scoring.questions import Question, SeenImage, searches
+from countryreward.scoring.prior_queries import Question, SeenImage, searches
+from countryreward.scoring.scoring_config import PriorScorerConfig
 
 NO_EVIDENCE = "no evidence: no past ad of this market may speak"
 
@@ -107,7 +107,7 @@ class PriorScorer:
     def _read(self, image: bytes) -> tuple[ImageFacts, Image.Image]:
         try:
             return read_image(image, max_bytes=self.config.max_bytes, max_pixels=self.config.max_pixels)
-        except ImageRefused as refused:
+        except ImageError as refused:
             raise UserError(f"image: {refused}; give a whole PNG, JPEG or WEBP file") from None
 
     def _verdict(self, found: "LookedUp") -> Verdict:

@@ -16,14 +16,14 @@ from transformers.utils import logging
 
 from countryreward import markets as countries
 from countryreward.errors import UserError
-from countryreward.models.batch import collate
-from countryreward.models.country_reward import CountryRewardModel, attention_implementation
+from countryreward.models.pair_batch import collate
 from countryreward.models.processor import PairProcessor, Picture, load_processor, pixels
-from countryreward.models.prompts import Example, PairFields, PromptBuilder
-from countryreward.scoring.config import PriorScorerConfig, RewardScorerConfig
+from countryreward.models.reward_model import CountryRewardModel, attention_implementation
+from countryreward.models.reward_prompts import Example, PairFields, PromptBuilder
 from countryreward.scoring.contracts import Product, Verdict
 from countryreward.scoring.model_folder import ModelFolder
 from countryreward.scoring.prior_scorer import NO_EVIDENCE, LookedUp, PriorScorer, Question
+from countryreward.scoring.scoring_config import PriorScorerConfig, RewardScorerConfig
 
 Features = Callable[[list[str]], torch.Tensor]
 """Content hashes -> the tower's outputs [n, P, W] of these images, in order, on the model's device."""

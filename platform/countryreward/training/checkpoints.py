@@ -18,7 +18,7 @@ import torch
 
 from countryreward.data.artifacts import Artifact, Draft, as_plain, open_artifact, seal
 from countryreward.errors import UserError
-from countryreward.training.ranks import Ranks
+from countryreward.training.distributed import ProcessGroup
 
 KIND = "checkpoint"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -31,7 +31,7 @@ class CheckpointStore:
     folder: Path
     identity: dict[str, Any]
     """What the state depends on: a checkpoint of another identity is an error, never taken up."""
-    ranks: Ranks
+    ranks: ProcessGroup
     keep: int = 2
     """How many of the newest stay."""
 

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from countryreward.training.ranks import Ranks
+from countryreward.training.distributed import ProcessGroup
 
 
 @contextlib.contextmanager
@@ -17,7 +17,7 @@ def universal_form(folder: Path, tag: str) -> Iterator[Path]:
     The first rank converts, onto the run's disk beside the checkpoint: about the checkpoint's size is needed there while the load
     takes. Raises `UserError` on every rank where that fails. It reads by pickle: give it a run's own, verified files.
     """
-    ranks, made = Ranks.current(), folder.parent / ".tmp-universal"
+    ranks, made = ProcessGroup.current(), folder.parent / ".tmp-universal"
     refusal = None
     if ranks.first:
         try:

@@ -26,8 +26,8 @@ from countryreward.command import run_id
 from countryreward.data.artifacts import Draft, as_plain, open_artifact, seal, write_atomically
 from countryreward.errors import UserError
 from countryreward.training.checkpoints import differences
-from countryreward.training.config import STOP
 from countryreward.training.trackers import Tracker
+from countryreward.training.training_config import STOP
 
 STARTED = "started.json"
 DROPPED = "dropped.json"

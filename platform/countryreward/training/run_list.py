@@ -10,8 +10,8 @@ from typing import Any
 
 from countryreward.data.artifacts import MANIFEST, read_manifest
 from countryreward.errors import UserError
-from countryreward.training.config import STOP
 from countryreward.training.run_folder import DROPPED, STARTED, read_json
+from countryreward.training.training_config import STOP
 
 STORED = ".versions"
 

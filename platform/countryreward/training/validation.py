@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from countryreward.data.items import item_keys
 from countryreward.equations.calibration import fit_temperature
 from countryreward.equations.metrics import metrics
-from countryreward.scoring.judging import Loader, judge
-from countryreward.training.ranks import Ranks
+from countryreward.scoring.predict import Loader, judge
+from countryreward.training.distributed import ProcessGroup
 
 CHOSEN_BY = "discordant_ordering"
 """The metric that decides which weights are the best: the only one a country-blind judge cannot score on."""
@@ -42,14 +42,14 @@ def some_items(records: pd.DataFrame, most: int, seed: int) -> pd.DataFrame:
     return records[keys.isin(chosen)].reset_index(drop=True)
 
 
-def validate(model: torch.nn.Module, loader: Loader, ranks: Ranks, *, batch_size: int = 64) -> Validation:
+def validate(model: torch.nn.Module, loader: Loader, ranks: ProcessGroup, *, batch_size: int = 64) -> Validation:
     """Every rank judges its share; all get the same result."""
     records = loader.examples.records
     mine = ranks.share(len(records))
     gathered = ranks.gather(judge(model, loader, positions=mine, batch_size=batch_size))
     logits = np.zeros(len(records))
     for rank, found in enumerate(gathered):
-        logits[Ranks(rank, ranks.world).share(len(records))] = found
+        logits[ProcessGroup(rank, ranks.world).share(len(records))] = found
     label = records["label"].to_numpy(np.int8)
     item = pd.factorize(item_keys(records))[0].astype(np.int64)
     return Validation(logits, metrics(label, logits, item), fit_temperature(label, logits))

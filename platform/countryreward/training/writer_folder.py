@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from countryreward.data.artifacts import MANIFEST, MANIFEST_HASH, Artifact, open_artifact, publish
-from countryreward.training.writer_config import WriterTraining
+from countryreward.training.writer_training_config import WriterTraining
 
 _NO_PART_OF_THE_RESULT = ("checkpoint_every", "keep_checkpoints", "log_every")
 

@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from countryreward.data.artifacts import open_artifact
-from countryreward.data.decoding import ImageRefused, decode, pixels_of
+from countryreward.data.decoding import ImageError, decode, pixels_of
 from countryreward.data.design import LABELS, Design
 from countryreward.data.image_table import ImageTable
 from countryreward.data.quarantine import Quarantine
@@ -51,7 +51,7 @@ class Pictures:
             return self._kept[name]
         try:
             picture = decode(self.table.bytes_of(name), max_bytes=_MAX_BYTES, max_pixels=_MAX_PIXELS)
-        except ImageRefused as refused:
+        except ImageError as refused:
             raise UserError(f"picture {name}: {refused.reason} ({refused.field_value}); import it again") from None
         self._kept[name] = np.asarray(squared(pixels_of(picture), self.px))
         while len(self._kept) > self._most:

@@ -21,16 +21,15 @@ from trl import DPOConfig  # pyright: ignore[reportPrivateImportUsage]
 from countryreward.data.artifacts import Draft, open_artifact, seal
 from countryreward.data.quarantine import Quarantine
 from countryreward.errors import UserError
-from countryreward.models.backbone import SHIPPED
 from countryreward.models.design_writer import DesignWriterModel
 from countryreward.models.lora import TARGETS
+from countryreward.models.tiny_backbone import SHIPPED
 from countryreward.training.checkpoints import differences
-from countryreward.training.config import STOP
+from countryreward.training.distributed import ProcessGroup
 from countryreward.training.engine import prepare_deepspeed
-from countryreward.training.ranks import Ranks
-from countryreward.training.run import RunIdentity
+from countryreward.training.reward_run import RunIdentity
 from countryreward.training.run_folder import RunFolder, Tell, held
-from countryreward.training.writer_config import WriterLoop, WriterTraining
+from countryreward.training.training_config import STOP
 from countryreward.training.writer_rows import Pictures, WriterRow, design_rows, pair_rows
 from countryreward.training.writer_trainers import (
     HEAD,
@@ -41,6 +40,7 @@ from countryreward.training.writer_trainers import (
     mean_log_prob,
     with_market_head,
 )
+from countryreward.training.writer_training_config import WriterLoop, WriterTraining
 
 KIND = "writer_checkpoint"
 ABOUT = "writer.json"
@@ -59,7 +59,7 @@ def run_writer_training(
 
     Raises `UserError` for rows that are all refused, a run that was started from other inputs or options.
     """
-    ranks = Ranks.current()
+    ranks = ProcessGroup.current()
     with ExitStack() as stack:
         refusal = None
         if ranks.first:
@@ -72,7 +72,7 @@ def run_writer_training(
 
 
 def _train(
-    job: WriterTraining, folder: Path, ranks: Ranks, device: torch.device, tell: Tell, identity: RunIdentity
+    job: WriterTraining, folder: Path, ranks: ProcessGroup, device: torch.device, tell: Tell, identity: RunIdentity
 ) -> bool:
     run = RunFolder(folder, tell)
     if ranks.first:
@@ -206,7 +206,7 @@ def _trainer(
     collator: Any,
     count: int,
     folder: Path,
-    ranks: Ranks,
+    ranks: ProcessGroup,
     callbacks: Sequence[TrainerCallback],
 ) -> Trainer:
     set_seed(arguments.seed)
@@ -245,7 +245,7 @@ def _trainer(
     return trainer
 
 
-def _numbers(count: int, folder: Path, ranks: Ranks) -> datasets.Dataset:
+def _numbers(count: int, folder: Path, ranks: ProcessGroup) -> datasets.Dataset:
     """The rows by number. On disk, beside which TRL keeps the reference log-probabilities: once, for all ranks and restarts."""
     place = folder / "rows"
     if ranks.first and not (place / "state.json").exists():
@@ -314,7 +314,7 @@ def _last(trainer: Trainer) -> dict[str, Any]:
 class _Watch(TrainerCallback):
     """The log's lines and how far the training is."""
 
-    def __init__(self, run: RunFolder, ranks: Ranks) -> None:
+    def __init__(self, run: RunFolder, ranks: ProcessGroup) -> None:
         self.run, self.ranks = run, ranks
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -335,7 +335,7 @@ class _Watch(TrainerCallback):
 class _Stop(TrainerCallback):
     """Somebody wants the run to write a checkpoint and end."""
 
-    def __init__(self, folder: Path, ranks: Ranks) -> None:
+    def __init__(self, folder: Path, ranks: ProcessGroup) -> None:
         self.stop, self.ranks = folder / STOP, ranks
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -346,7 +346,7 @@ class _Stop(TrainerCallback):
 class _Seal(TrainerCallback):
     """A checkpoint counts from when every rank has written its part and the first has hashed all of it."""
 
-    def __init__(self, ranks: Ranks, identity: dict[str, Any]) -> None:
+    def __init__(self, ranks: ProcessGroup, identity: dict[str, Any]) -> None:
         self.ranks, self.identity = ranks, identity
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -357,7 +357,7 @@ class _Seal(TrainerCallback):
         self.ranks.agree(None)
 
 
-def _newest(folder: Path, ranks: Ranks, identity: dict[str, Any], run: RunFolder) -> Path | None:
+def _newest(folder: Path, ranks: ProcessGroup, identity: dict[str, Any], run: RunFolder) -> Path | None:
     """The newest whole checkpoint; others are removed. Raises `UserError` for one of another identity."""
     found, refusal = None, None
     if ranks.first:

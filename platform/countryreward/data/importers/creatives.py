@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from countryreward.data.config import ImagesConfig, TableSource
-from countryreward.data.images import ImageFacts, ImageRefused, ImageSource, ImageWriter, inspect
+from countryreward.data.data_config import ImagesConfig, TableSource
+from countryreward.data.images import ImageError, ImageFacts, ImageSource, ImageWriter, inspect
 from countryreward.data.importers.output import Progress, tally, write_sorted
-from countryreward.data.importers.reading import RawTable, read_table
+from countryreward.data.importers.table_files import RawTable, read_table
 from countryreward.data.quarantine import Quarantine, RowChecks
 from countryreward.data.tables import CREATIVES
 from countryreward.errors import UserError
@@ -126,9 +126,9 @@ def _gather(
         try:
             data = image.data if image.uri is None else source.read(image.uri)
             if not data:
-                raise ImageRefused("missing_value" if image.uri is None else "undecodable_image", "no bytes")
+                raise ImageError("missing_value" if image.uri is None else "undecodable_image", "no bytes")
             return image, data, inspect(data, max_bytes=config.max_bytes, max_pixels=config.max_pixels)
-        except ImageRefused as error:
+        except ImageError as error:
             return image, b"", _Refused(error.reason, error.field_value)
 
     found: dict[object, ImageFacts | _Refused] = {}

@@ -6,11 +6,11 @@ The caller publishes the folder (`artifacts.publish`).
 from pathlib import Path
 from typing import Any
 
-from countryreward.data.config import ImportConfig
+from countryreward.data.data_config import ImportConfig
 from countryreward.data.importers.creatives import import_creatives
 from countryreward.data.importers.observations import import_observations
 from countryreward.data.importers.output import Progress
-from countryreward.data.importers.pairs import import_pairs
+from countryreward.data.importers.pair_files import import_pairs
 from countryreward.data.importers.products import import_products
 from countryreward.data.quarantine import Quarantine
 

@@ -4,7 +4,7 @@ import hashlib
 from pathlib import Path
 
 from countryreward.data.artifacts import sha256_file
-from countryreward.data.config import ImportConfig
+from countryreward.data.data_config import ImportConfig
 
 
 def source_fingerprint(config: ImportConfig) -> dict[str, str]:

@@ -6,10 +6,10 @@ from typing import Any
 
 import pandas as pd
 
-from countryreward.data.config import TableSource
+from countryreward.data.data_config import TableSource
 from countryreward.data.importers.output import tally, write_sorted
 from countryreward.data.importers.parsing import attributes, tags
-from countryreward.data.importers.reading import ATTRIBUTE, RawTable, read_table
+from countryreward.data.importers.table_files import ATTRIBUTE, RawTable, read_table
 from countryreward.data.quarantine import Quarantine, RowChecks
 from countryreward.data.tables import PRODUCTS
 

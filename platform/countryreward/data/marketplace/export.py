@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from countryreward.data.marketplace.config import MarketplaceConfig
 from countryreward.data.marketplace.drawer import Craft, ProductLook, draw
+from countryreward.data.marketplace.marketplace_config import MarketplaceConfig
 from countryreward.data.marketplace.simulate import Marketplace, simulate
 from countryreward.data.marketplace.vocabulary import Spec
 from countryreward.data.marketplace.wording import spec_to_design

@@ -18,7 +18,7 @@ from scipy.optimize import brentq
 from scipy.special import expit
 
 from countryreward.data.marketplace.catalogue import BRANDS, CATEGORIES, SUFFIXES
-from countryreward.data.marketplace.config import LEVELS, Level, MarketplaceConfig
+from countryreward.data.marketplace.marketplace_config import LEVELS, Level, MarketplaceConfig
 from countryreward.data.marketplace.shapes import PATTERNS
 from countryreward.data.marketplace.taste import SpecIndex, market_taste, utility
 from countryreward.data.marketplace.vocabulary import CLUTTERS, COLOURS, LIGHTINGS, PALETTES, SCENES, TEXTS

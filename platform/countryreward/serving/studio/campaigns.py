@@ -19,10 +19,10 @@ from pydantic import BaseModel, Field
 
 from countryreward.data.artifacts import write_atomically
 from countryreward.data.decoding import decode
-from countryreward.serving.config import ServiceConfig
-from countryreward.serving.problems import Problem
-from countryreward.serving.studio.config import StudioConfig
-from countryreward.serving.studio.words import MarketSaid
+from countryreward.serving.http.problems import Problem
+from countryreward.serving.service_config import ServiceConfig
+from countryreward.serving.studio.studio_config import StudioConfig
+from countryreward.serving.studio.verdict_text import MarketSaid
 
 _TENANT = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 _RESULT = re.compile(r"r-[0-9a-f]{32}")
@@ -55,7 +55,7 @@ def tenants_folder(state: str | Path, tenant: str) -> Path:
 
 
 def small(data: bytes, config: ServiceConfig, px: int) -> bytes:
-    """A picture as a JPEG of at most px by px pixels. Raises `ImageRefused`."""
+    """A picture as a JPEG of at most px by px pixels. Raises `ImageError`."""
     picture = decode(data, max_bytes=config.max_image_bytes, max_pixels=config.max_pixels)
     picture.thumbnail((px, px), Image.Resampling.LANCZOS)
     file = io.BytesIO()

@@ -17,7 +17,7 @@ from typing import Any
 
 from countryreward.data.artifacts import write_atomically
 from countryreward.errors import UserError
-from countryreward.serving.keys import RATE, Caller, demand_tenant, private_folder, rate_of, secret_hash
+from countryreward.serving.http.keys import RATE, Caller, demand_tenant, private_folder, rate_of, secret_hash
 
 FILE = "guests.json"
 """Name of the file in the service's state folder."""

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from countryreward.data.artifacts import write_atomically
-from countryreward.serving.config import ServiceConfig
-from countryreward.serving.problems import Problem
+from countryreward.serving.http.problems import Problem
+from countryreward.serving.service_config import ServiceConfig
 from countryreward.serving.studio.campaigns import tenants_folder
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, PlainTextResponse
 
-from countryreward.serving.problems import Problem
+from countryreward.serving.http.problems import Problem
 
 STATIC = Path(__file__).parent / "static"
 """The built page."""

@@ -16,15 +16,15 @@ from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 
 from countryreward import markets as countries
-from countryreward.serving.batch.create import create_job, ending_of
-from countryreward.serving.batch.job import StoredJob
-from countryreward.serving.batch.results import safe_cell
-from countryreward.serving.batch.store import JobStore
-from countryreward.serving.config import ServiceConfig
-from countryreward.serving.forms import markets_of
-from countryreward.serving.problems import Problem
+from countryreward.serving.durable_jobs.batch.batch_job import StoredJob
+from countryreward.serving.durable_jobs.batch.batch_store import JobStore
+from countryreward.serving.durable_jobs.batch.create_batch import create_job, ending_of
+from countryreward.serving.durable_jobs.batch.verdicts_csv import safe_cell
+from countryreward.serving.http.form_fields import markets_of
+from countryreward.serving.http.problems import Problem
+from countryreward.serving.service_config import ServiceConfig
 from countryreward.serving.studio.marks import Marks
-from countryreward.serving.studio.words import CLOSE, plain, row_refused, sureness
+from countryreward.serving.studio.verdict_text import CLOSE, plain, row_refused, sureness
 
 Table = Annotated[UploadFile, File(description="CSV, TSV, JSONL or Parquet: a row per pair of pictures.")]
 Images = Annotated[UploadFile | None, File(description="A zip archive of the pictures that the table names.")]

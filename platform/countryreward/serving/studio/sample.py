@@ -9,10 +9,10 @@ from pathlib import Path
 
 from countryreward.scoring.contracts import Product
 from countryreward.scoring.ranking import ranking
-from countryreward.serving.asking import Ask, AsyncScorer
-from countryreward.serving.problems import Problem
+from countryreward.serving.http.problems import Problem
+from countryreward.serving.inference.async_scorer import AsyncScorer, ScoreRequest
 from countryreward.serving.studio.campaigns import Result
-from countryreward.serving.studio.words import said
+from countryreward.serving.studio.verdict_text import said
 
 TENANT = "studio-sample-"  # no tenant's name ends so
 _OF_DEMO = "A sample: drawn pictures of an invented product. The past ads and their clicks are simulated, too."
@@ -111,7 +111,7 @@ class Sample:
     async def _judge(self, markets: Sequence[str]) -> Result:
         campaign = self.campaign
         pairs = tuple(itertools.combinations(range(len(campaign.pictures)), 2))
-        ask = Ask(
+        ask = ScoreRequest(
             product=campaign.product,
             images=campaign.pictures,
             pairs=pairs,

@@ -7,13 +7,13 @@ from fastapi import Body, FastAPI, Request, Response
 from pydantic import BaseModel
 
 from countryreward import markets
-from countryreward.serving.asking import AsyncScorer
-from countryreward.serving.config import ServiceConfig
-from countryreward.serving.problems import Problem
-from countryreward.serving.schemas import Market
-from countryreward.serving.studio.config import StudioConfig
-from countryreward.serving.studio.gate import COOKIE, session_of
+from countryreward.api.schemas import Market
+from countryreward.serving.http.problems import Problem
+from countryreward.serving.inference.async_scorer import AsyncScorer
+from countryreward.serving.service_config import ServiceConfig
 from countryreward.serving.studio.guests import GuestStore
+from countryreward.serving.studio.studio_config import StudioConfig
+from countryreward.serving.studio.studio_gate import COOKIE, session_of
 
 _USED = "this link was used already, is older than three days, or is not complete; ask for a new one"
 

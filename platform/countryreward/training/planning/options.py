@@ -7,7 +7,7 @@ from typing import Literal
 
 from countryreward.errors import UserError
 from countryreward.models.reward_config import LoraOptions, RewardOptions, preset
-from countryreward.training.config import LoopConfig
+from countryreward.training.training_config import LoopConfig
 
 PAPER_HOURS, PAPER_PAIRS_PER_SECOND, PAPER_GPUS, PAPER_EPOCHS = 20.0, 34.3, 8, 3
 """Appendix G: about 20 hours on 8 x A100, 3 epochs; 34.3 pairs/s together, 4.29 each."""

@@ -12,8 +12,8 @@ import torch
 from countryreward.errors import UserError
 from countryreward.machine import describe_machine
 from countryreward.models.attention import fast_bfloat16
-from countryreward.models.country_reward import CountryRewardConfig
 from countryreward.models.reward_config import LoraOptions
+from countryreward.models.reward_model import CountryRewardConfig
 from countryreward.training.planning.memory import Memory, Setting, memory, row_tokens, trained_parameters
 from countryreward.training.planning.options import (
     HERE,
@@ -24,10 +24,10 @@ from countryreward.training.planning.options import (
     PlanOptions,
     gpus,
 )
-from countryreward.training.planning.probe import Timing, measure
+from countryreward.training.planning.rehearsal import Timing, measure
 from countryreward.training.planning.shape import Shape, config_of, shape_of
 from countryreward.training.planning.speed import Work, paper_efficiency, seconds_per_step, work
-from countryreward.training.run import bf16_weights
+from countryreward.training.reward_run import bf16_weights
 
 _LORA_RANK = 16
 _MOST_CHANGES = 3
@@ -284,9 +284,9 @@ def _device() -> str:
 
 def _sample_tokens(options: PlanOptions) -> int:
     """Text tokens of one prompt of the tiny backbone's own tokenizer."""
-    from countryreward.models.backbone import SHIPPED
     from countryreward.models.processor import load_processor
-    from countryreward.models.prompts import SPANS, PairFields, PromptBuilder
+    from countryreward.models.reward_prompts import SPANS, PairFields, PromptBuilder
+    from countryreward.models.tiny_backbone import SHIPPED
 
     side = options.px // 14
     builder = PromptBuilder(load_processor(SHIPPED).tokenizer, replace(options.reward, max_length=10**6))

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 from transformers import Qwen2VLConfig
 
-from countryreward.models.backbone import SHIPPED
-from countryreward.models.country_reward import CountryRewardConfig, CountryRewardModel, preset_config
-from countryreward.models.rate_groups import group_of
+from countryreward.models.learning_rate_groups import group_of
 from countryreward.models.reward_config import RewardOptions, preset
+from countryreward.models.reward_model import CountryRewardConfig, CountryRewardModel, preset_config
+from countryreward.models.tiny_backbone import SHIPPED
 
 
 @dataclass(frozen=True, kw_only=True)

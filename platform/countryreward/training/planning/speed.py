@@ -15,7 +15,6 @@ use more or less of its peak. Waiting for data and communication beyond what the
 from dataclasses import dataclass
 
 from countryreward.models.reward_config import RewardOptions
-from countryreward.training.config import LoopConfig
 from countryreward.training.planning.memory import Setting, row_tokens, trained_parameters
 from countryreward.training.planning.options import (
     DEVICES,
@@ -26,6 +25,7 @@ from countryreward.training.planning.options import (
     PlanOptions,
 )
 from countryreward.training.planning.shape import Shape, config_of, shape_of
+from countryreward.training.training_config import LoopConfig
 
 
 @dataclass(frozen=True, kw_only=True)

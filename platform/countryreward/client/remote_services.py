@@ -1,0 +1,105 @@
+"""The services as the pair-making loop asks them (`on_ray/async_protocols.py`), over HTTP."""
+
+import asyncio
+import contextlib
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from countryreward.client.async_client import AsyncClient
+from countryreward.client.client_errors import NotAllowed, Refused, Unavailable
+from countryreward.client.generation_handles import AsyncGenerationHandle
+from countryreward.errors import UserError
+from countryreward.generation.ad_contracts import Fidelity, Refusal, RenderedFile, RenderJob
+from countryreward.scoring.contracts import PairRequest, Verdict
+
+
+class ClientScorer:
+    """The reward at the end of a client: an `AwaitedScorer`."""
+
+    def __init__(self, client: AsyncClient) -> None:
+        self.client = client
+
+    async def about(self) -> dict[str, Any]:
+        """Versions of what answers."""
+        (first, *_) = await self.client.models()
+        return {"model": first.get("model"), "knowledge_base": first.get("knowledge_base")}
+
+    async def score(self, requests: Sequence[PairRequest], /) -> list[Verdict]:
+        """See `Scorer.score`. Raises `Refused`, `NotAllowed`, `Unavailable`, `BadAnswer`."""
+        return await self.client.score(requests)
+
+
+class ClientRenderer:
+    """The generator at the end of a client: an `AsyncRenderer`. One generation job per ad, removed when the ad is here.
+
+    A job that is asked for again while the service still has it is not made again. at_once: jobs that wait or run there, no more
+    than the service's `max_generations`.
+    """
+
+    def __init__(self, client: AsyncClient, *, at_once: int = 8, poll_s: float = 0.2) -> None:
+        self.client, self.poll_s, self._room = client, poll_s, asyncio.Semaphore(at_once)
+
+    async def about(self) -> dict[str, Any]:
+        """What a first ad says of its making."""
+        (design,) = await self.client.designs(1)
+        grey = _png(np.full((64, 64, 3), 128, np.uint8))
+        made = await self._made("Plain box", grey, {"designs": [design]})
+        if isinstance(made, Refusal):
+            raise UserError(f"generator: it does not make a first ad ({made.reason}); look at its log")
+        return {
+            name: made.made.get(said) for name, said in (("name", "renderer"), ("version", "version"), ("px", "px"))
+        }
+
+    async def render(self, jobs: Sequence[RenderJob]) -> list[RenderedFile | Refusal]:
+        """See `AsyncRenderer`. Raises `NotAllowed`, `Unavailable`, `BadAnswer`."""
+        return list(await asyncio.gather(*(self._render(job) for job in jobs)))
+
+    async def _render(self, job: RenderJob) -> RenderedFile | Refusal:
+        options = {"designs": [job.design], "seed": job.seed, "px": job.px, "steps": job.steps}
+        made = await self._made(job.product, await asyncio.to_thread(_png, job.image), options)
+        if isinstance(made, RenderedFile):  # what was sent is a file of its own; the ad was made from the same pixels
+            made.made["image_hash"] = job.image_hash
+        return made
+
+    async def _made(self, product: Any, picture: bytes, options: dict[str, Any]) -> RenderedFile | Refusal:
+        async with self._room:
+            try:
+                handle = await self.client.generate(product, picture, **options)
+            except NotAllowed:
+                raise
+            except UserError as error:
+                return Refusal(reason=str(error))
+            try:
+                return await self._fetched(handle)
+            except Refused as error:  # the service has it no more
+                raise Unavailable(f"generation {handle.id}: it is gone ({error})") from None
+
+    async def _fetched(self, handle: AsyncGenerationHandle) -> RenderedFile | Refusal:
+        while (job := await handle.state()).state in ("waiting", "running"):
+            await asyncio.sleep(self.poll_s)
+        if job.state != "done" and not job.error:
+            raise Unavailable(f"generation {handle.id}: it is {job.state}")
+        if job.images:
+            (image,) = job.images
+            png = await handle.image(image.n)
+            answer = RenderedFile(
+                png=png,
+                sha256=image.sha256,
+                fidelity=Fidelity(**image.fidelity.model_dump()),
+                made={"px": image.px} | image.made,
+            )
+        else:
+            answer = Refusal(reason=job.refused[0].reason if job.refused else str(job.error))
+        with contextlib.suppress(Refused, Unavailable):  # it goes by itself after some days
+            await handle.delete()
+        return answer
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()

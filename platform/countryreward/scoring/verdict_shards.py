@@ -1,0 +1,135 @@
+"""Rows of a table judged in parts of a fixed number of rows, each written in one step, and put together at the end."""
+
+import json
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from countryreward.data.artifacts import write_atomically
+from countryreward.scoring.contracts import Product
+from countryreward.scoring.pair_table import PairTable
+
+if TYPE_CHECKING:  # they take seconds to import, and who only reads and merges parts needs none of them
+    from countryreward.scoring.feature_cache import FeatureCache
+    from countryreward.scoring.prior_scorer import Question
+    from countryreward.scoring.reward_judge import RewardJudge
+
+ANSWERED = (
+    pa.field("market", pa.string(), nullable=False),
+    pa.field("choice", pa.string()),  # A, B, or null: abstained
+    pa.field("probability", pa.float64(), nullable=False),
+    pa.field("calibrated_probability", pa.float64(), nullable=False),
+    pa.field("log_odds", pa.float64(), nullable=False),
+    pa.field("past_ads", pa.int64(), nullable=False),
+    pa.field("note", pa.string()),
+    pa.field("model_version", pa.string(), nullable=False),
+    pa.field("knowledge_base_version", pa.string(), nullable=False),
+)
+"""What a verdict adds to its row."""
+_OF_MODELS = ("calibrated_probability", "model_version", "knowledge_base_version")
+
+
+def write_rows(table: PairTable, hashes: pd.DataFrame, keep: Iterable[str], path: Path, part_rows: int) -> int:
+    """Write the good rows, a row group per part, for `PartJudge` to read; returns how many there are."""
+    frame = pd.concat([table.frame, hashes], axis=1)
+    frame.insert(0, "row", frame.index)
+    good = frame.loc[table.checks.good].reset_index(drop=True)
+    columns = {"row": pa.array(good["row"].to_numpy(dtype="int64"))}
+    columns["attributes"] = pa.array([json.dumps(cell, ensure_ascii=False) for cell in good["attributes"]], pa.string())
+    columns["tags"] = pa.array(good["tags"].tolist(), pa.list_(pa.string()))
+    for name in ("row_id", "product_id", "title", "category", "hash_a", "hash_b", "market", *keep):
+        if name in good:
+            columns[name] = pa.array([cell if isinstance(cell, str) else None for cell in good[name]], pa.string())
+    fresh = path.with_name(f".tmp-{path.name}")
+    pq.write_table(pa.table(columns), fresh, row_group_size=part_rows)
+    os.replace(fresh, path)  # an actor that outlives a killed job keeps the file it has open
+    return len(good)
+
+
+class PartJudge:
+    """Judges parts. `rows` is what `write_rows` wrote; markets: asked for every row, None: each row's own."""
+
+    def __init__(
+        self,
+        judge: "RewardJudge",
+        encodes: "FeatureCache",
+        rows: Path,
+        markets: tuple[str, ...] | None,
+        keep: list[str],
+    ) -> None:
+        self.judge, self.encodes, self.markets, self.keep = judge, encodes, markets, keep
+        self.file = pq.ParquetFile(rows)
+
+    def write(self, part: int, folder: Path) -> None:
+        """Judge one part and write its file."""
+        rows = self.file.read_row_group(part).to_pylist()
+        asked = [(row, market) for row in rows for market in self.markets or (row["market"],)]
+        questions = [self._question(row, market) for row, market in asked]
+        judged = self.judge.judge(questions, lambda names: self.encodes.features(names).to(self.judge.device))
+        answers: list[dict[str, Any]] = []
+        for (row, _), one in zip(asked, judged, strict=True):
+            verdict = self.judge.verdict(one, evidence=0)
+            answers.append({**row, **{field.name: getattr(verdict, field.name) for field in ANSWERED}})
+        sink = pa.BufferOutputStream()
+        pq.write_table(pa.Table.from_pylist(answers, schema=verdict_schema(self.keep)), sink)
+        write_atomically(part_path(folder, part), sink.getvalue().to_pybytes())
+
+    def _question(self, row: dict[str, Any], market: str) -> "Question":
+        from countryreward.scoring.prior_scorer import Question
+
+        images = (self.encodes.seen(row["hash_a"]), self.encodes.seen(row["hash_b"]))
+        return Question(product=product_of(row), images=images, market=market)
+
+
+def product_of(row: dict[str, Any]) -> Product:
+    """The product of a row that `write_rows` wrote."""
+    return Product(
+        title=row["title"],
+        category=row["category"],
+        attributes=json.loads(row["attributes"]),
+        tags=row["tags"],
+        product_id=row["product_id"],
+    )
+
+
+def verdict_schema(keep: Iterable[str], *, by_model: bool = True) -> pa.Schema:
+    """verdicts.parquet: the row's position in the table, its ids and the kept columns, its verdict in one market.
+
+    by_model: False where anything may answer, such as retrieval alone, which has no calibration and no model version.
+    """
+    texts = [pa.field(name, pa.string()) for name in ("row_id", "product_id", *keep)]
+    answered = (
+        ANSWERED
+        if by_model
+        else [field.with_nullable(field.name in _OF_MODELS or field.nullable) for field in ANSWERED]
+    )
+    return pa.schema([pa.field("row", pa.int64(), nullable=False), *texts, *answered])
+
+
+def part_path(folder: Path, part: int) -> Path:
+    """Where a finished part is."""
+    return folder / f"part-{part:06d}.parquet"
+
+
+def merge(
+    parts: list[Path],
+    path: Path,
+    keep: Iterable[str],
+    see: Callable[[pa.Table], None] = lambda _: None,
+    *,
+    by_model: bool = True,
+) -> int:
+    """Put the parts together in their order; returns the number of verdicts. see: is shown each part."""
+    verdicts = 0
+    with pq.ParquetWriter(path, verdict_schema(keep, by_model=by_model), compression="zstd") as writer:
+        for part in parts:
+            table = pq.read_table(part)
+            writer.write_table(table)
+            see(table)
+            verdicts += table.num_rows
+    return verdicts

@@ -1,0 +1,91 @@
+"""Finished parts of a job on disk: verdicts, and beside them the rows that were refused while they were judged."""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from countryreward.data.artifacts import write_atomically
+from countryreward.data.quarantine import Refusal, check_counts
+from countryreward.scoring.contracts import Verdict
+from countryreward.scoring.verdict_shards import ANSWERED, merge, part_path, verdict_schema
+from countryreward.serving.durable_jobs.batch.batch_table import JobTable
+
+SCHEMA = verdict_schema([], by_model=False)
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a finished part adds up to."""
+
+    judged: int
+    verdicts: int
+    reasons: Counter[str]
+
+
+def write_part(
+    folder: Path, number: int, judged: Sequence[tuple[dict[str, Any], Sequence[Verdict]]], refusals: Sequence[Refusal]
+) -> None:
+    """Write a finished part. The verdicts come last: where they are, the refusals are, too."""
+    ids = ("row", "row_id", "product_id")
+    answers = [
+        {name: row.get(name) for name in ids} | {field.name: getattr(verdict, field.name) for field in ANSWERED}
+        for row, verdicts in judged
+        for verdict in verdicts
+    ]
+    write_atomically(_refused_path(folder, number), _lines(asdict(refusal) for refusal in refusals))
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(answers, schema=SCHEMA), sink)
+    write_atomically(part_path(folder, number), sink.getvalue().to_pybytes())
+
+
+def read_part(folder: Path, number: int) -> Part | None:
+    """None: it is not finished."""
+    if not part_path(folder, number).exists():
+        return None
+    rows = pq.read_table(part_path(folder, number), columns=["row"])["row"]
+    refused = [json.loads(line) for line in _refused_path(folder, number).read_bytes().splitlines()]
+    return Part(len(rows.unique()), len(rows), Counter(refusal["reason"] for refusal in refused))
+
+
+def put_together(table: JobTable, work: Path, folder: Path) -> dict[str, Any]:
+    """Write verdicts.parquet and quarantine.jsonl; returns counts, of which input = kept + quarantined."""
+    kept, reasons = 0, Counter(refusal.reason for refusal in table.refusals)
+
+    def see(part: pa.Table) -> None:
+        nonlocal kept
+        kept += len(part["row"].unique())
+
+    verdicts = merge([part_path(work, i) for i in range(table.parts)], work / "all.parquet", [], see, by_model=False)
+    with open(work / "all.parquet", "rb") as file:
+        os.fsync(file.fileno())
+    lines = [_lines(asdict(refusal) for refusal in table.refusals)]
+    for number in range(table.parts):
+        lines.append(_refused_path(work, number).read_bytes())
+        reasons.update(json.loads(line)["reason"] for line in lines[-1].splitlines())
+    counts = {
+        "input": table.rows,
+        "kept": kept,
+        "quarantined": reasons.total(),
+        "verdicts": verdicts,
+        "reasons": reasons,
+    }
+    check_counts(counts, "batch job")
+    write_atomically(folder / "quarantine.jsonl", b"".join(lines))
+    os.replace(work / "all.parquet", folder / "verdicts.parquet")
+    return counts
+
+
+def _refused_path(folder: Path, number: int) -> Path:
+    return part_path(folder, number).with_suffix(".refused.jsonl")
+
+
+def _lines(refusals: Iterable[dict[str, Any]]) -> bytes:
+    text = "".join(json.dumps(refusal, ensure_ascii=False) + "\n" for refusal in refusals)
+    return text.encode("utf-8", "replace")

@@ -1,0 +1,75 @@
+"""One part of a batch job: every row asked, the refused ones told apart, the outcome on disk."""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from countryreward.data.decoding import ImageError
+from countryreward.data.quarantine import Refusal
+from countryreward.errors import UserError
+from countryreward.scoring.contracts import Verdict
+from countryreward.scoring.pair_table import SIDES
+from countryreward.scoring.verdict_shards import product_of
+from countryreward.serving.durable_jobs.batch.batch_job import StoredJob
+from countryreward.serving.durable_jobs.batch.batch_parts import Part, read_part, write_part
+from countryreward.serving.durable_jobs.batch.batch_table import JobTable, refusal_of
+from countryreward.serving.durable_jobs.blocking_threads import to_the_end
+from countryreward.serving.durable_jobs.retrying_scorer import RetryingScorer
+from countryreward.serving.inference.async_scorer import AsyncScorer, RequestImageError, ScoreRequest
+
+Row = dict[str, Any]
+_AT_ONCE = 8  # rows asked at a time, so that they share forward passes
+
+
+class PartJudging:
+    """Judges parts. A row is asked `tries` times while the scorer fails, the pauses doubling from first_pause_s on."""
+
+    def __init__(self, asked: AsyncScorer, *, tries: int, first_pause_s: float, poll_s: float) -> None:
+        self._patient = RetryingScorer(asked, tries=tries, first_pause_s=first_pause_s, poll_s=poll_s)
+
+    async def judge(self, job: StoredJob, table: JobTable, parts: Path, number: int) -> Part:
+        """Judge and write one part. Raises `NoAnswer`."""
+        rows = await to_the_end(table.part, number)
+        turn = asyncio.Semaphore(_AT_ONCE)
+
+        async def one(row: Row) -> Sequence[Verdict] | Refusal:
+            async with turn:
+                return await self._judge_row(job, table, row)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(one(row)) for row in rows]
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from None
+        outcomes = [(row, task.result()) for row, task in zip(rows, tasks, strict=True)]
+        judged = [(row, outcome) for row, outcome in outcomes if not isinstance(outcome, Refusal)]
+        refused = [outcome for _, outcome in outcomes if isinstance(outcome, Refusal)]
+        await to_the_end(write_part, parts, number, judged, refused)
+        part = await to_the_end(read_part, parts, number)
+        assert part is not None, "the part was just written"
+        assert part.judged + part.reasons.total() == len(rows), "a row of the part was lost"
+        return part
+
+    async def _judge_row(self, job: StoredJob, table: JobTable, row: Row) -> Sequence[Verdict] | Refusal:
+        images = []
+        for side in SIDES:
+            try:
+                images.append(await asyncio.to_thread(table.image, row[f"hash_{side[-1]}"]))
+            except ImageError as error:
+                return refusal_of(row, error.reason, side, error.field_value)
+        markets = table.markets or (row["market"],)
+        ask = ScoreRequest(
+            product=product_of(row),
+            images=tuple(images),
+            markets=markets,
+            tenant=job.tenant,
+            evidence=0,
+            urgent=False,
+        )
+        try:
+            return await self._patient.judge(ask)
+        except RequestImageError as error:
+            return refusal_of(row, error.reason, SIDES[error.position], error.field_value)
+        except UserError as error:
+            return refusal_of(row, "refused_prompt", "row", str(error))

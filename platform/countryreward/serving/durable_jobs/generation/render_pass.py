@@ -1,0 +1,121 @@
+"""One pass of the renderer for a generation job: what was asked in, images and refusals on disk out. It blocks."""
+
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from countryreward.api.generation_schemas import (
+    GeneratedImage,
+    ImageFidelity,
+    RefusedDesign,
+)
+from countryreward.data.decoding import decode, pixels_of
+from countryreward.errors import UserError
+from countryreward.generation.ad_contracts import Rendered, Renderer, RenderJob
+from countryreward.generation.render_files import png_of
+from countryreward.scoring.contracts import Product
+from countryreward.serving.durable_jobs.generation.generation_job import Asked, Plan, PlannedDesign, StoredGeneration
+from countryreward.serving.durable_jobs.generation.generation_results import read_plan, write_image, write_refused
+from countryreward.serving.metrics_observer import MetricsObserver
+from countryreward.serving.service_config import ServiceConfig
+
+
+@dataclass(eq=False)
+class Order:
+    """What a job asks for."""
+
+    asked: Asked
+    product: Product
+    original: bytes
+    """File of the product's own picture."""
+    pixels: np.ndarray
+    """RGB uint8 [height, width, 3] of it."""
+    plan: Plan | None
+    """The designs, where some were to be written; None: they are yet to be planned, or none is to be."""
+
+    @classmethod
+    def read(cls, folder: Path, config: ServiceConfig) -> "Order":
+        """From a job's folder. Raises `ImageError` where the picture's limits have changed."""
+        asked = Asked.model_validate_json((folder / "asked.json").read_bytes())
+        original = (folder / "product.image").read_bytes()
+        picture = decode(original, max_bytes=config.max_image_bytes, max_pixels=config.max_pixels)
+        product = Product(**asked.model_dump(exclude={"image_hash", "designs", "write"}))
+        return cls(asked, product, original, pixels_of(picture), read_plan(folder))
+
+    def planned(self, n: int) -> PlannedDesign:
+        """What image n is made of."""
+        return self.plan.designs[n] if self.plan else PlannedDesign(design=self.asked.designs[n])
+
+    def job(self, stored: StoredGeneration, n: int) -> RenderJob:
+        """For the renderer: image n. Its seed is the job's and n, so a design that is sent twice gives two images."""
+        return RenderJob(
+            design=self.planned(n).design.design(),
+            product=self.product,
+            image=self.pixels,
+            image_hash=self.asked.image_hash,
+            seed=stored.seed + n,
+            px=stored.px,
+            steps=stored.steps,
+        )
+
+
+def render_some(
+    renderer: Renderer,
+    folder: Path,
+    stored: StoredGeneration,
+    order: Order,
+    group: Sequence[int],
+    watching: MetricsObserver,
+) -> None:
+    """Make the images of these designs in one pass, each written as soon as it is there. What cannot be made is refused."""
+    good: list[int] = []
+    for n in group:
+        try:
+            renderer.check(order.job(stored, n))
+            good.append(n)
+        except UserError as error:
+            refuse(folder, order, n, str(error), watching)
+    if not good:
+        return
+    began = time.monotonic()
+    try:
+        made = renderer.render([order.job(stored, n) for n in good])
+    except UserError as error:
+        if len(good) == 1:
+            refuse(folder, order, good[0], str(error), watching)
+        else:  # one of them: which
+            for n in good:
+                render_some(renderer, folder, stored, order, [n], watching)
+        return
+    watching.rendered(len(made), time.monotonic() - began)
+    for n, rendered in zip(good, made, strict=True):
+        _write(folder, order, n, rendered, stored.seed + n)
+
+
+def refuse(folder: Path, order: Order, n: int, reason: str, watching: MetricsObserver) -> None:
+    """There will be no image of this design."""
+    write_refused(folder, RefusedDesign(n=n, reason=reason[:1_000], **dict(order.planned(n))))
+    watching.design_refused()
+
+
+def forget_images(folder: Path) -> None:
+    """Of another renderer, or of another version."""
+    shutil.rmtree(folder / "images", ignore_errors=True)
+
+
+def _write(folder: Path, order: Order, n: int, rendered: Rendered, seed: int) -> None:
+    file = png_of(rendered)
+    image = GeneratedImage(
+        n=n,
+        **dict(order.planned(n)),
+        seed=seed,
+        px=rendered.pixels.shape[1],
+        sha256=file.sha256,
+        fidelity=ImageFidelity(**asdict(rendered.fidelity)),
+        made=rendered.made,
+    )
+    write_image(folder, image, file.png)

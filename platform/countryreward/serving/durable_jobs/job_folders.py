@@ -1,0 +1,219 @@
+"""The folders of jobs, shared by all replicas: STATE/jobs/TENANT/JOB/. Every kind of job has a store of its own.
+
+job.json    what was asked and how far it is, replaced in one step
+cancel      somebody asked to stop it or to remove it
+lease       see `lease.py`: only its holder writes into the folder, `cancel` and what a store itself adds apart
+...         what the kind of job needs
+
+A folder appears whole, by a rename from `.new-*`, and disappears whole, by a rename to `.trash-*`.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import re
+import secrets
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import ClassVar, Generic
+
+from countryreward.api.schemas import JobState
+from countryreward.data.artifacts import write_atomically
+from countryreward.serving.durable_jobs.durable_job import J, cancelled, load, unfinished
+from countryreward.serving.durable_jobs.lease import Lease
+from countryreward.serving.http.problems import Problem
+from countryreward.serving.metrics_observer import MetricsObserver
+from countryreward.serving.service_config import ServiceConfig
+
+MAX_STARTS = 5
+"""A job that was started so often without getting on fails: it may be what kills its replicas."""
+Clock = Callable[[], datetime]
+
+
+@dataclass(frozen=True)
+class Claim(Generic[J]):
+    """A job and the right to work on it."""
+
+    folder: Path
+    job: J
+    lease: Lease
+
+
+def utc_now() -> datetime:
+    """The time, UTC."""
+    return datetime.now(UTC)
+
+
+class JobFolders(ABC, Generic[J]):
+    """Finds, claims, ends and removes jobs of one kind. A subclass says which kind, and what of it is kept."""
+
+    model: type[J]
+    """What job.json holds."""
+    letter: ClassVar[str]
+    """Ids begin with it."""
+    noun: ClassVar[str]
+    """What people call such a job."""
+    smaller: ClassVar[str]
+    """What may help where a job does not get on: send ..."""
+    again: ClassVar[str]
+    """What to send once more."""
+
+    def __init__(self, config: ServiceConfig, now: Clock = utc_now, watching: MetricsObserver | None = None) -> None:
+        self.config, self.now, self.watching = config, now, watching or MetricsObserver()
+        self.root = Path(config.state).absolute() / "jobs"
+        self.retention = timedelta(hours=config.retention_hours)
+
+    @abstractmethod
+    def leftovers(self, folder: Path, job: J) -> list[Path]:
+        """What a finished job keeps no longer, as far as it is there."""
+
+    @abstractmethod
+    def tell_ended(self, state: str) -> None:
+        """Tell `watching`."""
+
+    @abstractmethod
+    def tell_open(self, jobs: int, oldest_s: float) -> None:
+        """Tell `watching`."""
+
+    def place(self, tenant: str) -> Path:
+        """The folder of a tenant's jobs, made if need be. A tenant of any spelling stays inside `root`."""
+        plain = re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,63}", tenant)
+        name = tenant if plain else "~" + hashlib.sha256(tenant.encode("utf-8", "replace")).hexdigest()[:32]
+        for folder in (self.root, self.root / name):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return self.root / name
+
+    @contextlib.contextmanager
+    def locked(self, place: Path) -> Iterator[None]:
+        """Alone in deciding which folders of a tenant there are. Held for moments only."""
+        with open(place / ".lock", "ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def find(self, tenant: str, job_id: str) -> tuple[Path, J]:
+        """Raises `Problem` not_found, also for a job of another tenant."""
+        folder = self.place(tenant) / job_id
+        job = load(self.model, folder) if re.fullmatch(f"{self.letter}-[0-9a-f]{{16}}", job_id) else None
+        if job is None:
+            raise Problem("not_found", f"there is no such {self.noun}, or it has been deleted")
+        return folder, job
+
+    def jobs_of(self, tenant: str) -> list[J]:
+        """Newest first."""
+        found = [job for folder in self.place(tenant).glob(f"{self.letter}-*") if (job := load(self.model, folder))]
+        return sorted(found, key=lambda job: (job.created, job.id), reverse=True)
+
+    def open_jobs(self) -> list[tuple[Path, J]]:
+        """Of all tenants: what waits or runs, oldest first."""
+        found = [(folder, job) for folder in self._folders() if (job := load(self.model, folder)) and unfinished(job)]
+        return sorted(found, key=lambda one: (one[1].created, one[0]))
+
+    def tell_backlog(self) -> None:
+        """Tell `watching` how many jobs wait or run, and since when."""
+        sent = [job.created for _, job in self.open_jobs()]
+        self.tell_open(len(sent), max(0.0, (self.now() - min(sent)).total_seconds()) if sent else 0.0)
+
+    def save(self, folder: Path, job: J) -> None:
+        """For the holder of the lease."""
+        write_atomically(folder / "job.json", job.model_dump_json(indent=1))
+
+    def claim(self) -> Claim[J] | None:
+        """The oldest job that waits, or whose runner died; None: there is none."""
+        waiting = [
+            (job.created, folder)
+            for folder in self._folders()
+            if (job := load(self.model, folder, raw=True)) and unfinished(job)
+        ]
+        for _, folder in sorted(waiting):
+            lease = Lease.take(folder)
+            if lease is None:
+                continue
+            job = load(self.model, folder, raw=True)
+            if job and unfinished(job) and not cancelled(folder) and job.starts < MAX_STARTS:
+                job.state, job.starts = "running", job.starts + 1
+                self.save(folder, job)
+                return Claim(folder, job, lease)
+            if job and unfinished(job):
+                stuck = (
+                    f"the job was started {MAX_STARTS} times without getting on; send {self.smaller}, or report its id"
+                )
+                self.end(folder, job, "cancelled" if cancelled(folder) else "failed", stuck)
+            lease.release()
+        return None
+
+    def end(self, folder: Path, job: J, state: JobState, error: str | None = None) -> None:
+        """Finish a job, for the holder of the lease. Whatever `state` does not need is removed."""
+        job.state = state
+        job.error = error[:1_000] if error and state == "failed" else None
+        job.finished = self.now()
+        job.deleted_after = job.finished + self.retention
+        self.save(folder, job)
+        self.drop(folder, job)
+        self.tell_ended(state)
+
+    def drop(self, folder: Path, job: J) -> None:
+        """Remove what a finished job keeps no longer."""
+        for path in self.leftovers(folder, job):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+    def delete(self, tenant: str, job_id: str) -> None:
+        """Cancel a job that waits or runs, remove a finished one. A running one stops within `poll_s`."""
+        folder, job = self.find(tenant, job_id)
+        with contextlib.suppress(FileNotFoundError):
+            (folder / "cancel").touch()
+        if lease := Lease.take(folder):
+            with lease:
+                if not unfinished(job):
+                    self._remove(folder)
+                elif still := load(self.model, folder, raw=True):
+                    self.end(folder, still, "cancelled")
+
+    def sweep(self) -> None:
+        """Remove what is past its time, and what killed processes left."""
+        for place in self.root.glob("*/"):
+            for leftover in place.glob(".trash-*"):
+                shutil.rmtree(leftover, ignore_errors=True)
+            with self.locked(place):
+                for fresh in place.glob(".new-*"):
+                    if lease := Lease.take(fresh):  # whoever brought it in is gone
+                        with lease:
+                            shutil.rmtree(fresh, ignore_errors=True)
+        for folder in self._folders():
+            job = load(self.model, folder, raw=True)
+            if job and self._due(folder, job) and (lease := Lease.take(folder)):
+                with lease:
+                    if job := load(self.model, folder, raw=True):
+                        self._tidy(folder, job)
+
+    def _due(self, folder: Path, job: J) -> bool:
+        if unfinished(job):
+            return cancelled(folder) or job.created + 7 * self.retention < self.now()
+        past = job.deleted_after is None or job.deleted_after < self.now()
+        return past or (cancelled(folder) and job.state != "cancelled") or bool(self.leftovers(folder, job))
+
+    def _tidy(self, folder: Path, job: J) -> None:
+        if cancelled(folder) and job.state != "cancelled":
+            self.end(folder, job, "cancelled")
+        elif unfinished(job) and self._due(folder, job):
+            self.end(folder, job, "failed", f"the job waited too long; send {self.again} again")
+        elif not unfinished(job) and (job.deleted_after is None or job.deleted_after < self.now()):
+            self._remove(folder)
+        elif not unfinished(job):
+            self.drop(folder, job)
+
+    def _remove(self, folder: Path) -> None:
+        trash = folder.with_name(f".trash-{secrets.token_hex(8)}")
+        with self.locked(folder.parent):
+            os.rename(folder, trash)
+        shutil.rmtree(trash, ignore_errors=True)
+
+    def _folders(self) -> list[Path]:
+        return sorted(self.root.glob(f"*/{self.letter}-*"))

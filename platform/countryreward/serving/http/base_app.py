@@ -1,0 +1,93 @@
+"""What every HTTP app of the service has: health, metrics, errors that repeat nothing, the gate before all of it."""
+
+from collections.abc import Callable
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, PlainTextResponse
+from starlette.exceptions import HTTPException
+from starlette.types import Lifespan
+
+from countryreward import __version__
+from countryreward.api import schemas
+from countryreward.errors import UserError
+from countryreward.serving.http.problems import Problem, invalid_input, of_status, refusal
+from countryreward.serving.inference.async_scorer import Answering
+
+ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": schemas.ErrorAnswer} for status in (401, 403, 404, 413, 422, 429, 500, 503)
+}
+
+
+def bare_app(
+    title: str,
+    description: str,
+    *,
+    behind: Answering,
+    metrics: Callable[[], bytes] | None = None,
+    lifespan: Lifespan[FastAPI] | None = None,
+    under: str = "",
+) -> FastAPI:
+    """An app with /healthz, /readyz, our errors and, where there are `metrics`, /metrics. Routes and a gate come next.
+
+    under: what all paths of this app begin with, where it is one of several behind a port.
+    """
+    app = FastAPI(
+        lifespan=lifespan,
+        title=title,
+        version=__version__,
+        description=description,
+        docs_url=None,  # its page would load scripts from another host
+        redoc_url=None,
+        openapi_url=f"{under}/openapi.json",
+        redirect_slashes=False,  # a redirect would repeat the query and the host that were sent
+        responses=ERRORS,
+    )
+
+    @app.get(under + "/healthz", tags=["health"])
+    def healthz() -> dict[str, str]:
+        """The process answers."""
+        return {"status": "ok"}
+
+    @app.get(under + "/readyz", tags=["health"])
+    def readyz() -> dict[str, str]:
+        """What stands behind the app answers. 503 until then."""
+        if not behind.ready():
+            raise Problem("starting", retry_after=1)
+        return {"status": "ok"}
+
+    if metrics:
+
+        @app.get(under + "/metrics", tags=["health"], response_class=PlainTextResponse)
+        def prometheus() -> Response:
+            """Counts of all replicas of this node, for Prometheus."""
+            return Response(metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    _errors(app)
+    return app
+
+
+def _errors(app: FastAPI) -> None:
+    """Every error as a Problem: nothing of the input in it, whatever raised it."""
+
+    def answer(request: Request, problem: Problem) -> JSONResponse:
+        return problem.response(getattr(request.state, "request_id", ""))
+
+    @app.exception_handler(Problem)
+    def problem(request: Request, error: Problem) -> JSONResponse:
+        return answer(request, error)
+
+    @app.exception_handler(RequestValidationError)
+    def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        return answer(request, invalid_input(error.errors()))
+
+    @app.exception_handler(HTTPException)
+    def by_status(request: Request, error: HTTPException) -> JSONResponse:
+        response = answer(request, of_status(error.status_code))
+        response.headers.update(error.headers or {})  # Allow, Retry-After
+        return response
+
+    @app.exception_handler(UserError)
+    def refused(request: Request, error: UserError) -> JSONResponse:
+        return answer(request, refusal(error))

@@ -1,0 +1,138 @@
+"""/v1/score and /v1/rank, and what there is to ask about: /v1/markets, /v1/models."""
+
+import itertools
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from fastapi import FastAPI, File, Form, Request, Response, UploadFile
+from starlette.concurrency import run_in_threadpool
+
+from countryreward import markets as countries
+from countryreward.api import schemas
+from countryreward.scoring.ranking import ranking
+from countryreward.serving.http.form_fields import day_of, file_or_url, image_of, markets_of, product_of
+from countryreward.serving.http.image_fetcher import ImageFetcher
+from countryreward.serving.http.problems import Problem, image_problem
+from countryreward.serving.http.rates import Rates
+from countryreward.serving.inference.async_scorer import AsyncScorer, RequestImageError, ScoreRequest
+from countryreward.serving.service_config import ServiceConfig
+
+Title = Annotated[str, Form(description="As shown to customers, any language.", examples=["Oak desk lamp"])]
+Category = Annotated[str | None, Form(description="The platform's category.", examples=["Lighting"])]
+Attributes = Annotated[str | None, Form(description="JSON object of texts.", examples=['{"Material": "oak"}'])]
+Tags = Annotated[list[str], Form(description="Repeat the field for several.", examples=[["warm"]])]
+ProductId = Annotated[str | None, Form(description="The product's own past ads then never count as evidence.")]
+Markets = Annotated[
+    list[str],
+    Form(description="ISO 3166 codes or names; repeat the field. None: all of the training.", examples=[["KR", "BR"]]),
+]
+AsOf = Annotated[str | None, Form(description="YYYY-MM-DD: only evidence that ended before may speak.")]
+RenderedTask = Annotated[int, Form(ge=0, description="Past ads shown per verdict: so many positions, heaviest first.")]
+Picture = Annotated[UploadFile | None, File(description="PNG, JPEG or WEBP file; or send its address.")]
+Address = Annotated[str | None, Form(description="https:// address of the image, where the service fetches any.")]
+Pictures = Annotated[list[UploadFile], File(description="PNG, JPEG or WEBP files; repeat the field.")]
+
+
+def add_question_routes(app: FastAPI, asked: AsyncScorer, config: ServiceConfig, rates: Rates) -> None:
+    """The routes. The gate has set `request.state.caller` and `request.state.request_id`."""
+    pair_bytes = 2 * config.max_image_bytes + 2**20
+    many_bytes = config.max_images * config.max_image_bytes + 2**20
+    fetcher = ImageFetcher(config.image_hosts, max_bytes=config.max_image_bytes)
+
+    async def judge(request: Request, ask: ScoreRequest, names: Sequence[str]) -> list[Any]:
+        count = len(ask.pairs) * len(ask.markets)
+        if count > config.max_verdicts:
+            raise Problem(
+                "too_large",
+                f"markets: {count} verdicts in one call, at most {config.max_verdicts}; send fewer at a time",
+            )
+        if (wait := asked.busy(ask.tenant)) is not None:  # the gate let in more than one while bodies were on their way
+            raise Problem("busy", retry_after=wait)
+        if count > 1:
+            await run_in_threadpool(rates.charge, request.state.caller, count - 1)  # the gate counted one
+        try:
+            verdicts = await asked.judge(ask)
+        except RequestImageError as refused:
+            raise image_problem(names[refused.position], refused.reason) from None
+        request.state.verdicts = count
+        return verdicts
+
+    @app.post("/v1/score", tags=["questions"], response_model=schemas.ScoreAnswer, max_body_size=pair_bytes)
+    async def score(
+        request: Request,
+        title: Title,
+        image_a: Picture = None,
+        image_b: Picture = None,
+        image_a_url: Address = None,
+        image_b_url: Address = None,
+        category: Category = None,
+        attributes: Attributes = None,
+        tags: Tags = [],  # noqa: B006 - FastAPI copies it
+        product_id: ProductId = None,
+        markets: Markets = [],  # noqa: B006
+        as_of: AsOf = None,
+        evidence: RenderedTask = 5,
+    ) -> Response:
+        """Which of two ad images will win, market by market. Of each image either the file or its address."""
+        ask = ScoreRequest(
+            product=product_of(config, title, category, attributes, tags, product_id),
+            markets=markets_of(markets, asked.markets),
+            as_of=day_of(as_of),
+            images=(  # after all that can be refused without fetching anything
+                await file_or_url(image_a, image_a_url, "image_a", config, fetcher),
+                await file_or_url(image_b, image_b_url, "image_b", config, fetcher),
+            ),
+            tenant=request.state.caller.tenant,
+            evidence=min(evidence, config.max_evidence),
+        )
+        verdicts = await judge(request, ask, ("image_a", "image_b"))
+        return _json(schemas.ScoreAnswer(request_id=request.state.request_id, verdicts=verdicts))
+
+    @app.post("/v1/rank", tags=["questions"], response_model=schemas.RankAnswer, max_body_size=many_bytes)
+    async def rank(
+        request: Request,
+        images: Pictures,
+        title: Title,
+        category: Category = None,
+        attributes: Attributes = None,
+        tags: Tags = [],  # noqa: B006
+        product_id: ProductId = None,
+        markets: Markets = [],  # noqa: B006
+        as_of: AsOf = None,
+        evidence: RenderedTask = 0,
+    ) -> Response:
+        """Several ad images of one product, best first, market by market: every pair is judged, every image encoded once."""
+        if len(images) > config.max_images:
+            raise Problem(
+                "too_large", f"images: {len(images)} files, at most {config.max_images}; send fewer at a time"
+            )
+        pairs = tuple(itertools.combinations(range(len(images)), 2))
+        names = [f"images[{i}]" for i in range(len(images))]
+        ask = ScoreRequest(
+            product=product_of(config, title, category, attributes, tags, product_id),
+            images=tuple([await image_of(image, name, config) for name, image in zip(names, images, strict=True)]),
+            pairs=pairs,
+            markets=markets_of(markets, asked.markets),
+            as_of=day_of(as_of),
+            tenant=request.state.caller.tenant,
+            evidence=min(evidence, config.max_evidence),
+        )
+        verdicts = iter(await judge(request, ask, names))
+        rankings = [ranking(market, len(images), [(a, b, next(verdicts)) for a, b in pairs]) for market in ask.markets]
+        return _json(schemas.RankAnswer(request_id=request.state.request_id, rankings=rankings))
+
+    @app.get("/v1/markets", tags=["about"])
+    def known_markets(request: Request) -> schemas.MarketsAnswer:
+        """Markets the model was trained on; others are answered without a choice."""
+        known = [schemas.Market(code=code, name=countries.name(code)) for code in asked.markets]
+        return schemas.MarketsAnswer(request_id=request.state.request_id, markets=known)
+
+    @app.get("/v1/models", tags=["about"])
+    def models(request: Request) -> schemas.ModelsAnswer:
+        """Versions of what answers, and why a newer one was refused, if one was."""
+        return schemas.ModelsAnswer(request_id=request.state.request_id, models=[asked.about()])
+
+
+def _json(answer: schemas.Answer) -> Response:
+    """Without FastAPI's second look at what pydantic wrote already."""
+    return Response(answer.model_dump_json(), media_type="application/json")

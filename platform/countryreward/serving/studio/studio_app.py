@@ -1,0 +1,87 @@
+"""The studio's HTTP app: a page for people who make ads, and the JSON that it asks for. docs/studio.md tells how it is used."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+from fastapi import FastAPI, Request
+
+from countryreward.serving.durable_jobs.batch.batch_store import JobStore
+from countryreward.serving.durable_jobs.generation.generation_store import GenerationStore
+from countryreward.serving.http.base_app import bare_app
+from countryreward.serving.http.rates import Rates
+from countryreward.serving.http.request_log import RequestLog, fault
+from countryreward.serving.inference.async_scorer import AsyncScorer
+from countryreward.serving.service_config import ServiceConfig
+from countryreward.serving.studio.campaigns import CampaignStore
+from countryreward.serving.studio.guests import GuestStore
+from countryreward.serving.studio.page import STATIC, add_page
+from countryreward.serving.studio.reports import ReportStore, add_report_routes
+from countryreward.serving.studio.sample import Campaign, Sample
+from countryreward.serving.studio.sessions import add_session_routes
+from countryreward.serving.studio.studio_config import StudioConfig
+from countryreward.serving.studio.studio_gate import SessionGate
+from countryreward.serving.studio.studio_results import add_result_routes
+from countryreward.serving.studio.studio_variants import VariantStore, add_variant_routes
+
+_SWEEP_S = 60.0
+
+
+def create_studio_app(
+    asked: AsyncScorer,
+    config: ServiceConfig,
+    *,
+    sessions: GuestStore,
+    batch_store: JobStore,
+    sample: Campaign,
+    rates: Rates,
+    generations: GenerationStore | None = None,
+    studio: StudioConfig | None = None,
+    seen: Callable[[RequestLog], None] | None = None,
+    static: Path = STATIC,
+) -> FastAPI:
+    """The app, to be mounted under a prefix such as /studio.
+
+    batch_store: where tables become jobs, which the reward's replicas work off. sample: shown before anything is uploaded.
+    generations: where wishes for new pictures become jobs of the generator; None: there is none, and no such wish.
+    seen: is told of every request. static: the built page.
+    """
+    studio = studio or StudioConfig()
+    campaigns = CampaignStore(config, studio)
+    reports = ReportStore(batch_store)
+    variants = VariantStore(generations) if generations else None
+
+    async def sweep() -> None:
+        while True:
+            try:
+                for store in (campaigns, reports, *([variants] if variants else [])):
+                    await asyncio.to_thread(store.sweep)
+            except Exception as error:  # such as a full disk: the next round may fare better
+                fault("removing what the studio keeps no longer", error)
+            await asyncio.sleep(_SWEEP_S)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        task = asyncio.create_task(sweep(), name="studio's sweep")
+        yield
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    app = bare_app("CountryReward studio", "Which picture for which market.", behind=asked, lifespan=lifespan)
+    add_page(app, static)
+    add_session_routes(app, asked, config, studio, sessions, simulated=sample.simulated, variants=variants is not None)
+    add_result_routes(app, asked, config, studio, campaigns, Sample(sample, asked, studio.past_ads), rates)
+    add_report_routes(app, config, reports)
+    if variants:
+        add_variant_routes(app, variants, campaigns, studio, rates)
+
+    @app.delete("/api/everything", tags=["results"])
+    def delete_everything(request: Request) -> dict[str, int]:
+        """Results, tables and reports that this tenant made in the studio, with all their pictures."""
+        tenant = request.state.caller.tenant
+        found = {"results": campaigns.delete_all(tenant), "reports": reports.delete_all(tenant)}
+        return found | ({"variants": variants.delete_all(tenant)} if variants else {})
+
+    app.add_middleware(SessionGate, behind=asked, config=config, guests=sessions, rates=rates, seen=seen)
+    return app

@@ -1,0 +1,36 @@
+"""Import paths of the release before still work, and say the new one."""
+
+import importlib
+import importlib.util
+import sys
+
+import pytest
+
+from countryreward.renamed_modules import RENAMED
+
+
+def test_the_old_path_of_the_client_is_the_new_module():
+    with pytest.warns(FutureWarning, match=r"countryreward\.serving\.client is countryreward\.client now"):
+        old = importlib.import_module("countryreward.serving.client")
+    new = importlib.import_module("countryreward.client")
+    assert old is new
+    assert new.__spec__ is not None
+    assert new.__spec__.name == "countryreward.client"
+    del sys.modules["countryreward.serving.client"]
+
+
+def test_names_of_an_old_module_come_from_the_new_one():
+    with pytest.warns(FutureWarning, match=r"generation\.preference_table"):
+        old = importlib.import_module("countryreward.generation.pair_table")
+    assert old.PreferencePairs.__module__ == "countryreward.generation.preference_table"
+    del sys.modules["countryreward.generation.pair_table"]
+
+
+@pytest.mark.parametrize("old", sorted(RENAMED))
+def test_every_old_path_leads_to_a_module(old):
+    assert importlib.util.find_spec(f"countryreward.{RENAMED[old]}") is not None
+
+
+def test_an_unknown_module_is_still_unknown():
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module("countryreward.serving.nothing")
