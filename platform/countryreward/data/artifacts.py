@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from countryreward import command
+from countryreward.data.file_primitives import sync_folder, temporary_path, write_atomically
 from countryreward.errors import UserError
 
 MANIFEST = "manifest.json"
@@ -100,21 +101,6 @@ def sha256_file(path: str | Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-def write_atomically(path: Path, content: str | bytes, *, mode: int = 0o666) -> None:
-    """Write a single file so that a reader sees the old content or the new, never a part. mode: less the umask."""
-    data = content.encode() if isinstance(content, str) else content
-    temporary = path.with_name(f".tmp-{path.name}-{os.getpid()}-{secrets.token_hex(4)}")
-    try:
-        with open(temporary, "wb", opener=lambda name, flags: os.open(name, flags, mode)) as handle:
-            handle.write(data)
-            handle.flush()
-            os.fsync(handle.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    _fsync_folder(path.parent)
-
-
 def as_plain(value: Any) -> Any:
     """Configs, alone or inside containers, as JSON-able values, for manifests and fingerprints."""
 
@@ -166,7 +152,7 @@ def publish(
         if final.exists():  # the same run publishes the same stage twice
             final = versions / f"{run_id}-{secrets.token_hex(4)}"
         os.rename(temporary, final)
-        _fsync_folder(versions)
+        sync_folder(versions)
         _point(destination, final)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -195,7 +181,7 @@ def seal(
     write_atomically(draft.path / MANIFEST, text)
     write_atomically(draft.path / MANIFEST_HASH, _hash_line(text.encode()))
     for folder in [draft.path, *(path for path in draft.path.rglob("*") if path.is_dir())]:
-        _fsync_folder(folder)
+        sync_folder(folder)
     return manifest
 
 
@@ -307,19 +293,11 @@ def _fsync_and_hash(path: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-def _fsync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _point(destination: Path, target: Path) -> None:
-    link = destination.with_name(f".tmp-{destination.name}-{os.getpid()}-{secrets.token_hex(4)}")
+    link = temporary_path(destination)
     link.symlink_to(os.path.relpath(target, destination.parent), target_is_directory=True)
     os.replace(link, destination)
-    _fsync_folder(destination.parent)
+    sync_folder(destination.parent)
 
 
 def _remove_leftovers(versions: Path) -> None:
