@@ -179,8 +179,8 @@ def without_ray(judge: RewardJudge, config: ServiceConfig, port: int) -> Iterato
     """The service's app in a uvicorn in a thread of this process; its URL."""
     import uvicorn
 
+    from countryreward.serving.http.apps import create_app
     from countryreward.serving.http.rates import Rates
-    from countryreward.serving.http.reward_app import create_app
 
     keys = KeyStore(Path(config.state) / FILE, config.poll_s)
     app = create_app(InferenceEngine(judge, config), config, keys=keys, rates=Rates.of(config))

@@ -12,11 +12,11 @@ from typing import Any
 
 import uvicorn
 
+from countryreward.serving.durable_jobs.generation.generation_routes import create_generator_app
 from countryreward.serving.durable_jobs.generation.generation_runner import GenerationJobs
-from countryreward.serving.durable_jobs.generation.generator_app import create_generator_app
+from countryreward.serving.http.apps import create_app
 from countryreward.serving.http.keys import FILE, KeyStore
 from countryreward.serving.http.rates import Rates
-from countryreward.serving.http.reward_app import create_app
 from countryreward.serving.inference.async_scorer import FromScorer
 from countryreward.serving.service_config import ServiceConfig
 from tests.unit.literal_renderer import LiteralRenderer

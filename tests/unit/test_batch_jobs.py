@@ -31,11 +31,9 @@ from countryreward.scoring.contracts import Verdict
 from countryreward.serving.durable_jobs.batch import batch_runner as runner
 from countryreward.serving.durable_jobs.batch.batch_routes import add_batch_routes
 from countryreward.serving.durable_jobs.batch.batch_runner import BatchJobs
-from countryreward.serving.durable_jobs.batch.batch_store import JobStore
-from countryreward.serving.durable_jobs.batch.create_batch import create_job
-from countryreward.serving.durable_jobs.durable_job import cancelled
+from countryreward.serving.durable_jobs.batch.batch_store import JobStore, create_job
+from countryreward.serving.durable_jobs.durable_job import Lease, cancelled
 from countryreward.serving.durable_jobs.job_folders import MAX_STARTS
-from countryreward.serving.durable_jobs.lease import Lease
 from countryreward.serving.http.problems import Problem
 from countryreward.serving.inference.async_scorer import RequestImageError, ScoreRequest
 from countryreward.serving.service_config import ServiceConfig
@@ -367,7 +365,7 @@ def test_archives_that_share_bytes_or_hold_too_many_files(tmp_path: Path, monkey
     table = "title,image_a,image_b\nL,1.png,2.png\n"
     with service(tmp_path, max_table_bytes=20_000) as (client, _):
         assert "more than 80000 bytes when unpacked" in finish(client, table, images=many)["error"]
-        monkeypatch.setattr("countryreward.serving.durable_jobs.batch.upload_limits.MAX_FILES", 99)
+        monkeypatch.setattr("countryreward.serving.durable_jobs.batch.batch_table.MAX_FILES", 99)
         assert "more than 99 files" in finish(client, table, images=many)["error"]
         broken = IMAGES.replace(b"PK\x01\x02", b"PK\x01\x03")
         assert "damaged" in finish(client, table, images=broken)["error"]

@@ -33,10 +33,10 @@ from countryreward.client.retrying import Budget, Failed, Patience, seconds
 from countryreward.errors import UserError
 from countryreward.scoring.contracts import Evidence, PairRequest, PastAd, Product, Verdict
 from countryreward.scoring.frames import score_frame
+from countryreward.serving.http.apps import create_app
 from countryreward.serving.http.keys import Caller, KeyStore
 from countryreward.serving.http.problems import Problem
 from countryreward.serving.http.rates import Rates
-from countryreward.serving.http.reward_app import create_app
 from countryreward.serving.inference.async_scorer import FromScorer
 from countryreward.serving.service_config import ServiceConfig
 

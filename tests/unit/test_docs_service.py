@@ -9,19 +9,18 @@ import yaml
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
-from countryreward.api.generation_schemas import GenerationJob
-from countryreward.api.schemas import BatchJob
+from countryreward.api.schemas import BatchJob, GenerationJob
 from countryreward.client import AsyncClient, Client
 from countryreward.serving.durable_jobs.batch.batch_runner import BatchJobs
+from countryreward.serving.durable_jobs.generation.generation_routes import create_generator_app
 from countryreward.serving.durable_jobs.generation.generation_runner import GenerationJobs
-from countryreward.serving.durable_jobs.generation.generator_app import create_generator_app
 from countryreward.serving.http import gate, keys
+from countryreward.serving.http.apps import create_app
 from countryreward.serving.http.keys import KeyStore
 from countryreward.serving.http.problems import CODES
 from countryreward.serving.http.prometheus_metrics import Prometheus
 from countryreward.serving.http.rates import Rates
 from countryreward.serving.http.request_log import RequestLog
-from countryreward.serving.http.reward_app import create_app
 from countryreward.serving.inference.async_scorer import FromScorer
 from countryreward.serving.service_config import ServiceConfig
 from tests.unit.literal_renderer import LiteralRenderer

@@ -20,12 +20,11 @@ from starlette.testclient import TestClient
 
 from countryreward.errors import UserError
 from countryreward.scoring.contracts import Verdict
-from countryreward.serving.http.addresses import is_public
+from countryreward.serving.http.apps import create_app
 from countryreward.serving.http.form_fields import file_or_url
-from countryreward.serving.http.image_fetcher import FetchRefused, ImageFetcher
+from countryreward.serving.http.image_fetcher import FetchRefused, ImageFetcher, is_public
 from countryreward.serving.http.keys import KeyStore
 from countryreward.serving.http.rates import Rates
-from countryreward.serving.http.reward_app import create_app
 from countryreward.serving.inference.async_scorer import ScoreRequest
 from countryreward.serving.service_config import ServiceConfig
 

@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from countryreward.errors import UserError
 from countryreward.scoring.contracts import Verdict
 from countryreward.serving.durable_jobs.batch.batch_runner import BatchJobs
+from countryreward.serving.http.apps import create_app
 from countryreward.serving.http.gate import EXEMPT, NEEDS
 from countryreward.serving.http.keys import KeyStore
 from countryreward.serving.http.rates import Rates
 from countryreward.serving.http.request_log import RequestLog
-from countryreward.serving.http.reward_app import create_app
 from countryreward.serving.inference.async_scorer import FromScorer
 from countryreward.serving.service_config import ServiceConfig
 from tests.unit.asgi import MULTIPART, Answered, call, called, form

@@ -25,13 +25,13 @@ from PIL import Image
 from countryreward.data.design import Design
 from countryreward.errors import UserError
 from countryreward.scoring.contracts import Product, Verdict
+from countryreward.serving.durable_jobs.durable_job import Lease
 from countryreward.serving.durable_jobs.generation import generation_results as results
 from countryreward.serving.durable_jobs.generation.create_generation import create_generation
+from countryreward.serving.durable_jobs.generation.generation_routes import create_generator_app
 from countryreward.serving.durable_jobs.generation.generation_runner import GenerationJobs
 from countryreward.serving.durable_jobs.generation.generation_store import GenerationStore
-from countryreward.serving.durable_jobs.generation.generator_app import create_generator_app
 from countryreward.serving.durable_jobs.job_folders import MAX_STARTS
-from countryreward.serving.durable_jobs.lease import Lease
 from countryreward.serving.http.keys import FILE, KeyStore
 from countryreward.serving.http.problems import Problem
 from countryreward.serving.http.rates import Rates

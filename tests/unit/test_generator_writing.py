@@ -19,9 +19,8 @@ from countryreward.generation.templates import draw_designs
 from countryreward.models.writer_options import SamplingConfig
 from countryreward.scoring.contracts import Product
 from countryreward.serving.durable_jobs.generation import generation_results as results
-from countryreward.serving.durable_jobs.generation.generation_job import Asked
 from countryreward.serving.durable_jobs.generation.generation_runner import GenerationJobs
-from countryreward.serving.durable_jobs.generation.generation_store import Versions
+from countryreward.serving.durable_jobs.generation.generation_store import Asked, Versions
 from countryreward.serving.durable_jobs.job_folders import MAX_STARTS
 from countryreward.serving.http.prometheus_metrics import Prometheus
 from tests.unit.literal_designs import LiteralWriter, written_design

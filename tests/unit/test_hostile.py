@@ -13,10 +13,10 @@ from PIL import Image
 from countryreward.data.decoding import ImageError, read_image
 from countryreward.models.reward_prompts import PairFields
 from countryreward.serving.durable_jobs.batch.batch_runner import BatchJobs
+from countryreward.serving.http.apps import create_app
 from countryreward.serving.http.keys import KeyStore
-from countryreward.serving.http.proxy_middleware import ProxyMiddleware
 from countryreward.serving.http.rates import Rates
-from countryreward.serving.http.reward_app import create_app
+from countryreward.serving.http.request_guard import ProxyMiddleware
 from countryreward.serving.inference.async_scorer import FromScorer
 from countryreward.serving.service_config import ServiceConfig
 from tests.unit.asgi import call

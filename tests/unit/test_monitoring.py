@@ -13,8 +13,7 @@ import pytest
 import yaml
 
 from countryreward.errors import UserError
-from countryreward.serving.durable_jobs.batch.batch_job import StoredJob
-from countryreward.serving.durable_jobs.batch.batch_store import JobStore
+from countryreward.serving.durable_jobs.batch.batch_store import JobStore, StoredJob
 from countryreward.serving.http.prometheus_metrics import Prometheus
 from countryreward.serving.http.request_log import RequestLog, to_files
 from countryreward.serving.inference.hot_reload import HotReloadedModel, Published

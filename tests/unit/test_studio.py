@@ -18,7 +18,7 @@ from fastapi import FastAPI
 from PIL import Image
 
 from countryreward import cli
-from countryreward.api.generation_schemas import (
+from countryreward.api.schemas import (
     DesignFields,
     GeneratedImage,
     GeneratedRanking,
@@ -34,13 +34,12 @@ from countryreward.serving.http.keys import KeyStore
 from countryreward.serving.http.rates import Rates
 from countryreward.serving.http.request_log import RequestLog
 from countryreward.serving.inference.async_scorer import FromScorer
-from countryreward.serving.service_config import ServiceConfig
+from countryreward.serving.service_config import ServiceConfig, StudioConfig
 from countryreward.serving.studio.campaigns import CampaignStore
 from countryreward.serving.studio.guests import FILE, GuestStore
 from countryreward.serving.studio.sample import Campaign
+from countryreward.serving.studio.sessions import COOKIE, HEADERS, OPEN
 from countryreward.serving.studio.studio_app import create_studio_app
-from countryreward.serving.studio.studio_config import StudioConfig
-from countryreward.serving.studio.studio_gate import COOKIE, HEADERS, OPEN
 from tests.unit.asgi import MULTIPART, Answered, call, form
 
 pytestmark = pytest.mark.slow  # `make check` has 90 seconds for everything
@@ -569,7 +568,7 @@ def test_a_table_becomes_a_report_in_plain_words(service):
 
 
 def test_jobs_sent_by_key_are_not_the_studios(service):
-    from countryreward.serving.durable_jobs.batch.create_batch import create_job
+    from countryreward.serving.durable_jobs.batch.batch_store import create_job
 
     job = create_job(JobStore(service.config), tenant="acme", ending="csv", table=io.BytesIO(b"row_id\n"))
     session = service.session()

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from urllib.parse import quote
 
-from countryreward.api.generation_schemas import (
+from countryreward.api.schemas import (
     DesignsAnswer,
     GenerationAnswer,
     GenerationJob,

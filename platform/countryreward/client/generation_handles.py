@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from countryreward.api.generation_schemas import GenerationJob
+from countryreward.api.schemas import GenerationJob
 from countryreward.client import generation_calls as generations
 from countryreward.client.calls import Talk
 

@@ -13,10 +13,10 @@ import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
-from countryreward.serving.http.proxy_middleware import IMPORT_PATH
+from countryreward.serving.http.request_guard import IMPORT_PATH
 
 SERVE_ENVIRONMENT = {
-    # Nothing a caller sends breaks Ray's part of the way, or comes back from it (serving/http/proxy_middleware.py).
+    # Nothing a caller sends breaks Ray's part of the way, or comes back from it (serving/http/request_guard.py).
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": IMPORT_PATH,
     # One event loop in a replica: ours never blocks it. Fewer hops between threads for every call.
     "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",

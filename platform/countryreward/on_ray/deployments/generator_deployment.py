@@ -85,7 +85,7 @@ class Generator:
         self.jobs = GenerationJobs(renderer, config, writer=writer, asked=asked, watching=self.prometheus)
 
     def __serve_build_asgi_app__(self):
-        from countryreward.serving.durable_jobs.generation.generator_app import create_generator_app
+        from countryreward.serving.durable_jobs.generation.generation_routes import create_generator_app
         from countryreward.serving.http.keys import FILE, KeyStore
         from countryreward.serving.http.rates import Rates
 

@@ -88,9 +88,9 @@ class Reward:
 
     def __serve_build_asgi_app__(self):
         from countryreward.serving.durable_jobs.batch.batch_runner import BatchJobs
+        from countryreward.serving.http.apps import create_app
         from countryreward.serving.http.keys import FILE, KeyStore
         from countryreward.serving.http.rates import Rates
-        from countryreward.serving.http.reward_app import create_app
 
         config = self.args.service
         return create_app(

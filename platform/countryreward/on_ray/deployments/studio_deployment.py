@@ -14,8 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
 
-from countryreward.serving.service_config import ServiceConfig
-from countryreward.serving.studio.studio_config import StudioConfig
+from countryreward.serving.service_config import ServiceConfig, StudioConfig
 
 
 class StudioArgs(BaseModel):

@@ -9,6 +9,7 @@ A folder appears whole, by a rename from `.new-*`, and disappears whole, by a re
 """
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
@@ -20,12 +21,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import ClassVar, Generic
+from typing import Any, ClassVar, Generic
 
 from countryreward.api.schemas import JobState
 from countryreward.data.artifacts import write_atomically
-from countryreward.serving.durable_jobs.durable_job import J, cancelled, load, unfinished
-from countryreward.serving.durable_jobs.lease import Lease
+from countryreward.serving.durable_jobs.durable_job import J, Lease, cancelled, load, unfinished
 from countryreward.serving.http.problems import Problem
 from countryreward.serving.metrics_observer import MetricsObserver
 from countryreward.serving.service_config import ServiceConfig
@@ -217,3 +217,52 @@ class JobFolders(ABC, Generic[J]):
 
     def _folders(self) -> list[Path]:
         return sorted(self.root.glob(f"*/{self.letter}-*"))
+
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """A job that is being brought in: fill `folder`, then `settle`, under the store's lock of `place`."""
+
+    place: Path
+    folder: Path
+
+    def settle(self, name: str) -> None:
+        """It is there from now on, under its id."""
+        os.rename(self.folder, self.place / name)
+        _fsync_folder(self.place)
+
+
+@contextlib.contextmanager
+def arriving(store: JobFolders[Any], place: Path) -> Iterator[Arrival]:
+    """A new folder of a tenant; unsettled, it is removed at the end. Raises `Problem` busy: no room on the disk."""
+    fresh = place / f".new-{secrets.token_hex(8)}"
+    with store.locked(place):  # the sweep, too, takes the lease under this lock
+        fresh.mkdir(mode=0o700)
+        lease = Lease.take(fresh)
+    assert lease is not None, "nobody else knows the new folder"
+    try:
+        yield Arrival(place, fresh)
+    except OSError as error:
+        if error.errno in _NO_ROOM:
+            raise Problem("busy", "there is no room for the upload now; try again later", retry_after=600) from None
+        raise
+    finally:
+        lease.release()
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def check_key(key: str | None) -> None:
+    """An Idempotency-Key as it may be. Raises `Problem`."""
+    if key is not None and not re.fullmatch(r"[A-Za-z0-9_-]{8,128}", key):
+        raise Problem("invalid_input", "Idempotency-Key: write 8 to 128 letters, digits, - or _")
+
+
+def _fsync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -5,13 +5,28 @@ import contextlib
 import threading
 import time
 from abc import ABC, abstractmethod
-from typing import Generic
+from collections.abc import Callable
+from typing import Generic, ParamSpec, TypeVar
 
-from countryreward.serving.durable_jobs.blocking_threads import to_the_end
 from countryreward.serving.durable_jobs.durable_job import J, cancelled
 from countryreward.serving.durable_jobs.job_folders import Claim, JobFolders
 from countryreward.serving.http.request_log import fault
 from countryreward.serving.service_config import ServiceConfig
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+async def to_the_end(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """In a thread, as `asyncio.to_thread`; but cancelled, it waits for the thread, which still works in the job's folder."""
+    thread = asyncio.ensure_future(asyncio.to_thread(function, *args, **kwargs))
+    try:
+        return await asyncio.shield(thread)
+    except asyncio.CancelledError:
+        await asyncio.wait({thread})
+        thread.exception()  # seen: nobody is there to be told
+        raise
+
 
 _SWEEP_S = 60.0
 

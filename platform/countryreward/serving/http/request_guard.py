@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from countryreward.serving.http.problems import Problem, of_status
 
@@ -117,3 +118,38 @@ class RequestGuard:
         if self.status is None:
             with contextlib.suppress(ClientDisconnect, OSError):
                 await problem.response(self._request_id)(self._scope, self._receive, self.send)
+
+
+IMPORT_PATH = "countryreward.serving.http.request_guard:front"
+_RAYS = (b"x-request-id", b"serve-multiplexed-model-id", b"x-session-id", b"x-serve-router-")
+_ROUTES = "/-/routes"  # Ray tells there which applications run, to whoever asks
+
+
+class ProxyMiddleware:
+    """ASGI middleware: takes the headers that Ray reads out of a request, puts one request id in, makes errors our JSON."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = [one for one in scope["headers"] if not one[0].replace(b"_", b"-").lower().startswith(_RAYS)]
+        if scope["type"] != "http":
+            await self.app({**scope, "headers": headers}, receive, send)
+            return
+        request_id = request_id_of(Headers(scope=scope))
+        headers.append((b"x-request-id", request_id.encode()))
+        scope = {**scope, "headers": headers}
+        exchange = RequestGuard(scope, receive, send, request_id=request_id, memory=BodyMemory(0), spooled=False)
+        if scope["path"] == _ROUTES:
+            await exchange.answer(Problem("not_found"))
+            return
+        try:
+            await self.app(scope, receive, exchange.send)
+        except Exception:
+            await exchange.answer(Problem("internal"))
+            raise
+
+
+def front() -> list[Middleware]:
+    """For Ray."""
+    return [Middleware(ProxyMiddleware)]

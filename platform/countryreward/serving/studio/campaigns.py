@@ -5,6 +5,7 @@ result.json, 0.jpg, 1.jpg ... A folder appears whole, by a rename from `.new-*`,
 
 import contextlib
 import io
+import json
 import os
 import re
 import secrets
@@ -13,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 from pydantic import BaseModel, Field
@@ -20,8 +22,7 @@ from pydantic import BaseModel, Field
 from countryreward.data.artifacts import write_atomically
 from countryreward.data.decoding import decode
 from countryreward.serving.http.problems import Problem
-from countryreward.serving.service_config import ServiceConfig
-from countryreward.serving.studio.studio_config import StudioConfig
+from countryreward.serving.service_config import ServiceConfig, StudioConfig
 from countryreward.serving.studio.verdict_text import MarketSaid
 
 _TENANT = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
@@ -185,3 +186,39 @@ def lines(found: Sequence[Result]) -> Iterator[dict[str, object]]:
             "pictures": len(result.pictures),
             "markets": len(result.markets),
         }
+
+
+class Marks:
+    """Of one kind of job, such as reports."""
+
+    def __init__(self, config: ServiceConfig, kind: str) -> None:
+        self.config, self.kind = config, kind
+
+    def add(self, tenant: str, job_id: str, told: dict[str, Any]) -> None:
+        """Remember a job, and what it was made of."""
+        write_atomically(self._place(tenant) / f"{job_id}.json", json.dumps(told), mode=0o600)
+
+    def of(self, tenant: str, job_id: str) -> dict[str, Any] | None:
+        """What was told of a job; None: it was not made here."""
+        try:
+            return json.loads((self._place(tenant) / f"{job_id}.json").read_bytes())
+        except (OSError, ValueError):
+            return None
+
+    def remove(self, tenant: str, job_id: str) -> None:
+        """Forget it."""
+        (self._place(tenant) / f"{job_id}.json").unlink(missing_ok=True)
+
+    def sweep(self, find: Callable[[str, str], object]) -> None:
+        """Forget those whose job is gone. find: of tenant and job; raises `Problem` where there is none."""
+        for mark in (Path(self.config.state).absolute() / "studio").glob(f"*/{self.kind}/?-*.json"):
+            try:
+                find(mark.parents[1].name, mark.stem)
+            except Problem:
+                with contextlib.suppress(FileNotFoundError):  # another replica was faster
+                    mark.unlink()
+
+    def _place(self, tenant: str) -> Path:
+        place = tenants_folder(self.config.state, tenant) / self.kind
+        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return place

@@ -16,14 +16,12 @@ from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 
 from countryreward import markets as countries
-from countryreward.serving.durable_jobs.batch.batch_job import StoredJob
-from countryreward.serving.durable_jobs.batch.batch_store import JobStore
-from countryreward.serving.durable_jobs.batch.create_batch import create_job, ending_of
-from countryreward.serving.durable_jobs.batch.verdicts_csv import safe_cell
+from countryreward.serving.durable_jobs.batch.batch_results import safe_cell
+from countryreward.serving.durable_jobs.batch.batch_store import JobStore, StoredJob, create_job, ending_of
 from countryreward.serving.http.form_fields import markets_of
 from countryreward.serving.http.problems import Problem
 from countryreward.serving.service_config import ServiceConfig
-from countryreward.serving.studio.marks import Marks
+from countryreward.serving.studio.campaigns import Marks
 from countryreward.serving.studio.verdict_text import CLOSE, plain, row_refused, sureness
 
 Table = Annotated[UploadFile, File(description="CSV, TSV, JSONL or Parquet: a row per pair of pictures.")]

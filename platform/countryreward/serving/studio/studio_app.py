@@ -2,28 +2,66 @@
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import HTMLResponse, PlainTextResponse
 
 from countryreward.serving.durable_jobs.batch.batch_store import JobStore
 from countryreward.serving.durable_jobs.generation.generation_store import GenerationStore
-from countryreward.serving.http.base_app import bare_app
+from countryreward.serving.http.apps import bare_app
+from countryreward.serving.http.problems import Problem
 from countryreward.serving.http.rates import Rates
 from countryreward.serving.http.request_log import RequestLog, fault
 from countryreward.serving.inference.async_scorer import AsyncScorer
-from countryreward.serving.service_config import ServiceConfig
+from countryreward.serving.service_config import ServiceConfig, StudioConfig
 from countryreward.serving.studio.campaigns import CampaignStore
 from countryreward.serving.studio.guests import GuestStore
-from countryreward.serving.studio.page import STATIC, add_page
 from countryreward.serving.studio.reports import ReportStore, add_report_routes
 from countryreward.serving.studio.sample import Campaign, Sample
-from countryreward.serving.studio.sessions import add_session_routes
-from countryreward.serving.studio.studio_config import StudioConfig
-from countryreward.serving.studio.studio_gate import SessionGate
+from countryreward.serving.studio.sessions import SessionGate, add_session_routes
 from countryreward.serving.studio.studio_results import add_result_routes
 from countryreward.serving.studio.studio_variants import VariantStore, add_variant_routes
+
+STATIC = Path(__file__).parent / "static"
+"""The built page."""
+NOT_BUILT = (
+    "The studio's page has not been built. Run `make studio` in the repository, then start the service again. "
+    "The API and its batch jobs work without it.\n"
+)
+_TYPES = {"js": "text/javascript", "css": "text/css", "svg": "image/svg+xml", "woff2": "font/woff2"}
+_NAME = re.compile(r"[a-z]+-[A-Z0-9]{8}\.([a-z0-9]+)")
+
+
+def add_page(app: FastAPI, static: Path) -> None:
+    """`/` and `/assets/...`. Files are read once, here."""
+    page = static / "index.html"
+    html = page.read_bytes() if page.is_file() else None
+    assets = {path.name: path.read_bytes() for path in sorted(static.glob("*-*.*")) if _NAME.fullmatch(path.name)}
+
+    @app.get("", include_in_schema=False)
+    def without_slash(request: Request) -> Response:
+        """The page's links are relative to its folder."""
+        return Response(status_code=308, headers={"Location": f"{request.scope.get('root_path', '')}/"})
+
+    @app.get("/", tags=["page"], response_class=HTMLResponse)
+    def show() -> Response:
+        """The page."""
+        if html is None:
+            return PlainTextResponse(NOT_BUILT, status_code=200)
+        return HTMLResponse(html)
+
+    @app.get("/assets/{name}", tags=["page"], response_class=Response)
+    def asset(name: str) -> Response:
+        """A file of the page; its name changes with its content."""
+        if name not in assets:
+            raise Problem("not_found")
+        kind = _TYPES[name.rpartition(".")[2]]
+        lasting = {"Cache-Control": "public, max-age=31536000, immutable"}
+        return Response(assets[name], media_type=f"{kind}; charset=utf-8", headers=lasting)
+
 
 _SWEEP_S = 60.0
 

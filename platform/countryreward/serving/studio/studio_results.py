@@ -15,11 +15,10 @@ from countryreward.serving.http.form_fields import markets_of, product_of
 from countryreward.serving.http.problems import Problem
 from countryreward.serving.http.rates import Rates
 from countryreward.serving.inference.async_scorer import AsyncScorer, RequestImageError, ScoreRequest
-from countryreward.serving.service_config import ServiceConfig
+from countryreward.serving.service_config import ServiceConfig, StudioConfig
 from countryreward.serving.studio.campaigns import CampaignStore, Result, lines, small
 from countryreward.serving.studio.sample import Sample
-from countryreward.serving.studio.studio_config import StudioConfig
-from countryreward.serving.studio.studio_gate import shared
+from countryreward.serving.studio.sessions import shared
 from countryreward.serving.studio.verdict_text import MarketSaid, picture_refused, said
 
 Pictures = Annotated[list[UploadFile], File(description="PNG, JPEG or WEBP files of one product.")]

@@ -11,17 +11,16 @@ from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 
 from countryreward import markets as countries
-from countryreward.api.generation_schemas import GenerationJob
+from countryreward.api.schemas import GenerationJob
 from countryreward.scoring.contracts import Product
 from countryreward.serving.durable_jobs.generation import generation_results as results
 from countryreward.serving.durable_jobs.generation.create_generation import create_generation
 from countryreward.serving.durable_jobs.generation.generation_store import GenerationStore
 from countryreward.serving.http.problems import Problem
 from countryreward.serving.http.rates import Rates
-from countryreward.serving.studio.campaigns import CampaignStore
-from countryreward.serving.studio.marks import Marks
-from countryreward.serving.studio.studio_config import StudioConfig
-from countryreward.serving.studio.studio_gate import shared
+from countryreward.serving.service_config import StudioConfig
+from countryreward.serving.studio.campaigns import CampaignStore, Marks
+from countryreward.serving.studio.sessions import shared
 from countryreward.serving.studio.verdict_text import CLOSE, plain, sureness
 
 _KEPT = 0.5  # fidelity below which a person should look whether it still is the product

@@ -11,10 +11,10 @@ from countryreward.errors import UserError
 from countryreward.scoring.contracts import Verdict
 from countryreward.scoring.pair_table import SIDES
 from countryreward.scoring.verdict_shards import product_of
-from countryreward.serving.durable_jobs.batch.batch_job import StoredJob
-from countryreward.serving.durable_jobs.batch.batch_parts import Part, read_part, write_part
+from countryreward.serving.durable_jobs.batch.batch_results import Part, read_part, write_part
+from countryreward.serving.durable_jobs.batch.batch_store import StoredJob
 from countryreward.serving.durable_jobs.batch.batch_table import JobTable, refusal_of
-from countryreward.serving.durable_jobs.blocking_threads import to_the_end
+from countryreward.serving.durable_jobs.job_worker import to_the_end
 from countryreward.serving.durable_jobs.retrying_scorer import RetryingScorer
 from countryreward.serving.inference.async_scorer import AsyncScorer, RequestImageError, ScoreRequest
 

@@ -8,9 +8,9 @@ from fastapi import FastAPI, File, Form, Header, Request, Response, UploadFile
 from fastapi.responses import FileResponse, StreamingResponse
 
 from countryreward.api import schemas
+from countryreward.serving.durable_jobs.batch.batch_results import csv_of
 from countryreward.serving.durable_jobs.batch.batch_runner import BatchJobs
-from countryreward.serving.durable_jobs.batch.create_batch import create_job, ending_of
-from countryreward.serving.durable_jobs.batch.verdicts_csv import csv_of
+from countryreward.serving.durable_jobs.batch.batch_store import create_job, ending_of
 from countryreward.serving.http.form_fields import markets_of
 from countryreward.serving.http.problems import Problem
 from countryreward.serving.service_config import ServiceConfig

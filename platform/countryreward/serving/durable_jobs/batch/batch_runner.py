@@ -8,15 +8,13 @@ from pathlib import Path
 
 from countryreward import __version__
 from countryreward.errors import UserError
-from countryreward.serving.durable_jobs.batch.batch_job import StoredJob
-from countryreward.serving.durable_jobs.batch.batch_parts import put_together, read_part
 from countryreward.serving.durable_jobs.batch.batch_predict import PartJudging
-from countryreward.serving.durable_jobs.batch.batch_store import JobStore
+from countryreward.serving.durable_jobs.batch.batch_results import put_together, read_part
+from countryreward.serving.durable_jobs.batch.batch_store import JobStore, StoredJob
 from countryreward.serving.durable_jobs.batch.batch_table import JobTable, read_job
-from countryreward.serving.durable_jobs.blocking_threads import to_the_end
 from countryreward.serving.durable_jobs.durable_job import cancelled
 from countryreward.serving.durable_jobs.job_folders import Claim, Clock, utc_now
-from countryreward.serving.durable_jobs.job_worker import JobWorker
+from countryreward.serving.durable_jobs.job_worker import JobWorker, to_the_end
 from countryreward.serving.durable_jobs.retrying_scorer import NoAnswer
 from countryreward.serving.http.request_log import fault
 from countryreward.serving.inference.async_scorer import AsyncScorer

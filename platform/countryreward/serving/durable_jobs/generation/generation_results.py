@@ -7,15 +7,14 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from countryreward.api.generation_schemas import (
+from countryreward.api.schemas import (
     GeneratedImage,
     GeneratedRanking,
     GenerationJob,
     RefusedDesign,
 )
 from countryreward.data.artifacts import write_atomically
-from countryreward.serving.durable_jobs.generation.generation_job import Plan, StoredGeneration
-from countryreward.serving.durable_jobs.generation.generation_store import GenerationStore
+from countryreward.serving.durable_jobs.generation.generation_store import GenerationStore, Plan, StoredGeneration
 from countryreward.serving.http.problems import Problem
 
 _RANKINGS = TypeAdapter(list[GeneratedRanking])

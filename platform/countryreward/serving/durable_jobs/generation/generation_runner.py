@@ -10,20 +10,24 @@ from countryreward.data.decoding import ImageError
 from countryreward.errors import UserError
 from countryreward.generation.ad_contracts import DesignWriter, Refusal, RenderedFile, Renderer, RenderJob
 from countryreward.generation.render_files import render_files
-from countryreward.serving.durable_jobs.blocking_threads import to_the_end
-from countryreward.serving.durable_jobs.generation.design_writing import Writing, template_plan
-from countryreward.serving.durable_jobs.generation.generation_job import StoredGeneration
+from countryreward.serving.durable_jobs.generation.generation_passes import (
+    Order,
+    Writing,
+    forget_images,
+    refuse,
+    render_some,
+    template_plan,
+)
 from countryreward.serving.durable_jobs.generation.generation_results import (
     finished,
     images_of,
     write_plan,
     write_rankings,
 )
-from countryreward.serving.durable_jobs.generation.generation_store import GenerationStore, Versions
+from countryreward.serving.durable_jobs.generation.generation_store import GenerationStore, StoredGeneration, Versions
 from countryreward.serving.durable_jobs.generation.image_ranking import rank_images
-from countryreward.serving.durable_jobs.generation.render_pass import Order, forget_images, refuse, render_some
 from countryreward.serving.durable_jobs.job_folders import MAX_STARTS, Claim, Clock, utc_now
-from countryreward.serving.durable_jobs.job_worker import JobWorker
+from countryreward.serving.durable_jobs.job_worker import JobWorker, to_the_end
 from countryreward.serving.durable_jobs.retrying_scorer import NoAnswer, RetryingScorer
 from countryreward.serving.http.request_log import fault
 from countryreward.serving.inference.async_scorer import AsyncScorer

@@ -3,14 +3,14 @@
 import itertools
 from collections.abc import Sequence
 
-from countryreward.api.generation_schemas import (
+from countryreward.api.schemas import (
     GeneratedImage,
     GeneratedRanking,
     RankedImage,
 )
 from countryreward.scoring.contracts import Product, Verdict
 from countryreward.scoring.ranking import ranking
-from countryreward.serving.durable_jobs.generation.generation_job import StoredGeneration
+from countryreward.serving.durable_jobs.generation.generation_store import StoredGeneration
 from countryreward.serving.durable_jobs.retrying_scorer import RetryingScorer
 from countryreward.serving.inference.async_scorer import ScoreRequest
 

@@ -1,6 +1,7 @@
-"""What every HTTP app of the service has: health, metrics, errors that repeat nothing, the gate before all of it."""
+"""The HTTP apps: what every one of them has (health, metrics, errors that repeat nothing), and the reward's own."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -12,8 +13,16 @@ from starlette.types import Lifespan
 from countryreward import __version__
 from countryreward.api import schemas
 from countryreward.errors import UserError
+from countryreward.serving.durable_jobs.batch.batch_routes import add_batch_routes
+from countryreward.serving.durable_jobs.batch.batch_runner import BatchJobs
+from countryreward.serving.http.gate import Gate
+from countryreward.serving.http.keys import KeyStore
 from countryreward.serving.http.problems import Problem, invalid_input, of_status, refusal
-from countryreward.serving.inference.async_scorer import Answering
+from countryreward.serving.http.rates import Rates
+from countryreward.serving.http.request_log import RequestLog
+from countryreward.serving.http.score_routes import add_question_routes
+from countryreward.serving.inference.async_scorer import Answering, AsyncScorer
+from countryreward.serving.service_config import ServiceConfig
 
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": schemas.ErrorAnswer} for status in (401, 403, 404, 413, 422, 429, 500, 503)
@@ -91,3 +100,36 @@ def _errors(app: FastAPI) -> None:
     @app.exception_handler(UserError)
     def refused(request: Request, error: UserError) -> JSONResponse:
         return answer(request, refusal(error))
+
+
+def create_app(
+    asked: AsyncScorer,
+    config: ServiceConfig,
+    *,
+    keys: KeyStore,
+    rates: Rates,
+    seen: Callable[[RequestLog], None] | None = None,
+    metrics: Callable[[], bytes] | None = None,
+    jobs: BatchJobs | None = None,
+) -> FastAPI:
+    """The app. Every route but /healthz and /readyz is behind a key (`gate.py`).
+
+    seen: is told of every request. metrics: what /metrics answers, for Prometheus. jobs: who does
+    batch jobs, from the app's start to its end; None: there is no /v1/batch.
+    """
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        if jobs:
+            await jobs.start()
+        yield
+        if jobs:
+            await jobs.stop()
+
+    about = "Which of these ad images will win in this country, and why."
+    app = bare_app("CountryReward", about, behind=asked, metrics=metrics, lifespan=lifespan)
+    add_question_routes(app, asked, config, rates)
+    if jobs:
+        add_batch_routes(app, jobs, config)
+    app.add_middleware(Gate, behind=asked, config=config, keys=keys, rates=rates, seen=seen)
+    return app

@@ -1,9 +1,11 @@
 """Finished parts of a job on disk: verdicts, and beside them the rows that were refused while they were judged."""
 
+import csv
+import io
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -89,3 +91,32 @@ def _refused_path(folder: Path, number: int) -> Path:
 def _lines(refusals: Iterable[dict[str, Any]]) -> bytes:
     text = "".join(json.dumps(refusal, ensure_ascii=False) + "\n" for refusal in refusals)
     return text.encode("utf-8", "replace")
+
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def csv_of(path: Path) -> Iterator[str]:
+    """The header, then the rows. Text that a spreadsheet would run as a formula is preceded by '."""
+    file = pq.ParquetFile(path)  # open from the first call on: the job may be deleted while it is read
+    names = file.schema_arrow.names
+
+    def stream() -> Iterator[str]:
+        with file:
+            yield _text([names])
+            for batch in file.iter_batches(batch_size=1_000):
+                columns = [column.to_pylist() for column in batch.columns]
+                yield _text([[safe_cell(cell) for cell in row] for row in zip(*columns, strict=True)])
+
+    return stream()
+
+
+def safe_cell(cell: object) -> object:
+    """Text that a spreadsheet would run as a formula, preceded by an apostrophe."""
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
+
+
+def _text(rows: list[list[object]]) -> str:
+    buffer = io.StringIO()
+    csv.writer(buffer).writerows(rows)
+    return buffer.getvalue()
