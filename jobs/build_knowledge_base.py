@@ -42,7 +42,7 @@ def main(config: Config) -> Artifact:
         return found
     import pandas as pd
 
-    from countryreward.data.records import Dataset
+    from countryreward.data.dataset import Dataset
     from countryreward.on_ray.build_knowledge_base import build_knowledge_base
     from countryreward.on_ray.session import session
     from countryreward.progress import bar

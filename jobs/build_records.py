@@ -29,7 +29,8 @@ def main(config: Config) -> Artifact:
         print(f"records: {config.out} is up to date")
         return found
     from countryreward.data.check import check, describe
-    from countryreward.data.records import Dataset, build_records
+    from countryreward.data.dataset import Dataset
+    from countryreward.data.records import build_records
 
     tables = Dataset.read(dataset.path)
     with publish(config.out, kind="records", inputs={"dataset": dataset}, config=config.records) as draft:

@@ -34,7 +34,7 @@ class Config:
 
 
 def main(config: Config) -> Artifact:
-    from countryreward.data.marketplace.drawn_variants import draw_variant_pairs
+    from countryreward.data.marketplace.export import draw_variant_pairs
     from countryreward.errors import UserError
 
     try:

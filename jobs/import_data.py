@@ -24,8 +24,7 @@ class Config:
 
 
 def main(config: Config) -> Artifact:
-    from countryreward.data.importers.dataset import import_dataset
-    from countryreward.data.importers.fingerprint import is_known, source_fingerprint
+    from countryreward.data.importers.import_dataset import import_dataset, is_known, source_fingerprint
     from countryreward.progress import bar
 
     fingerprint = source_fingerprint(config.source)

@@ -47,9 +47,9 @@ def main(config: Config) -> Artifact:
         return found
     import pandas as pd
 
+    from countryreward.data.dataset import Dataset
     from countryreward.data.importers.designs import import_designs
     from countryreward.data.quarantine import Quarantine
-    from countryreward.data.records import Dataset
 
     units = pd.read_parquet(inputs["records"].path / "units.parquet")
     quarantine = Quarantine("import_designs")

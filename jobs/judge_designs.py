@@ -118,9 +118,8 @@ def _amend(config: Config, inputs: dict[str, Artifact]) -> Callable[[list[dict[s
     """Adds the truth and the log-probabilities."""
 
     def amend(rows: list[dict[str, Any]], folder: Path) -> None:
+        from countryreward.data.dataset import Dataset, own_pictures
         from countryreward.data.marketplace.true_preference import TruePreference
-        from countryreward.data.own_pictures import own_pictures
-        from countryreward.data.records import Dataset
         from countryreward.generation.preference_table import read_cases
         from countryreward.generation.truth import add_truth
         from countryreward.on_ray.writers import measure_log_probs

@@ -217,7 +217,8 @@ def _data_check(folder: Path) -> None:
     from countryreward.data.artifacts import MANIFEST, open_artifact, read_manifest
     from countryreward.data.check import check, describe
     from countryreward.data.data_config import RecordsConfig
-    from countryreward.data.records import Dataset, build_records
+    from countryreward.data.dataset import Dataset
+    from countryreward.data.records import build_records
 
     run = folder if not (folder / MANIFEST).exists() else None
     kind = "dataset" if run else read_manifest(folder).kind

@@ -4,9 +4,12 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 
+ShowProgress = Callable[[int, int], None]
+"""Called with (how many are done, how many there are)."""
+
 
 @contextlib.contextmanager
-def bar(title: str) -> Iterator[Callable[[int, int], None]]:
+def bar(title: str) -> Iterator[ShowProgress]:
     """`with bar("images") as progress: progress(done, total)`: shows share done, speed and time left."""
     from rich.console import Console
     from rich.progress import (

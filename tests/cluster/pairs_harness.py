@@ -22,7 +22,7 @@ from ray import serve
 from countryreward.data import tables
 from countryreward.data.artifacts import publish
 from countryreward.data.decoding import inspect
-from countryreward.data.image_table import ImageWriter
+from countryreward.data.images import ImageWriter
 from countryreward.generation.ad_contracts import RenderJob
 from countryreward.generation.preference_pairs import make_pairs
 from countryreward.generation.render_files import render_files

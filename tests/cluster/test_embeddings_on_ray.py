@@ -23,7 +23,7 @@ import evaluate_prior
 import import_data
 from countryreward.data.artifacts import Artifact
 from countryreward.data.data_config import ImagesConfig, ImportConfig, RecordsConfig, SplitConfig, TableSource
-from countryreward.data.image_table import ImageTable
+from countryreward.data.images import ImageTable
 from countryreward.data.quarantine import REASONS
 from countryreward.on_ray import embed_dataset as embeddings
 from countryreward.on_ray.ray_config import RayConfig

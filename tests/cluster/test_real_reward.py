@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 
 from countryreward import CountryReward, Product
-from countryreward.data.image_table import ImageTable
+from countryreward.data.images import ImageTable
 
 ROOT = Path(__file__).parents[2]
 DATA = Path(os.environ.get("COUNTRYREWARD_DATA") or ROOT.parent / "shared" / "data").absolute()

@@ -14,7 +14,7 @@ import torch
 from transformers import Qwen2VLForConditionalGeneration
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from countryreward.equations.preference import dpo_loss
+from countryreward.equations.ad_generation import dpo_loss
 from countryreward.models.design_batch import answer_row, pictures_of, shared_row, stack
 from countryreward.models.design_writer import DesignWriterModel, token_log_probs
 from countryreward.models.processor import PairProcessor

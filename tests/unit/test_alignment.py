@@ -10,7 +10,7 @@ import pytest
 
 from countryreward.data.artifacts import publish
 from countryreward.data.tables import CASES
-from countryreward.equations.gain import log_ratio, preferred
+from countryreward.equations.writer_metrics import log_ratio, preferred
 from countryreward.errors import UserError
 from countryreward.evaluation.alignment import alignment_table
 from countryreward.evaluation.writer_cases import WriterCases, open_cases

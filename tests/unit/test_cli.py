@@ -23,7 +23,8 @@ from countryreward.data import tables
 from countryreward.data.artifacts import publish
 from countryreward.data.check import check
 from countryreward.data.data_config import RecordsConfig
-from countryreward.data.records import Dataset, build_records
+from countryreward.data.dataset import Dataset
+from countryreward.data.records import build_records
 from countryreward.doctor import Finding
 from tests.unit.conftest import observations
 

@@ -5,8 +5,7 @@ from itertools import product
 import pytest
 
 from countryreward.data.design import Design
-from countryreward.data.marketplace.vocabulary import AXES, Spec
-from countryreward.data.marketplace.wording import design_to_spec, spec_to_design
+from countryreward.data.marketplace.vocabulary import AXES, Spec, design_to_spec, spec_to_design
 from countryreward.errors import UserError
 
 SOFA = Design(

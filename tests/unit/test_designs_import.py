@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 
 from countryreward.data.data_config import TableSource
+from countryreward.data.dataset import Dataset
 from countryreward.data.design import Design
 from countryreward.data.importers.designs import import_designs
 from countryreward.data.quarantine import Quarantine
-from countryreward.data.records import Dataset
 from countryreward.errors import UserError
 from tests.unit.conftest import observations
 

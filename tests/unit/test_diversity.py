@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from countryreward.equations.diversity import (
+from countryreward.equations.writer_metrics import (
     across_markets,
     commonest,
     distance,

@@ -11,8 +11,7 @@ import pytest
 from countryreward.data.design import Design
 from countryreward.data.marketplace.drawer import Craft, ProductLook, draw
 from countryreward.data.marketplace.shapes import ProductTile
-from countryreward.data.marketplace.vocabulary import Spec
-from countryreward.data.marketplace.wording import design_to_spec, spec_to_design
+from countryreward.data.marketplace.vocabulary import Spec, design_to_spec, spec_to_design
 from countryreward.errors import UserError
 from countryreward.generation.ad_contracts import RenderJob
 from countryreward.generation.drawing_renderer import DrawerRenderer

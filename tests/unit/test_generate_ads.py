@@ -19,7 +19,7 @@ from countryreward.data import tables
 from countryreward.data.artifacts import open_artifact, publish
 from countryreward.data.decoding import inspect
 from countryreward.data.design import Design
-from countryreward.data.image_table import ImageWriter
+from countryreward.data.images import ImageWriter
 from countryreward.errors import UserError
 from countryreward.generation import model_writer as writing
 from countryreward.generation.ad_contracts import DesignRequest, Written

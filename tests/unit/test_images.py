@@ -18,7 +18,8 @@ from pyarrow import fs
 
 from countryreward.data import image_source
 from countryreward.data.data_config import ImagesConfig
-from countryreward.data.images import ImageError, ImageSource, ImageTable, ImageWriter, decode, inspect
+from countryreward.data.decoding import ImageError, decode, inspect
+from countryreward.data.images import ImageSource, ImageTable, ImageWriter
 from countryreward.errors import UserError
 
 CAPS: dict[str, Any] = {"max_bytes": 2**20, "max_pixels": 1_000_000}

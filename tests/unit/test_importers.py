@@ -19,8 +19,9 @@ from PIL import Image
 
 from countryreward.data import tables
 from countryreward.data.data_config import ImagesConfig, ImportConfig, TableSource
-from countryreward.data.images import ImageError, ImageTable, inspect
-from countryreward.data.importers.dataset import import_dataset
+from countryreward.data.decoding import ImageError, inspect
+from countryreward.data.images import ImageTable
+from countryreward.data.importers.import_dataset import import_dataset
 from countryreward.errors import UserError
 
 DATA = Path(os.environ.get("COUNTRYREWARD_DATA", Path(__file__).parents[2] / ".." / "shared" / "data"))

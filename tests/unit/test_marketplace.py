@@ -27,8 +27,16 @@ from countryreward.data.marketplace.taste import (
     published_peaks,
     utility,
 )
-from countryreward.data.marketplace.vocabulary import CLUTTERS, COLOURS, LIGHTINGS, PALETTES, SCENES, TEXTS, Spec
-from countryreward.data.marketplace.wording import spec_to_design
+from countryreward.data.marketplace.vocabulary import (
+    CLUTTERS,
+    COLOURS,
+    LIGHTINGS,
+    PALETTES,
+    SCENES,
+    TEXTS,
+    Spec,
+    spec_to_design,
+)
 from countryreward.errors import UserError
 
 MUG = ProductLook(category="mug", colour="RED")

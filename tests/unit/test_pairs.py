@@ -13,7 +13,7 @@ from PIL import Image
 from countryreward.data.artifacts import publish
 from countryreward.data.decoding import inspect
 from countryreward.data.design import Design
-from countryreward.data.image_table import ImageTable, ImageWriter
+from countryreward.data.images import ImageTable, ImageWriter
 from countryreward.errors import UserError
 from countryreward.generation.ad_contracts import Refusal, RenderedFile, RenderJob
 from countryreward.generation.cases import ReferenceAds, make_cases

@@ -17,7 +17,7 @@ from ray.exceptions import RayActorError
 
 from countryreward.client import AsyncClient, NotAllowed, Retries, Unavailable
 from countryreward.client.remote_services import ClientRenderer, ClientScorer
-from countryreward.data.image_table import ImageTable
+from countryreward.data.images import ImageTable
 from countryreward.errors import UserError
 from countryreward.generation.ad_tasks import AdTasks, Listed
 from countryreward.generation.cases import make_cases

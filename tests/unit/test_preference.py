@@ -18,9 +18,9 @@ from trl import DPOConfig, DPOTrainer  # pyright: ignore[reportPrivateImportUsag
 
 from countryreward.data.artifacts import publish
 from countryreward.data.decoding import inspect
-from countryreward.data.image_table import ImageWriter
+from countryreward.data.images import ImageWriter
 from countryreward.data.tables import PREFERENCE_PAIRS
-from countryreward.equations.preference import dpo_loss
+from countryreward.equations.ad_generation import dpo_loss
 from countryreward.errors import UserError
 from countryreward.models.design_prompt import words_of
 from countryreward.models.design_writer import DesignWriterModel

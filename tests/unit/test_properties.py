@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from countryreward.data.artifacts import open_artifact, publish
 from countryreward.data.data_config import RecordsConfig, SplitConfig
-from countryreward.data.records import Dataset, build_records
+from countryreward.data.dataset import Dataset
+from countryreward.data.records import build_records
 from countryreward.data.splits import hashed_share, unit_split
 from countryreward.equations.calibration import reliability_curve
 from tests.unit.conftest import observations

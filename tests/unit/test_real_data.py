@@ -17,8 +17,9 @@ import prior_chain
 from countryreward.command import run
 from countryreward.data.artifacts import publish
 from countryreward.data.check import check, describe
-from countryreward.data.importers.dataset import import_dataset
-from countryreward.data.records import Dataset, Records, build_records
+from countryreward.data.dataset import Dataset
+from countryreward.data.importers.import_dataset import import_dataset
+from countryreward.data.records import Records, build_records
 
 pytestmark = pytest.mark.slow  # `make check` has 90 seconds for everything
 

@@ -7,7 +7,8 @@ import pytest
 
 from countryreward.data.check import check, describe, discordant_share
 from countryreward.data.data_config import RecordsConfig, SplitConfig
-from countryreward.data.records import Dataset, build_records
+from countryreward.data.dataset import Dataset
+from countryreward.data.records import build_records
 from countryreward.data.splits import unit_split
 from countryreward.errors import UserError
 from tests.unit.conftest import observations

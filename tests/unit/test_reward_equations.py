@@ -7,9 +7,9 @@ import torch
 from torch import tensor
 from torch.testing import assert_close
 
-from countryreward.equations import focus, head
-from countryreward.equations.adapter import CountryAdapter, modulate
+from countryreward.equations import focus, reward_layers
 from countryreward.equations.readings import READINGS
+from countryreward.equations.reward_layers import CountryAdapter, modulate
 from countryreward.errors import UserError
 from countryreward.models.reward_config import PRESETS, Rates, RewardOptions
 
@@ -98,23 +98,26 @@ def test_penalty_and_objective_eq_8_10_11_by_hand() -> None:
 
 def test_head_eq_11_and_16_by_hand() -> None:
     h, e = tensor([[3.0, 4.0], [3.0, 4.0]]), tensor([[0.0, 2.0], [0.0, 0.0]])
-    assert head.augment(h, e, "embedding").tolist() == [[3.0, 6.0], [3.0, 4.0]]
-    assert head.augment(h, e, "scaled").tolist() == [[3.0, 9.0], [3.0, 4.0]]  # |h| / |e| = 2.5; no prior: h
+    assert reward_layers.augment(h, e, "embedding").tolist() == [[3.0, 6.0], [3.0, 4.0]]
+    assert reward_layers.augment(h, e, "scaled").tolist() == [[3.0, 9.0], [3.0, 4.0]]  # |h| / |e| = 2.5; no prior: h
     for strategy in ("none", "instruct", "soft"):
-        assert head.augment(h, e, strategy).tolist() == h.tolist()
+        assert reward_layers.augment(h, e, strategy).tolist() == h.tolist()
 
 
 def test_scaled_head_without_a_prior_has_a_gradient() -> None:
     h = tensor([[3.0, 4.0]], requires_grad=True)
-    head.augment(h, torch.zeros(1, 2), "scaled").sum().backward()
+    reward_layers.augment(h, torch.zeros(1, 2), "scaled").sum().backward()
     assert h.grad is not None
     assert h.grad.tolist() == [[1.0, 1.0]]
 
 
 def test_soft_and_antisymmetric_by_hand() -> None:
-    assert head.soft_logit(tensor([0.25]), tensor([0.5]), tensor(2.0)).tolist() == [1.25]
-    assert head.antisymmetric(tensor([0.75]), tensor([0.25])).tolist() == [0.5]
-    assert head.one_order(tensor([0.75, 0.25]), tensor([1.0, -1.0])).tolist() == [1.5, -0.5]  # their mean is .5
+    assert reward_layers.soft_logit(tensor([0.25]), tensor([0.5]), tensor(2.0)).tolist() == [1.25]
+    assert reward_layers.antisymmetric(tensor([0.75]), tensor([0.25])).tolist() == [0.5]
+    assert reward_layers.one_order(tensor([0.75, 0.25]), tensor([1.0, -1.0])).tolist() == [
+        1.5,
+        -0.5,
+    ]  # their mean is .5
 
 
 @pytest.mark.parametrize(

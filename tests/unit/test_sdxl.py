@@ -12,7 +12,7 @@ import torch
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 
 from countryreward.data.design import Design
-from countryreward.equations import diffusion
+from countryreward.equations import ad_generation
 from countryreward.errors import UserError
 from countryreward.generation.ad_contracts import Rendered, RenderJob
 from countryreward.generation.diffusion_prompts import fair_shares, prompt_of, prompt_parts, token_ids
@@ -117,16 +117,16 @@ def test_one_step_of_eq_13_is_that_of_diffusers(t: int, before: int) -> None:
     theirs = scheduler.step(predicted, t, z, generator=torch.Generator().manual_seed(1), return_dict=False)[0]
     noise = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(1))
     alpha_bar, alpha_bar_before = scheduler.alphas_cumprod[t], scheduler.alphas_cumprod[before]
-    sigma = diffusion.sigma(alpha_bar, alpha_bar_before)
-    ours = diffusion.denoised(z, predicted, alpha_bar / alpha_bar_before, alpha_bar, sigma, noise)
+    sigma = ad_generation.sigma(alpha_bar, alpha_bar_before)
+    ours = ad_generation.denoised(z, predicted, alpha_bar / alpha_bar_before, alpha_bar, sigma, noise)
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
 def test_eq_13_by_hand() -> None:
     """alpha 0.81, alpha_bar 0.64: (1 - 0.19 / 0.6 * 0.5) / 0.9 + 0.2 * 3."""
-    step = diffusion.denoised(*(torch.tensor(value) for value in (1.0, 0.5, 0.81, 0.64, 0.2, 3.0)))
+    step = ad_generation.denoised(*(torch.tensor(value) for value in (1.0, 0.5, 0.81, 0.64, 0.2, 3.0)))
     assert step.item() == pytest.approx((1 - 0.19 / 0.6 * 0.5) / 0.9 + 0.6)
-    assert diffusion.sigma(torch.tensor(0.5), torch.tensor(1.0)).item() == 0
+    assert ad_generation.sigma(torch.tensor(0.5), torch.tensor(1.0)).item() == 0
 
 
 def test_the_pipelines_own_steps_are_eq_13() -> None:
@@ -153,8 +153,8 @@ def test_the_pipelines_own_steps_are_eq_13() -> None:
     for (z, predicted, t, noise, found), before in zip(steps, [334, 1, None], strict=True):
         alpha_bar = scheduler.alphas_cumprod[t]
         alpha_bar_before = torch.tensor(1.0) if before is None else scheduler.alphas_cumprod[before]
-        sigma = diffusion.sigma(alpha_bar, alpha_bar_before)
-        ours = diffusion.denoised(z, predicted, alpha_bar / alpha_bar_before, alpha_bar, sigma, noise)
+        sigma = ad_generation.sigma(alpha_bar, alpha_bar_before)
+        ours = ad_generation.denoised(z, predicted, alpha_bar / alpha_bar_before, alpha_bar, sigma, noise)
         torch.testing.assert_close(ours, found, rtol=1e-4, atol=1e-3)
 
 

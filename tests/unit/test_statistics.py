@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from countryreward.data.items import item_keys
+from countryreward.data.records import item_keys
 from countryreward.equations.metrics import item_sums, metrics_of, row_sums, total
 from countryreward.evaluation.simple_judges import constant_letter, market_blind_oracle, shuffled
 from countryreward.evaluation.statistics import (

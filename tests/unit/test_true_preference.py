@@ -11,7 +11,7 @@ from countryreward.data.marketplace.export import spec_of, write_export
 from countryreward.data.marketplace.marketplace_config import MarketplaceConfig
 from countryreward.data.marketplace.simulate import simulate
 from countryreward.data.marketplace.true_preference import TruePreference, visible_quality
-from countryreward.data.marketplace.wording import spec_to_design
+from countryreward.data.marketplace.vocabulary import spec_to_design
 from countryreward.errors import UserError
 
 CONFIG = MarketplaceConfig(products=6, image_px=32, markets=["KR", "BR"], periods=1, seed=3, world_seed=7)

@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from countryreward.data.records import Dataset, Records
+from countryreward.data.dataset import Dataset
+from countryreward.data.records import Records
 
 _Z = 1.959964 + 0.841621
 """Normal quantiles of a two-sided 5 % test with 80 % power."""

@@ -161,3 +161,21 @@ def check_counts(counts: dict[str, Any], where: str, *, parts: Callable[[dict[st
         else sum(int(counts.get(name, 0)) for name in ("kept", "records", "dropped", "quarantined"))
     )
     assert counts["input"] == total, f"{where}: {counts['input']} rows came in, {total} are accounted for"
+
+
+def tally(
+    table: str, *, input: int, kept: int, quarantine: Quarantine, dropped: dict[str, int] | None = None
+) -> dict[str, Any]:
+    """The counts of one table, checked: input = kept + dropped + quarantined."""
+    by_reason = quarantine.counts(table)
+    counts: dict[str, Any] = {
+        "input": input,
+        "kept": kept,
+        "dropped": sum((dropped or {}).values()),
+        "quarantined": sum(by_reason.values()),
+        "quarantined_by_reason": by_reason,
+    }
+    if dropped:
+        counts["dropped_by_reason"] = dropped
+    check_counts(counts, f"import of {table}")
+    return counts

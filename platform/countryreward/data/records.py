@@ -12,32 +12,12 @@ import pyarrow.parquet as pq
 
 from countryreward.data import tables
 from countryreward.data.data_config import RecordsConfig
+from countryreward.data.dataset import Dataset
 from countryreward.data.pooled_evidence import pool
 from countryreward.data.quarantine import check_counts
 from countryreward.data.splits import as_of_day, hashed_share, time_windows, unit_split
 from countryreward.equations.evidence import fit_beta, probability_greater
 from countryreward.equations.readings import resolve
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """The three input tables of an imported dataset, and the listed pairs when it came from a pair file."""
-
-    products: pd.DataFrame
-    creatives: pd.DataFrame
-    observations: pd.DataFrame
-    listed_pairs: pd.DataFrame | None
-
-    @classmethod
-    def read(cls, folder: Path) -> "Dataset":
-        """Read the Parquet files of a dataset artifact."""
-        listed = folder / "pairs.parquet"
-        return cls(
-            products=pq.read_table(folder / "products.parquet").to_pandas(),
-            creatives=pq.read_table(folder / "creatives.parquet").to_pandas(),
-            observations=pq.read_table(folder / "observations.parquet").to_pandas(),
-            listed_pairs=pq.read_table(listed).to_pandas() if listed.exists() else None,
-        )
 
 
 @dataclass(frozen=True)
@@ -251,3 +231,18 @@ def _label(pairs: pd.DataFrame, evidence: pd.DataFrame, config: RecordsConfig) -
 
 def _digest(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def item_keys(records: pd.DataFrame) -> pd.Series:
+    """The item of each row.
+
+    That is the pair. With time windows one pair meets one market several times; then the window (as_of) is part of the
+    item, for a country pair compares two markets and not two windows of one.
+    """
+    pair = records["pair_id"].astype(str).to_numpy()
+    if records.duplicated(["pair_id", "market"]).any():
+        pair = np.array([f"{name}|{window}" for name, window in zip(pair, records["as_of"], strict=True)], dtype=object)
+    keys = pd.Series(pair, index=records.index)
+    if pd.DataFrame({"key": pair, "market": records["market"].to_numpy()}).duplicated().any():
+        raise ValueError("records: a market occurs twice in one item (pair_id and as_of); keep one row of each")
+    return keys

@@ -10,8 +10,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from countryreward.data.artifacts import Artifact, open_artifact
-from countryreward.data.image_table import ImageTable
-from countryreward.data.records import Dataset
+from countryreward.data.dataset import Dataset
+from countryreward.data.images import ImageTable
 from countryreward.equations.ceilings import label_probability
 from countryreward.errors import UserError
 from countryreward.evaluation import report_text as words

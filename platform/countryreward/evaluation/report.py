@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from countryreward.data.items import item_keys
+from countryreward.data.records import item_keys
 from countryreward.equations.calibration import reliability_curve
 from countryreward.equations.ceilings import market_blind_ceiling_sums, noise_ceiling_sums
 from countryreward.equations.country_pairs import Floats, Ints

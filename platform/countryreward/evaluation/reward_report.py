@@ -8,8 +8,8 @@ import pandas as pd
 import torch
 
 from countryreward.data.artifacts import Artifact
+from countryreward.data.dataset import Dataset
 from countryreward.data.quarantine import Quarantine
-from countryreward.data.records import Dataset
 from countryreward.errors import UserError
 from countryreward.evaluation.build_report import Inputs, Rows, split_unit
 from countryreward.evaluation.reward_variants import judge_variants

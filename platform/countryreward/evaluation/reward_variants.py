@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from countryreward.data.items import item_keys
 from countryreward.data.quarantine import Quarantine
+from countryreward.data.records import item_keys
 from countryreward.evaluation.simple_judges import shuffled
 from countryreward.scoring.country_reward import CountryReward
 from countryreward.scoring.examples import build_examples

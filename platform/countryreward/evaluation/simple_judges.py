@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from countryreward.data.items import item_keys
+from countryreward.data.records import item_keys
 
 LETTERS_ONLY = ("constant_letter", "market_blind_oracle")
 """Variants that answer with a letter and state no probability: their logit is +1 or -1 and only its sign means."""

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from countryreward.data.items import item_keys
+from countryreward.data.records import item_keys
 from countryreward.equations.metrics import Floats, Sums, item_sums, metrics_of, total
 from countryreward.errors import UserError
 from countryreward.evaluation.statistics import Interval, bootstrap_totals, interval, unit_weights

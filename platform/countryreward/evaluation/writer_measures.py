@@ -10,15 +10,16 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from countryreward.data.design import LABELS
-from countryreward.equations.diversity import (
+from countryreward.equations.writer_metrics import (
     WordSets,
     across_markets,
     commonest,
+    log_ratio,
     market_effect,
+    preferred,
     within_market,
     word_sets,
 )
-from countryreward.equations.gain import log_ratio, preferred
 from countryreward.evaluation.paired_means import Key
 from countryreward.evaluation.writer_cases import QUESTIONS, WriterCases
 
@@ -27,7 +28,7 @@ MEASURES = ("share", "probability")
 RECOGNISABLE = 0.5
 """Fidelity below which a product is counted as hardly recognisable."""
 SPREADS = ("within", "across", "market_effect")
-"""`equations/diversity.py`, per product."""
+"""`equations/writer_metrics.py`, per product."""
 
 
 def measures(variant: WriterCases, *, is_reference: bool) -> dict[Key, pd.Series]:

@@ -9,9 +9,8 @@ import pyarrow.parquet as pq
 
 from countryreward import markets as countries
 from countryreward.data.artifacts import Artifact
-from countryreward.data.image_table import ImageTable
-from countryreward.data.own_pictures import own_pictures
-from countryreward.data.records import Dataset
+from countryreward.data.dataset import Dataset, own_pictures
+from countryreward.data.images import ImageTable
 from countryreward.errors import UserError
 from countryreward.generation.outcomes import Outcome, quarantined
 from countryreward.generation.tasks import AdTask, task_key

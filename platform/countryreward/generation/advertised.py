@@ -7,11 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from countryreward.data.dataset import Dataset, own_pictures
 from countryreward.data.decoding import ImageError, decode, pixels_of
-from countryreward.data.image_table import ImageTable
-from countryreward.data.own_pictures import own_pictures
+from countryreward.data.images import ImageTable
 from countryreward.data.quarantine import REASONS
-from countryreward.data.records import Dataset
 from countryreward.errors import UserError
 from countryreward.scoring.contracts import Product
 

@@ -8,7 +8,7 @@ from dataclasses import asdict
 import cv2
 
 from countryreward.data.marketplace.drawer import draw
-from countryreward.data.marketplace.wording import design_to_spec
+from countryreward.data.marketplace.vocabulary import design_to_spec
 from countryreward.errors import UserError
 from countryreward.generation.ad_contracts import Rendered, RenderJob
 from countryreward.generation.fidelity import fidelity

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from countryreward.data.artifacts import Artifact, open_artifact
 from countryreward.data.decoding import inspect
-from countryreward.data.image_table import ImageTable, ImageWriter
+from countryreward.data.images import ImageTable, ImageWriter
 from countryreward.data.quarantine import Quarantine
 from countryreward.data.tables import CASES, PREFERENCE_PAIRS
 from countryreward.generation.outcomes import Outcome, fill_quarantine

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from countryreward.data.design import Design
-from countryreward.data.marketplace.vocabulary import Spec
-from countryreward.data.marketplace.wording import spec_to_design
+from countryreward.data.marketplace.vocabulary import Spec, spec_to_design
 from countryreward.errors import UserError
 
 

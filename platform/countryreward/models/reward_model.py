@@ -17,8 +17,8 @@ from transformers import initialization as init
 from transformers.utils.generic import ModelOutput
 
 from countryreward.equations import focus as focus_equations
-from countryreward.equations import head
-from countryreward.equations.adapter import CountryAdapter, modulate
+from countryreward.equations import reward_layers
+from countryreward.equations.reward_layers import CountryAdapter, modulate
 from countryreward.errors import UserError
 from countryreward.models import attention
 from countryreward.models.focus_probe import FocusProbe
@@ -165,9 +165,9 @@ class CountryRewardModel(PreTrainedModel):
         if not self.both_orders:
             return RewardOutput(logit=logit_R, focus=focus_RS)
         if batch.sign is not None:
-            return RewardOutput(logit=head.one_order(logit_R, batch.sign), focus=focus_RS)
+            return RewardOutput(logit=reward_layers.one_order(logit_R, batch.sign), focus=focus_RS)
         focus_BS = None if focus_RS is None else focus_RS.unflatten(0, (2, -1)).mean(dim=0)
-        return RewardOutput(logit=head.antisymmetric(*logit_R.chunk(2)), focus=focus_BS)
+        return RewardOutput(logit=reward_layers.antisymmetric(*logit_R.chunk(2)), focus=focus_BS)
 
     def encode_images(self, pixel_values: Tensor, image_grid_thw: Tensor) -> Tensor:
         """What a feature store keeps: the tower's outputs before the merger, [P, W]."""
@@ -214,9 +214,9 @@ class CountryRewardModel(PreTrainedModel):
         strategy = self.options.option("strategy")
         if strategy in ("embedding", "scaled"):
             e_RD = self._mean_embedding(batch.augment_ids, batch.augment_mask)
-            h_RD = head.augment(h_RD.float(), e_RD.float(), strategy)
+            h_RD = reward_layers.augment(h_RD.float(), e_RD.float(), strategy)
         logit_R = self.classifier(h_RD)
-        return logit_R if self.trust is None else head.soft_logit(logit_R, batch.log_odds, self.trust.float())
+        return logit_R if self.trust is None else reward_layers.soft_logit(logit_R, batch.log_odds, self.trust.float())
 
 
 def preset_config(name: str, options: RewardOptions, **text: Any) -> CountryRewardConfig:

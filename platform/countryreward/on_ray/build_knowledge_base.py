@@ -8,8 +8,8 @@ import pandas as pd
 import ray
 
 from countryreward.data.data_config import SplitConfig
+from countryreward.data.dataset import Dataset
 from countryreward.data.quarantine import check_counts
-from countryreward.data.records import Dataset
 from countryreward.data.splits import time_windows
 from countryreward.errors import UserError
 from countryreward.on_ray.job_metrics import JobMetrics

@@ -14,17 +14,17 @@ import ray.data
 from PIL import Image
 from ray.util.annotations import RayDeprecationWarning
 
-from countryreward.data.images import ImageError, ImageTable, decode
+from countryreward.data.decoding import ImageError, decode
+from countryreward.data.images import ImageTable, thumbnail
 from countryreward.data.quarantine import Quarantine, check_counts
-from countryreward.data.thumbnails import thumbnail
 from countryreward.errors import UserError
 from countryreward.on_ray.job_metrics import JobMetrics
+from countryreward.progress import ShowProgress
 from countryreward.retrieval.encoders import ImageEncoder, load_image_encoder, load_text_encoder
 from countryreward.retrieval.retrieval_config import EncodersConfig
 from countryreward.retrieval.text import product_texts
 
 Batch = dict[str, Any]
-Progress = Callable[[int, int], None]
 LoadImageEncoder = Callable[[str], ImageEncoder]
 
 
@@ -76,7 +76,7 @@ def embed_dataset(
     folder: Path,
     config: EncodersConfig,
     *,
-    progress: Progress | None = None,
+    progress: ShowProgress | None = None,
     load: LoadImageEncoder = load_image_encoder,
 ) -> dict[str, Any]:
     """Write the files of an `embeddings` artifact; `dataset` is a published dataset. Returns counts.

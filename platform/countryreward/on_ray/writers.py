@@ -109,9 +109,9 @@ def measure_log_probs(
 
 
 def _log_probs(folder: Path, rows: list[dict[str, Any]], dataset: Path, writers: dict[str, str], cuda: bool) -> None:
+    from countryreward.data.dataset import Dataset
     from countryreward.data.decoding import decode, pixels_of
-    from countryreward.data.image_table import ImageTable
-    from countryreward.data.records import Dataset
+    from countryreward.data.images import ImageTable
     from countryreward.generation.ad_tasks import product_of
     from countryreward.generation.log_probs import write_log_probs
     from countryreward.generation.preference_pairs import MAX_BYTES, MAX_PIXELS

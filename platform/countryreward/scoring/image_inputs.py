@@ -14,7 +14,7 @@ from torch import Tensor
 
 from countryreward.data.decoding import decode
 from countryreward.data.feature_store import FeatureStore
-from countryreward.data.image_table import ImageTable
+from countryreward.data.images import ImageTable
 from countryreward.data.quarantine import Quarantine
 from countryreward.models.processor import PairProcessor, pixels
 from countryreward.models.reward_model import CountryRewardModel

@@ -27,8 +27,8 @@ import pyarrow.parquet as pq
 
 from countryreward import markets
 from countryreward.data.artifacts import MANIFEST, MANIFEST_HASH, Artifact, open_artifact
-from countryreward.data.image_table import ImageTable
-from countryreward.data.items import item_keys
+from countryreward.data.images import ImageTable
+from countryreward.data.records import item_keys
 from countryreward.errors import UserError
 from countryreward.retrieval.knowledge_base import KnowledgeBase
 from countryreward.retrieval.retrieval_config import PriorConfig, RetrievalConfig, SearchConfig

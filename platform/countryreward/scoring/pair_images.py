@@ -4,7 +4,7 @@ Nothing is decoded here, and no more images are in memory than threads read.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,10 +14,10 @@ import pandas as pd
 
 from countryreward.data.data_config import ImagesConfig
 from countryreward.data.decoding import ImageError
-from countryreward.data.image_source import ImageSource
+from countryreward.data.images import ImageSource
+from countryreward.progress import ShowProgress
 from countryreward.scoring.pair_table import SIDES, PairTable
 
-Progress = Callable[[int, int], None]
 _AT_ONCE = 1024  # reads that wait at a time
 
 
@@ -51,7 +51,9 @@ def images_state(table: PairTable, config: ImagesConfig) -> str | None:
     return digest.hexdigest()
 
 
-def find_images(table: PairTable, config: ImagesConfig, copied: Path, progress: Progress | None = None) -> FoundImages:
+def find_images(
+    table: PairTable, config: ImagesConfig, copied: Path, progress: ShowProgress | None = None
+) -> FoundImages:
     """Read every image of the good rows once; rows whose image is not there, or is too large, go to quarantine.
 
     copied: a file to write, into which images that come as bytes in the table are copied, each once.
@@ -115,7 +117,7 @@ def _uris(table: PairTable) -> list[str]:
 
 
 def _read_all(
-    uris: list[str], config: ImagesConfig, progress: Progress | None
+    uris: list[str], config: ImagesConfig, progress: ShowProgress | None
 ) -> Iterator[tuple[str, str | ImageError]]:
     """(URI, content hash or refusal), read in threads."""
     source = ImageSource(config)

@@ -21,8 +21,8 @@ import countryreward
 from countryreward.command import run_id
 from countryreward.data.artifacts import as_plain as plain_values
 from countryreward.data.artifacts import open_artifact
+from countryreward.data.dataset import Dataset
 from countryreward.data.quarantine import Quarantine
-from countryreward.data.records import Dataset
 from countryreward.errors import UserError
 from countryreward.models.attention import fast_bfloat16
 from countryreward.models.learning_rate_groups import rate_groups

@@ -7,7 +7,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from countryreward.data.items import item_keys
+from countryreward.data.records import item_keys
 from countryreward.equations.calibration import fit_temperature
 from countryreward.equations.metrics import metrics
 from countryreward.scoring.predict import Loader, judge

@@ -10,11 +10,11 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from countryreward.data.artifacts import open_artifact
+from countryreward.data.dataset import Dataset
 from countryreward.data.decoding import ImageError, decode, pixels_of
 from countryreward.data.design import LABELS, Design
-from countryreward.data.image_table import ImageTable
+from countryreward.data.images import ImageTable
 from countryreward.data.quarantine import Quarantine
-from countryreward.data.records import Dataset
 from countryreward.errors import UserError
 from countryreward.models.design_prompt import DesignFields, DesignPrompt, SplicedPrompt
 from countryreward.models.processor import squared

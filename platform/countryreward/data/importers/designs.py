@@ -13,13 +13,11 @@ import pandas as pd
 
 from countryreward import markets
 from countryreward.data.data_config import TableSource
+from countryreward.data.dataset import Dataset, own_pictures
 from countryreward.data.design import LABELS, Design
-from countryreward.data.importers.output import tally, write_sorted
-from countryreward.data.importers.table_files import RawTable, read_table
-from countryreward.data.own_pictures import own_pictures
+from countryreward.data.importers.table_files import RawTable, read_table, write_sorted
 from countryreward.data.pooled_evidence import pool
-from countryreward.data.quarantine import Quarantine, RowChecks, check_counts
-from countryreward.data.records import Dataset
+from countryreward.data.quarantine import Quarantine, RowChecks, check_counts, tally
 from countryreward.data.tables import DESIGNS, KINDS
 from countryreward.errors import UserError
 

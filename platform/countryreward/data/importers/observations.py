@@ -13,10 +13,9 @@ import pandas as pd
 
 from countryreward import markets
 from countryreward.data.data_config import TableSource
-from countryreward.data.importers.output import tally, write_sorted
 from countryreward.data.importers.parsing import dates, integers, numbers
-from countryreward.data.importers.table_files import RawTable, read_table
-from countryreward.data.quarantine import Quarantine, RowChecks
+from countryreward.data.importers.table_files import RawTable, read_table, write_sorted
+from countryreward.data.quarantine import Quarantine, RowChecks, tally
 from countryreward.data.tables import KINDS, OBSERVATIONS
 
 NEEDED = {"counts": ("impressions", "clicks"), "rate": ("rate",), "orders": ("orders",), "score": ("score",)}

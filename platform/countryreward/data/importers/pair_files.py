@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 
 from countryreward.data.data_config import ImagesConfig, TableSource
-from countryreward.data.importers.creatives import write_creatives
 from countryreward.data.importers.observations import (
     CONTEXT,
     SORTED_BY,
@@ -21,12 +20,12 @@ from countryreward.data.importers.observations import (
     suspicious_series,
     value_columns,
 )
-from countryreward.data.importers.output import Progress, tally, write_sorted
-from countryreward.data.importers.products import DESCRIPTION, write_products
-from countryreward.data.importers.table_files import RawTable, read_table
-from countryreward.data.quarantine import Quarantine, RowChecks
+from countryreward.data.importers.products import DESCRIPTION, write_creatives, write_products
+from countryreward.data.importers.table_files import RawTable, read_table, write_sorted
+from countryreward.data.quarantine import Quarantine, RowChecks, tally
 from countryreward.data.tables import LISTED_PAIRS, OBSERVATIONS
 from countryreward.errors import UserError
+from countryreward.progress import ShowProgress
 
 SIDES = ("a", "b")
 _KNOWN = ("product_id", *DESCRIPTION, "image_a", "image_b", *CONTEXT, *side_names())
@@ -38,7 +37,7 @@ def import_pairs(
     aliases: Mapping[str, str],
     folder: Path,
     quarantine: Quarantine,
-    progress: Progress | None = None,
+    progress: ShowProgress | None = None,
 ) -> dict[str, Any]:
     """Write all tables and pairs.parquet from a pair file; returns the counts by table.
 
@@ -124,7 +123,7 @@ def _import_products(raw: RawTable, checks: RowChecks, folder: Path) -> dict[str
 
 
 def _import_creatives(
-    raw: RawTable, checks: RowChecks, images: ImagesConfig, folder: Path, progress: Progress | None
+    raw: RawTable, checks: RowChecks, images: ImagesConfig, folder: Path, progress: ShowProgress | None
 ) -> dict[str, Any]:
     """One creative per product and image; pair rows of a refused one are refused."""
     good = raw.frame.loc[checks.good]

@@ -1,4 +1,4 @@
-"""Tables as text: CSV, TSV, Parquet and JSONL come in as columns of strings, whatever types the file had.
+"""Table files: CSV, TSV, Parquet and JSONL come in as columns of strings, whatever types they had; sorted Parquet goes out.
 
 Cells are parsed column-wise afterwards (`parsing.py`), so that a bad cell costs its row and never the job, and so that
 the same rows give the same dataset from any format.
@@ -11,6 +11,7 @@ import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import BinaryIO, cast
 
 import pandas as pd
@@ -147,6 +148,13 @@ def table_digest(path: str) -> str:
         while block := handle.read(2**20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def write_sorted(frame: pd.DataFrame, schema: pa.Schema, path: Path, by: list[str]) -> None:
+    """Write the schema's columns of `frame`, sorted by `by` (missing first): the same rows give the same bytes."""
+    frame = frame.sort_values(by, kind="stable", na_position="first", ignore_index=True)
+    table = pa.Table.from_pandas(frame[schema.names], schema=schema, preserve_index=False)
+    pq.write_table(table.replace_schema_metadata(None), path, compression="zstd")
 
 
 def _is_known(name: str, known: Sequence[str]) -> bool:

@@ -13,8 +13,7 @@ from countryreward.data.marketplace.canvas import Canvas, mix, text_mask
 from countryreward.data.marketplace.catalogue import CATEGORIES
 from countryreward.data.marketplace.scenes import DRAW, Tint
 from countryreward.data.marketplace.shapes import PATTERNS, ProductTile, product_tile
-from countryreward.data.marketplace.vocabulary import CLUTTERS, COLOURS, PALETTES, RGB, Palette, Spec
-from countryreward.data.marketplace.wording import design_to_spec
+from countryreward.data.marketplace.vocabulary import CLUTTERS, COLOURS, PALETTES, RGB, Palette, Spec, design_to_spec
 from countryreward.errors import UserError
 
 _GAIN_ONE = 96  # a lighting gain of 1 as uint8, so gains reach 2.65

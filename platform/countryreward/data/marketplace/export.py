@@ -1,7 +1,8 @@
-"""The marketplace as an ad platform would export it: three CSV files, a folder of images, and beside them the truth."""
+"""The simulator's files: a marketplace as an ad platform exports it, the truth beside it, and pair files with drawn pictures."""
 
+import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -9,21 +10,21 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from countryreward.data.marketplace.drawer import Craft, ProductLook, draw
+from countryreward.data.marketplace.drawer import Craft, ProductLook, draw, draw_variant
 from countryreward.data.marketplace.marketplace_config import MarketplaceConfig
 from countryreward.data.marketplace.simulate import Marketplace, simulate
-from countryreward.data.marketplace.vocabulary import Spec
-from countryreward.data.marketplace.wording import spec_to_design
+from countryreward.data.marketplace.vocabulary import Spec, spec_to_design
+from countryreward.errors import UserError
+from countryreward.progress import ShowProgress
 
 JPEG_QUALITY = 90
 
-Progress = Callable[[int, int], None]
 
-
-def write_export(folder: Path, config: MarketplaceConfig, *, progress: Progress | None = None) -> dict[str, int]:
+def write_export(folder: Path, config: MarketplaceConfig, *, progress: ShowProgress | None = None) -> dict[str, int]:
     """Simulate and write into `folder` (made when absent). Returns the rows of every table and the number of images.
 
     products.csv, creatives.csv, observations.csv, images/, truth.parquet (creative_id, market, ctr), designs.jsonl
@@ -90,3 +91,32 @@ def _write_tables(folder: Path, marketplace: Marketplace) -> None:
         frame.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n", encoding="utf-8")
     columns = {name: marketplace.truth[name].tolist() for name in ("creative_id", "market", "ctr")}
     pq.write_table(pa.table(columns), folder / "truth.parquet")  # no pandas metadata: it names library versions
+
+
+def draw_variant_pairs(
+    pairs: str | Path, folder: Path, *, title: str, variants: tuple[str, str], px: int = 224
+) -> dict[str, Any]:
+    """Write pairs.csv (the file with image_a and image_b added) and images/*.png, one per product and colour.
+
+    Raises `UserError` when a named column is missing or a colour is unknown to the drawer.
+    """
+    frame = pd.read_csv(pairs, dtype=str, keep_default_na=False)
+    missing = [name for name in (title, *variants) if name not in frame]
+    if missing:
+        raise UserError(
+            f"columns {missing}: {pairs} has {list(frame.columns)}; name its columns with --title, --variant_a, --variant_b"
+        )
+    (folder / "images").mkdir()
+    drawn: dict[tuple[str, str], str] = {}
+    for side, column in zip(("a", "b"), variants, strict=True):
+        names = []
+        for product, colour in zip(frame[title], frame[column], strict=True):
+            if (product, colour) not in drawn:
+                name = hashlib.sha256("\0".join((product, colour)).encode()).hexdigest()[:16] + ".png"
+                pixels = draw_variant(product, colour, px=px)
+                cv2.imwrite(str(folder / "images" / name), cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
+                drawn[product, colour] = name
+            names.append(drawn[product, colour])
+        frame[f"image_{side}"] = names
+    frame.to_csv(folder / "pairs.csv", index=False)
+    return {"pairs": len(frame), "images": len(drawn)}

@@ -21,10 +21,8 @@ from countryreward.data.marketplace.catalogue import BRANDS, CATEGORIES, SUFFIXE
 from countryreward.data.marketplace.marketplace_config import LEVELS, Level, MarketplaceConfig
 from countryreward.data.marketplace.shapes import PATTERNS
 from countryreward.data.marketplace.taste import SpecIndex, market_taste, utility
-from countryreward.data.marketplace.vocabulary import CLUTTERS, COLOURS, LIGHTINGS, PALETTES, SCENES, TEXTS
+from countryreward.data.marketplace.vocabulary import AXES, COLOURS
 
-AXES = {"scene": SCENES, "palette": PALETTES, "clutter": CLUTTERS, "lighting": LIGHTINGS, "text": TEXTS}
-"""Axis of a spec -> its choices."""
 _PRODUCT_SD, _MARKET_SD = 0.3, 0.2  # log-odds; they move whole products and markets and cancel within a pair
 _EXPOSURE_SD, _ARM_SD, _PERIOD_SD = 0.33, 0.08, 0.15  # log impressions: product x market, creative within it, month
 CRAFT = {"size": (0.36, 0.68), "offset": (0.16, 0.0), "blur": (0.012, 0.0), "contrast": (0.6, 1.15)}

@@ -13,10 +13,9 @@ from countryreward.data.marketplace.catalogue import CATEGORIES
 from countryreward.data.marketplace.drawer import GOOD_CRAFT, Craft
 from countryreward.data.marketplace.export import spec_of
 from countryreward.data.marketplace.marketplace_config import LEVELS
-from countryreward.data.marketplace.simulate import AXES, CRAFT
+from countryreward.data.marketplace.simulate import CRAFT
 from countryreward.data.marketplace.taste import SpecIndex, market_taste, utility
-from countryreward.data.marketplace.vocabulary import Spec
-from countryreward.data.marketplace.wording import design_to_spec
+from countryreward.data.marketplace.vocabulary import AXES, Spec, design_to_spec
 from countryreward.errors import UserError
 
 

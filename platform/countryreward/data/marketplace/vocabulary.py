@@ -1,7 +1,10 @@
-"""The words designs are made of: scenes, palettes, clutter, lightings, promotional texts, named product colours."""
+"""The words designs are made of, the choices (`Spec`) that they stand for, and the way between a spec and a design."""
 
+import re
 from dataclasses import dataclass, fields
+from functools import cache
 
+from countryreward.data.design import Design
 from countryreward.errors import UserError
 
 RGB = tuple[int, int, int]
@@ -47,22 +50,13 @@ class Clutter(Word):
 
 SCENES: dict[str, Word] = {
     "studio": Word(
-        phrase="a plain studio backdrop", keywords=("studio*", "backdrop*", "plain", "seamless", "podium", "solid")
+        phrase="a plain studio backdrop",
+        keywords=("studio*", "backdrop*", "plain", "seamless", "podium", "solid"),
     ),
     "living_room": Word(
         phrase="a living room with a window, a sofa and a framed picture",
-        keywords=(
-            "living room",
-            "sofa*",
-            "couch*",
-            "lounge",
-            "interior",
-            "home",
-            "apartment",
-            "bedroom",
-            "room",
-            "balcony",
-        ),
+        keywords=("living room", "sofa*", "couch*", "lounge", "interior", "home", "apartment", "bedroom", "room",
+                  "balcony"),
     ),
     "kitchen": Word(
         phrase="a kitchen with tiles, shelves and a countertop",
@@ -70,49 +64,18 @@ SCENES: dict[str, Word] = {
     ),
     "garden": Word(
         phrase="a garden with a hedge, flowers and a lawn",
-        keywords=(
-            "garden*",
-            "lawn",
-            "flower*",
-            "hedge*",
-            "park",
-            "meadow*",
-            "grass*",
-            "forest*",
-            "leaves",
-            "jungle",
-            "tree*",
-        ),
+        keywords=("garden*", "lawn", "flower*", "hedge*", "park", "meadow*", "grass*", "forest*", "leaves", "jungle",
+                  "tree*"),
     ),
     "beach": Word(
         phrase="a beach with sand, sea and a palm tree",
-        keywords=(
-            "beach*",
-            "sand",
-            "sandy",
-            "sea",
-            "seaside",
-            "ocean",
-            "palm*",
-            "shore*",
-            "coast*",
-            "waves",
-            "island*",
-        ),
+        keywords=("beach*", "sand", "sandy", "sea", "seaside", "ocean", "palm*", "shore*", "coast*", "waves",
+                  "island*"),
     ),
     "city": Word(
         phrase="a city street with high-rise buildings",
-        keywords=(
-            "city*",
-            "street*",
-            "urban",
-            "skyline",
-            "skyscraper*",
-            "building*",
-            "high-rise",
-            "downtown",
-            "avenue",
-        ),
+        keywords=("city*", "street*", "urban", "skyline", "skyscraper*", "building*", "high-rise", "downtown",
+                  "avenue"),
     ),
     "mountains": Word(
         phrase="snow-capped mountains above hills and a lake",
@@ -122,7 +85,7 @@ SCENES: dict[str, Word] = {
         phrase="a night market with stalls and hanging lanterns",
         keywords=("night market", "lantern*", "stall*", "bazaar", "market", "souk", "festival*", "festive"),
     ),
-}
+}  # fmt: skip
 
 PALETTES: dict[str, Palette] = {
     "monochrome": Palette(
@@ -194,17 +157,8 @@ LIGHTINGS: dict[str, Word] = {
     ),
     "high_key": Word(
         phrase="bright high-key studio light",
-        keywords=(
-            "high-key",
-            "high key",
-            "bright*",
-            "studio light*",
-            "flash",
-            "crisp",
-            "white light",
-            "luminous",
-            "airy",
-        ),
+        keywords=("high-key", "high key", "bright*", "studio light*", "flash", "crisp", "white light", "luminous",
+                  "airy"),
     ),
     "golden": Word(
         phrase="golden-hour sun from the left",
@@ -222,11 +176,17 @@ LIGHTINGS: dict[str, Word] = {
         phrase="backlight with a bright halo from above",
         keywords=("backlight*", "backlit", "halo", "rim", "glow*", "from behind", "contre-jour"),
     ),
-}
+}  # fmt: skip
 
 TEXTS: dict[str, Word] = {
-    "none": Word(phrase="no promotional text", keywords=("no promotional text", "no text", "without text")),
-    "new": Word(phrase="a corner ribbon reading NEW", keywords=("new", "ribbon*", "badge*", "label*")),
+    "none": Word(
+        phrase="no promotional text",
+        keywords=("no promotional text", "no text", "without text"),
+    ),
+    "new": Word(
+        phrase="a corner ribbon reading NEW",
+        keywords=("new", "ribbon*", "badge*", "label*"),
+    ),
     "sale": Word(
         phrase="a burst reading SALE",
         keywords=("sale", "burst*", "discount*", "% off", "percent", "offer*", "deal*", "promo"),
@@ -235,7 +195,7 @@ TEXTS: dict[str, Word] = {
         phrase="a strip reading FREE DELIVERY",
         keywords=("delivery", "strip", "shipping", "banner*", "slogan*", "caption*"),
     ),
-}
+}  # fmt: skip
 
 AXES: dict[str, dict[str, Word]] = {
     "scene": SCENES,
@@ -276,3 +236,61 @@ class Spec:
                 raise UserError(
                     f"{item.name}: {getattr(self, item.name)!r} is unknown; write one of {', '.join(AXES[item.name])}"
                 )
+
+
+_FIELDS: dict[str, tuple[str, ...]] = {
+    "scene": ("background", "foreground"),
+    "palette": ("color_tone", "background", "foreground", "lighting"),
+    "clutter": ("foreground", "background"),
+    "lighting": ("lighting", "color_tone", "background"),
+    "text": ("foreground",),
+}
+
+
+def spec_to_design(spec: Spec) -> Design:
+    """The words of a spec; `design_to_spec` reads them back exactly."""
+    return Design(
+        foreground=f"{CLUTTERS[spec.clutter].phrase}, {TEXTS[spec.text].phrase}.",
+        background=f"{_capital(SCENES[spec.scene].phrase)}.",
+        color_tone=f"{_capital(PALETTES[spec.palette].phrase)}.",
+        lighting=f"{_capital(LIGHTINGS[spec.lighting].phrase)}.",
+    )
+
+
+def design_to_spec(design: Design) -> Spec:
+    """The nearest spec of any free text.
+
+    Per axis, the fields that usually carry it are read in order (the scene from the background, else from the
+    foreground, ...); our own phrase decides at once, else the choice with most keyword hits, ties to the one named
+    first. An axis nobody speaks of takes the default of `Spec`: studio, neutral, few, daylight, none.
+    """
+    chosen = {}
+    for axis, names in _FIELDS.items():
+        for name in names:
+            choice = _best_choice(axis, getattr(design, name).lower())
+            if choice is not None:
+                chosen[axis] = choice
+                break
+    return Spec(**chosen)
+
+
+def _best_choice(axis: str, text: str) -> str | None:
+    best: tuple[int, int, str] | None = None  # hits, minus the position of the first hit, choice
+    for choice, word in AXES[axis].items():
+        if word.phrase.lower() in text:
+            return choice
+        hits = [found.start() for found in _pattern(axis, choice).finditer(text)]
+        if hits and (best is None or (len(hits), -hits[0]) > best[:2]):
+            best = (len(hits), -hits[0], choice)
+    return best[2] if best else None
+
+
+@cache
+def _pattern(axis: str, choice: str) -> re.Pattern[str]:
+    ordered = sorted(AXES[axis][choice].keywords, key=len, reverse=True)  # "night market" before "market"
+    parts = [re.escape(word.removesuffix("*")) + (r"\w*" if word.endswith("*") else r"(?!\w)") for word in ordered]
+    return re.compile(r"(?<!\w)(?:" + "|".join(parts) + ")")
+
+
+def _capital(phrase: str) -> str:
+    return phrase[0].upper() + phrase[1:]

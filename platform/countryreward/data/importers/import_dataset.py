@@ -1,0 +1,68 @@
+"""A user's files into a dataset: products, creatives with their images, observations, and what was refused.
+
+The caller publishes the folder (`artifacts.publish`); `source_fingerprint` tells it whether the files have changed since.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from countryreward.data.artifacts import sha256_file
+from countryreward.data.data_config import ImportConfig
+from countryreward.data.importers.observations import import_observations
+from countryreward.data.importers.pair_files import import_pairs
+from countryreward.data.importers.products import import_creatives, import_products
+from countryreward.data.quarantine import Quarantine
+from countryreward.progress import ShowProgress
+
+
+def import_dataset(config: ImportConfig, folder: Path, progress: ShowProgress | None = None) -> dict[str, Any]:
+    """Import three tables or a pair file into `folder`; returns counts by table, each of which adds up.
+
+    Writes products.parquet, creatives.parquet, images/part-*.parquet, observations.parquet, quarantine.jsonl, and
+    pairs.parquet for a pair file (schemas: `data/tables.py`). A bad row is quarantined and the job goes on; a file that
+    is missing, unreadable or lacks a column is a `UserError`. progress: called with (images done, all).
+    """
+    quarantine = Quarantine("import")
+    if config.pairs.path:
+        counts = import_pairs(config.pairs, config.images, config.market_aliases, folder, quarantine, progress)
+    else:
+        counts = {}
+        counts["products"], products = import_products(config.products, folder, quarantine)
+        counts["creatives"], creatives = import_creatives(
+            config.creatives, config.images, products, folder, quarantine, progress
+        )
+        counts["observations"] = import_observations(
+            config.observations, config.market_aliases, creatives, folder, quarantine
+        )
+    quarantine.write(folder)
+    return counts
+
+
+def source_fingerprint(config: ImportConfig) -> dict[str, str]:
+    """Path -> fingerprint of every input; `unknown` for storage URIs, which are imported anew every time."""
+    tables = [config.products.path, config.creatives.path, config.observations.path, config.pairs.path]
+    found = {path: _file(path) for path in tables if path}
+    if config.images.root:
+        found[config.images.root] = _images(config.images.root)
+    return found
+
+
+def is_known(fingerprint: dict[str, str]) -> bool:
+    """Whether every input could be fingerprinted."""
+    return "unknown" not in fingerprint.values()
+
+
+def _file(path: str) -> str:
+    return sha256_file(Path(path)) if Path(path).is_file() else "unknown"
+
+
+def _images(root: str) -> str:
+    folder = Path(root)
+    if not folder.is_dir():  # a zip file, or a folder inside one
+        return _file(str(next((path for path in (folder, *folder.parents) if path.is_file()), root)))
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        state = path.stat() if path.exists() else path.lstat()  # a link that leads nowhere
+        digest.update(f"{path.relative_to(folder)}\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
