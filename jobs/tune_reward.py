@@ -75,7 +75,7 @@ def main(config: Config) -> Artifact:
     from countryreward.on_ray.ray_security import private_ray
 
     private_ray(config.ray)  # spaces are made of Ray Tune's own values
-    from countryreward.evaluation.sweep_summary import sweep_table
+    from countryreward.evaluation.sweep_report import sweep_table
     from countryreward.on_ray import sweep_space, tuning
     from countryreward.on_ray.job_metrics import JobMetrics
     from countryreward.on_ray.reward_training import absolute
@@ -161,7 +161,7 @@ def _trial(one: Any) -> Any:
     """A TrialRun with what is in its folder."""
     import pandas as pd
 
-    from countryreward.evaluation.sweep_summary import Trial
+    from countryreward.evaluation.sweep_report import Trial
     from countryreward.training.sweep_plan import validations_of
 
     verdicts = one.folder / "best" / "validation.parquet" if one.folder else None

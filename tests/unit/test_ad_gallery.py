@@ -17,11 +17,17 @@ from countryreward import markets
 from countryreward.data.artifacts import publish
 from countryreward.data.design import Design
 from countryreward.data.tables import CASES
-from countryreward.evaluation.ad_gallery import AdBoard, AdRow, ShownAd, board_values, thumbnail_uri, write_gallery
+from countryreward.evaluation.ad_gallery import AdBoard, AdRow, ShownAd, board_values, case_boards, write_gallery
 from countryreward.evaluation.alignment import alignment_table
-from countryreward.evaluation.alignment_report import case_boards, table_2, write_alignment_report
-from countryreward.evaluation.alignment_words import before_and_after, findings, headline
+from countryreward.evaluation.alignment_report import (
+    before_and_after,
+    findings,
+    headline,
+    table_2,
+    write_alignment_report,
+)
 from countryreward.evaluation.evaluation_config import StopRule
+from countryreward.evaluation.page import thumbnail_uri
 from countryreward.evaluation.stop_rule import decide
 from countryreward.evaluation.writer_cases import WriterCases, open_cases
 from tests.unit.writer_world import case, world

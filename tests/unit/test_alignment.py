@@ -13,8 +13,7 @@ from countryreward.data.tables import CASES
 from countryreward.equations.writer_metrics import log_ratio, preferred
 from countryreward.errors import UserError
 from countryreward.evaluation.alignment import alignment_table
-from countryreward.evaluation.writer_cases import WriterCases, open_cases
-from countryreward.evaluation.writer_measures import collapse
+from countryreward.evaluation.writer_cases import WriterCases, collapse, open_cases
 from tests.unit.writer_world import case, world
 
 NOTHING = {"value": None, "low": None, "high": None}

@@ -9,10 +9,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from countryreward.evaluation.gallery import FlipCard, MarketVerdict, Neighbour
-from countryreward.evaluation.html import write_html
-from countryreward.evaluation.plots import flip_figure
-from countryreward.evaluation.report import REPORTED, evaluate
+from countryreward.evaluation.flip_cards import FlipCard, MarketVerdict, Neighbour, flip_figure
+from countryreward.evaluation.judge_metrics import REPORTED, evaluate
+from countryreward.evaluation.report_page import write_report_page
 from countryreward.evaluation.report_text import findings, headline
 from countryreward.evaluation.simple_judges import constant_letter, market_blind_oracle, shuffled
 
@@ -217,7 +216,7 @@ CURVES = {"text": {"rank": [1, 2, 3], "mean_similarity": [0.9, 0.5, 0.4], "k": 2
 
 def test_page_is_self_contained(simulated, tmp_path):
     path = tmp_path / "report.html"
-    write_html(simulated, [card()], CURVES, path)
+    write_report_page(simulated, [card()], CURVES, path)
     page = path.read_text(encoding="utf-8")
     assert headline(simulated) in page
     assert not re.search(r"https?://|//cdn|<script|<link|@import|url\(", page)
@@ -234,7 +233,7 @@ def test_page_is_self_contained(simulated, tmp_path):
 
 def test_page_of_real_data_without_extras(tmp_path):
     found = report(q=None, ceiling_source=None)
-    write_html(found, [], {}, tmp_path / "report.html")
+    write_report_page(found, [], {}, tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "simulated" not in page
     assert page.count("<img") == 3

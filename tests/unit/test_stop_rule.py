@@ -10,7 +10,7 @@ import pytest
 from countryreward.errors import UserError
 from countryreward.evaluation.alignment import alignment_table
 from countryreward.evaluation.evaluation_config import StopRule
-from countryreward.evaluation.paired_means import PairedMeans
+from countryreward.evaluation.statistics import PairedMeans
 from countryreward.evaluation.stop_rule import decide
 from countryreward.evaluation.writer_cases import WriterCases
 from tests.unit.writer_world import case, world

@@ -9,8 +9,7 @@ import pandas as pd
 import pytest
 
 from countryreward.errors import UserError
-from countryreward.evaluation.sweep_report import findings, headline, write_sweep_report
-from countryreward.evaluation.sweep_summary import Trial, sweep_table, varied
+from countryreward.evaluation.sweep_report import Trial, findings, headline, sweep_table, varied, write_sweep_report
 from countryreward.training.reward_run import identity_of
 from countryreward.training.sweep_plan import Priors, SweepPlan, drop_weights, score_of, validations_of, with_params
 from countryreward.training.training_config import RewardTraining

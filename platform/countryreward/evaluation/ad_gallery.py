@@ -1,22 +1,20 @@
-"""The same product in every market side by side, as the paper's Figure 4: for the report, and for ads made on request."""
+"""The same product in every market side by side, as the paper's Figure 4: of a writer's cases, or of ads made on request."""
 
-import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from countryreward.data.design import LABELS, Design
-from countryreward.evaluation.html import data_uri, write_page
-from countryreward.evaluation.report_text import market_name, percent
-from countryreward.evaluation.writer_measures import RECOGNISABLE
+from countryreward.evaluation.page import thumbnail_uri, write_page
+from countryreward.evaluation.report_text import market_name, percent, shorten
+from countryreward.evaluation.writer_cases import RECOGNISABLE, WriterCases, design_of, judge_name
 
 SIDES = ((60, 320), (200, 240), (600, 176))
 """(most pictures, longest side in pixels): the more there are, the smaller each."""
 LEAST_SIDE = 128
-QUALITY = 80
-"""Of the JPEG thumbnails: 10 to 20 KB each at 240 pixels."""
+"""Where there are more pictures than that. A JPEG takes 10 to 20 KB at 240 pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +62,44 @@ def ranked_board(title: str, category: str, original: bytes, markets: Sequence[S
     return AdBoard(title=title, category=category, original=original, rows=tuple(rows))
 
 
+def case_boards(
+    variants: Sequence[WriterCases],
+    originals: Mapping[str, tuple[str, str, bytes]],
+    products: Sequence[str],
+    *,
+    markets: Sequence[str] = (),
+) -> list[AdBoard]:
+    """Products in every market side by side, a row per variant (say, before and after); the first draw of each case.
+
+    variants: read by `open_cases`, so that their ads are at hand. originals: product id -> title, category, file bytes.
+    markets: which, in order; none: all of them.
+    """
+    boards = []
+    for product in products:
+        title, category, picture = originals[product]
+        rows = []
+        for variant in variants:
+            assert variant.artifact is not None, "ads are read from the artifact"
+            cases = variant.cases[variant.cases["product_id"] == product].sort_values(["market", "key"])
+            first = cases.drop_duplicates("market").set_index("market")
+            present = [market for market in (markets or list(first.index)) if market in first.index]
+            ads = tuple(_ad_of_case(variant.artifact.path, market, first.loc[market]) for market in present)
+            rows.append(AdRow(label=variant.name, ads=ads))
+        boards.append(AdBoard(title=title, category=category, original=picture, rows=tuple(rows)))
+    return boards
+
+
+def _ad_of_case(folder: Path, market: str, row: Any) -> ShownAd:
+    """The ad of a row of CASES, with its picture from the artifact's folder."""
+    return ShownAd(
+        market=market,
+        image=(folder / "ads" / f"{row['ad']}.png").read_bytes(),
+        design=design_of(row),
+        judged=tuple((judge_name(judge).lower(), value) for judge, value in dict(row["beats_original"]).items()),
+        fidelity=float(row["fidelity"]),
+    )
+
+
 def write_gallery(
     boards: Sequence[AdBoard],
     path: Path | str,
@@ -77,8 +113,8 @@ def write_gallery(
     write_page(
         "ad_gallery.html.j2",
         path,
-        given=board_values(boards),
-        title=title,
+        boards=board_values(boards),
+        headline=title,
         lead=lead,
         facts=facts,
         simulated=simulated,
@@ -87,7 +123,8 @@ def write_gallery(
 
 def board_values(boards: Sequence[AdBoard]) -> list[dict[str, Any]]:
     """What ad_boards.html.j2 shows of them: columns in the order in which markets first occur, None where an ad is missing."""
-    side = _side(sum(1 + sum(len(row.ads) for row in board.rows) for board in boards))
+    pictures = sum(1 + sum(len(row.ads) for row in board.rows) for board in boards)
+    side = next((side for most, side in SIDES if pictures <= most), LEAST_SIDE)
     return [_board(board, side) for board in boards]
 
 
@@ -95,12 +132,10 @@ def _board(board: AdBoard, side: int) -> dict[str, Any]:
     markets = list(dict.fromkeys(ad.market for row in board.rows for ad in row.ads))
     rows = []
     for row in board.rows:
-        there = {ad.market: ad for ad in row.ads}
-        rows.append(
-            {"label": row.label, "ads": [_ad(there[each], side) if each in there else None for each in markets]}
-        )
+        ads = {ad.market: _ad(ad, side) for ad in row.ads}
+        rows.append({"label": row.label, "ads": [ads.get(market) for market in markets]})
     return {
-        "title": _short(board.title, 120),
+        "title": shorten(board.title, 120),
         "category": board.category,
         "original": thumbnail_uri(board.original, side),
         "markets": [market_name(market) for market in markets],
@@ -116,26 +151,6 @@ def _ad(ad: ShownAd, side: int) -> dict[str, Any]:
         "judged": [(who, percent(value), 100 * value) for who, value in ad.judged],
         "flag": unclear,
         "fidelity": f"product {'hardly ' if unclear else ''}recognisable: {math.floor(100 * ad.fidelity) / 100:.2f}",
-        "summary": _short(ad.design.background, 56),
+        "summary": shorten(ad.design.background, 56),
         "design": [(label, getattr(ad.design, name)) for name, label in LABELS.items()],
     }
-
-
-def thumbnail_uri(data: bytes, side: int) -> str:
-    """A picture as a JPEG data URI of at most so many pixels a side."""
-    from PIL import Image
-
-    with Image.open(io.BytesIO(data)) as image:
-        small = image.convert("RGB")
-    small.thumbnail((side, side))
-    buffer = io.BytesIO()
-    small.save(buffer, "JPEG", quality=QUALITY)
-    return data_uri(buffer.getvalue(), "image/jpeg")
-
-
-def _side(pictures: int) -> int:
-    return next((side for most, side in SIDES if pictures <= most), LEAST_SIDE)
-
-
-def _short(text: str, most: int) -> str:
-    return text if len(text) <= most else f"{text[: most - 1].rstrip()}…"

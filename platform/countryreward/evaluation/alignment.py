@@ -1,4 +1,4 @@
-"""Did the writer get better? Table 2 by our definition for every variant of it and every judge, paired, with intervals.
+"""Did the writer get better? Table 2 by our definition for every variant of the writer and every judge, paired, with intervals.
 
 Products are drawn again, never rows (evaluation/statistics.py); all variants are compared on the same draws.
 """
@@ -9,10 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from countryreward.evaluation.paired_means import Key, PairedMeans
-from countryreward.evaluation.statistics import holm
-from countryreward.evaluation.writer_cases import QUESTIONS, WriterCases
-from countryreward.evaluation.writer_measures import MEASURES, SPREADS, collapse, measures
+from countryreward.evaluation.statistics import Key, PairedMeans, holm
+from countryreward.evaluation.writer_cases import MEASURES, QUESTIONS, SPREADS, WriterCases, collapse, measures
 
 
 def alignment_table(
@@ -46,14 +44,14 @@ def alignment_table(
     measured = {variant.name: measures(variant, is_reference=number == 0) for number, variant in enumerate(variants)}
     pairs = [(later, earlier) for earlier, later in combinations(order, 2)]
     means = PairedMeans(products, draws=draws, seed=seed)
-    for name, found in measured.items():
-        _add(means, name, found, markets_of=(*MEASURES, "mean"))
+    for name, values in measured.items():
+        _add(means, name, values, markets_of=(*MEASURES, "mean"))
     for later, earlier in pairs:
         both = measured[later].keys() & measured[earlier].keys()
         apart = {key: (measured[later][key] - measured[earlier][key]).dropna() for key in sorted(both)}
         _add(means, f"{later} - {earlier}", apart, markets_of=("share",))
     means.draw()
-    tested = {pair: markets if _neighbours(order, *pair) else [] for pair in pairs}
+    tested = {pair: markets if neighbours(order, *pair) else [] for pair in pairs}
     return {
         "judges": judges,
         "markets": markets,
@@ -63,8 +61,8 @@ def alignment_table(
         "n": {"products": len(products), "markets": len(markets)},
         "variants": {variant.name: _variant(variant, means, judges, markets, order[0]) for variant in variants},
         "differences": {
-            f"{later} - {earlier}": _difference(f"{later} - {earlier}", means, judges, here)
-            for (later, earlier), here in tested.items()
+            f"{later} - {earlier}": _difference(f"{later} - {earlier}", means, judges, markets_tested)
+            for (later, earlier), markets_tested in tested.items()
         },
     }
 
@@ -80,36 +78,34 @@ def _check(variants: Sequence[WriterCases]) -> None:
         raise ValueError(f"variants: {', '.join(names)}; give each a name of its own")
 
 
-def _neighbours(order: Sequence[str], later: str, earlier: str) -> bool:
+def neighbours(order: Sequence[str], later: str, earlier: str) -> bool:
     """Whether a difference is shown market by market: to the reference, or to the round before."""
     return earlier == order[0] or order.index(later) - order.index(earlier) == 1
 
 
-def _add(means: PairedMeans, name: str, found: Mapping[Key, pd.Series], *, markets_of: Sequence[str]) -> None:
-    for key, values in found.items():
-        means.add((name, *key), values)
+def _add(means: PairedMeans, name: str, values: Mapping[Key, pd.Series], *, markets_of: Sequence[str]) -> None:
+    """All means of a variant or a difference. markets_of: measures that are also averaged market by market."""
+    for key, by_case in values.items():
+        means.add((name, *key), by_case)
         if key[-1] in markets_of:
-            means.add_by_market((name, *key), values)
+            means.add_by_market((name, *key), by_case)
 
 
 def _variant(
     variant: WriterCases, means: PairedMeans, judges: Sequence[str], markets: Sequence[str], reference: str
 ) -> dict[str, Any]:
+    """What alignment.json says of a variant; keys as in `alignment_table`."""
     name, cases = variant.name, variant.cases
 
-    def asked(question: str) -> dict[str, Any]:
+    def preferences(question: str, judge: str, *market: str) -> dict[str, Any]:
+        """Over all markets, or in one."""
+        intervals = {measure: means.interval((name, question, judge, measure, *market)) for measure in MEASURES}
+        return {"n": means.n((name, question, judge, "share", *market)), **intervals}
+
+    def by_judge(question: str) -> dict[str, Any]:
         return {
-            judge: {
-                "n": means.n((name, question, judge, "share")),
-                **{measure: means.interval((name, question, judge, measure)) for measure in MEASURES},
-                "per_market": {
-                    market: {
-                        "n": means.n((name, question, judge, "share", market)),
-                        **{measure: means.interval((name, question, judge, measure, market)) for measure in MEASURES},
-                    }
-                    for market in markets
-                },
-            }
+            judge: preferences(question, judge)
+            | {"per_market": {market: preferences(question, judge, market) for market in markets}}
             for judge in judges
         }
 
@@ -122,10 +118,10 @@ def _variant(
         "repaired": int(cases["repaired"].sum()),
         "refused": variant.refused,
         "pairs": {market: int(n) for market, n in sorted(variant.pairs.items())},
-        "beats_original": asked("beats_original"),
-        "beats_reference": {} if name == reference else asked("beats_reference"),
+        "beats_original": by_judge("beats_original"),
+        "beats_reference": {} if name == reference else by_judge("beats_reference"),
         "fidelity": {
-            **{each: means.interval((name, "fidelity", each)) for each in ("mean", "below_half")},
+            **{measure: means.interval((name, "fidelity", measure)) for measure in ("mean", "below_half")},
             "per_market": {market: means.interval((name, "fidelity", "mean", market)) for market in markets},
         },
         "diversity": {
@@ -140,10 +136,10 @@ def _variant(
 def _difference(name: str, means: PairedMeans, judges: Sequence[str], markets: Sequence[str]) -> dict[str, Any]:
     """name: "LATER - EARLIER"; markets: those to test one by one, with Holm's correction over them."""
 
-    def asked(question: str, judge: str) -> dict[str, Any]:
+    def preferences(question: str, judge: str) -> dict[str, Any]:
         key = name, question, judge
-        there = [market for market in markets if means.n((*key, "share", market))]
-        p = {market: means.p((*key, "share", market)) for market in there}
+        with_cases = [market for market in markets if means.n((*key, "share", market))]
+        p = {market: means.p((*key, "share", market)) for market in with_cases}
         corrected = holm(p)
         return {
             "n": means.n((*key, "share")),
@@ -156,12 +152,12 @@ def _difference(name: str, means: PairedMeans, judges: Sequence[str], markets: S
                     "p": p[market],
                     "p_holm": corrected[market],
                 }
-                for market in there
+                for market in with_cases
             },
         }
 
     return {
-        **{question: {judge: asked(question, judge) for judge in judges} for question in QUESTIONS},
+        **{question: {judge: preferences(question, judge) for judge in judges} for question in QUESTIONS},
         "fidelity": means.interval((name, "fidelity", "mean")),
         **{spread: means.interval((name, "diversity", spread)) for spread in SPREADS},
     }

@@ -3,18 +3,33 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from countryreward.evaluation.alignment_words import judge_name
-from countryreward.evaluation.plots import INK, MAIN, QUIET, as_png, blank_figure, frame_axis, halo
+from countryreward.evaluation.plots import (
+    BAD,
+    DASHED,
+    GOOD,
+    MAIN,
+    PALE,
+    QUIET,
+    SECOND,
+    as_png,
+    blank_figure,
+    frame_axis,
+    interval_bar,
+    interval_line,
+)
 from countryreward.evaluation.report_text import market_name
+from countryreward.evaluation.writer_cases import judge_name
 
-LINES = {"reward": (MAIN, "o"), "held_out": ("#d08a1d", "s"), "truth": ("#2e7d5b", "D")}
+LINES = {"reward": (MAIN, "o"), "held_out": (SECOND, "s"), "truth": (GOOD, "D")}
+"""Judge -> colour and marker."""
 OTHER = ("#a97bb5", "^")
-BEFORE, AFTER = "#b4c0ce", MAIN
 AGAINST = (
     ("beats_original", "share", "Preferred to the original creative (share)"),
     ("beats_reference", "probability", "Probability of beating the reference's ad (mean)"),
 )
+"""Question, measure, title."""
 ITSELF = {"value": 0.5, "low": None, "high": None}
+"""The reference against its own ad."""
 
 
 def judges_by_round(table: Mapping[str, Any], last_good: str) -> bytes:
@@ -23,12 +38,12 @@ def judges_by_round(table: Mapping[str, Any], last_good: str) -> bytes:
     figure, axes = blank_figure(7.2, rows=2)
     for axis, (question, measure, title) in zip(axes, AGAINST, strict=True):
         frame_axis(axis, title, table, grid="y")
-        axis.axhline(50, color=QUIET, lw=1, ls=(0, (4, 2)), zorder=1)
+        axis.axhline(50, color=QUIET, lw=1, ls=DASHED, zorder=1)
         for number, judge in enumerate(table["judges"]):
             colour, marker = LINES.get(judge, OTHER)
-            found = [table["variants"][name][question].get(judge, {measure: ITSELF})[measure] for name in order]
+            metrics = [table["variants"][name][question].get(judge, {measure: ITSELF})[measure] for name in order]
             at = [place + 0.07 * (number - (len(table["judges"]) - 1) / 2) for place in range(len(order))]
-            _line(axis, at, found, colour, marker, judge_name(judge))
+            interval_line(axis, at, metrics, color=colour, marker=marker, label=judge_name(judge))
         _kept(axis, order, last_good)
         axis.set_xticks(range(len(order)), order)
         axis.yaxis.set_major_formatter("{x:.0f} %")
@@ -43,23 +58,12 @@ def market_bars(table: Mapping[str, Any], judge: str, before: str, after: str) -
     markets = table["markets"]
     figure, (axis,) = blank_figure(1.3 + 0.5 * len(markets))
     frame_axis(axis, judge_name(judge), table)
-    for offset, (name, colour) in zip((-0.2, 0.2), ((before, BEFORE), (after, AFTER)), strict=True):
+    for offset, (name, colour) in zip((-0.2, 0.2), ((before, PALE), (after, MAIN)), strict=True):
         per_market = table["variants"][name]["beats_original"][judge]["per_market"]
         for place, market in enumerate(markets):
-            share = per_market[market]["share"]
-            if share["value"] is None:
-                continue
-            label = name if place == 0 else None
-            axis.barh(place + offset, 100 * share["value"], height=0.38, color=colour, zorder=2, label=label)
-            edge = share["value"]
-            if share["low"] is not None:
-                ends = [100 * share["low"], 100 * share["high"]]
-                axis.plot(ends, [place + offset] * 2, color=INK, lw=1.3, zorder=4, solid_capstyle="butt")
-                edge = share["high"]
-            axis.text(
-                100 * edge + 1.5, place + offset, f"{100 * share['value']:.0f} %", va="center", fontsize=8, bbox=halo()
-            )
-    axis.axvline(50, color=QUIET, lw=1, ls=(0, (4, 2)), zorder=3)
+            bar = {"height": 0.38, "color": colour, "label": name if place == 0 else None}
+            interval_bar(axis, place + offset, per_market[market]["share"], line=1.3, font={"fontsize": 8}, **bar)
+    axis.axvline(50, color=QUIET, lw=1, ls=DASHED, zorder=3)
     axis.set_yticks(range(len(markets)), [market_name(market) for market in markets])
     axis.set_ylim(len(markets) - 0.4, -0.6)
     axis.set_xlim(0, 108)
@@ -85,38 +89,21 @@ def bounds_by_round(table: Mapping[str, Any], last_good: str, fidelity_least: fl
         },
         "KL to the reference (nats per design)": {"": [table["variants"][name]["kl"] for name in order]},
     }
-    colours = ((MAIN, "o"), ("#d08a1d", "s"), ("#2e7d5b", "D"))
     for axis, (title, lines) in zip(axes, shown.items(), strict=True):
         frame_axis(axis, title, table, grid="y")
-        for number, ((label, found), (colour, marker)) in enumerate(zip(lines.items(), colours, strict=False)):
+        looks = LINES.values()
+        for number, ((label, metrics), (colour, marker)) in enumerate(zip(lines.items(), looks, strict=False)):
             at = [place + 0.06 * (number - (len(lines) - 1) / 2) for place in range(len(order))]
-            _line(axis, at, found, colour, marker, label if len(lines) > 1 else None, scale=1)
+            name = label if len(lines) > 1 else None
+            interval_line(axis, at, metrics, color=colour, marker=marker, label=name, scale=1)
         _kept(axis, order, last_good)
         axis.set_xticks(range(len(order)), order)
         axis.margins(x=0.08, y=0.15)
         if len(lines) > 1 and axis.get_legend_handles_labels()[0]:
             axis.legend(loc="best", frameon=False, fontsize=8.5)
-    axes[0].axhline(fidelity_least, color="#b3413a", lw=1.3, ls=(0, (4, 2)), zorder=1)
-    axes[0].text(0, fidelity_least, "bound", color="#b3413a", fontsize=8.5, va="bottom", ha="center")
+    axes[0].axhline(fidelity_least, color=BAD, lw=1.3, ls=DASHED, zorder=1)
+    axes[0].text(0, fidelity_least, "bound", color=BAD, fontsize=8.5, va="bottom", ha="center")
     return as_png(figure)
-
-
-def _line(
-    axis: Any,
-    at: Sequence[float],
-    found: Sequence[Mapping],
-    colour: str,
-    marker: str,
-    label: str | None,
-    scale: int = 100,
-) -> None:
-    """Values joined by a line, each with its interval; what is None is left out."""
-    there = [(x, each) for x, each in zip(at, found, strict=True) if each["value"] is not None]
-    values = [scale * each["value"] for _, each in there]
-    axis.plot([x for x, _ in there], values, color=colour, marker=marker, ms=5, lw=1.8, label=label, zorder=4)
-    for x, each in there:
-        if each["low"] is not None:
-            axis.plot([x, x], [scale * each["low"], scale * each["high"]], color=colour, lw=1.3, zorder=3)
 
 
 def _kept(axis: Any, order: Sequence[str], last_good: str) -> None:

@@ -1,48 +1,45 @@
-"""The report: priors of both readings, and a trained model where there is one, against judges that ignore the country."""
+"""The reward report from opened artifacts to published files: which records, whose logits, report.json, report.html.
+
+Subject is a trained model where there is one, else the first prior; beside it stand judges that ignore the country.
+"""
 
 import json
-from dataclasses import dataclass
+import shlex
+import sys
+import time
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from countryreward.data.artifacts import Artifact, open_artifact
+from countryreward.data.artifacts import Artifact, open_artifact, publish, write_atomically
 from countryreward.data.dataset import Dataset
 from countryreward.data.images import ImageTable
+from countryreward.data.quarantine import Quarantine
 from countryreward.equations.ceilings import label_probability
 from countryreward.errors import UserError
-from countryreward.evaluation import report_text as words
-from countryreward.evaluation.flips import flip_cards, telling_items
-from countryreward.evaluation.gallery import FlipCard
-from countryreward.evaluation.report import CeilingSource, evaluate
-from countryreward.evaluation.simple_judges import constant_letter, market_blind_oracle, shuffled
+from countryreward.evaluation.evaluation_config import ReportConfig
+from countryreward.evaluation.flip_cards import FlipCard, flip_cards, flip_figure, telling_items
+from countryreward.evaluation.judge_metrics import CeilingSource, evaluate
+from countryreward.evaluation.judge_rows import JUDGE_ROWS, Logits, RecordInputs
+from countryreward.evaluation.report_page import write_report_page
+from countryreward.evaluation.report_text import headline, in_brackets
+from countryreward.evaluation.statistics import Unit
+from countryreward.machine import describe_machine
 from countryreward.retrieval.embedding_table import Embeddings
 from countryreward.retrieval.knowledge_base import KnowledgeBase
 from countryreward.retrieval.prior import PriorRetriever
 from countryreward.retrieval.retrieval_config import PriorConfig, RetrievalConfig, SearchConfig
 
-
-class ReportConfig(Protocol):
-    """What a report job is told."""
-
-    dataset: str
-    records: str
-    embeddings: str
-    knowledge_base: str
-    priors: dict[str, str]
-    choose_k: str
-    truth: str
-    split: Any
-    gallery: int
-    draws: int
-    seed: int
+PRINTED = ("accuracy", "discordant_ordering", "discordant_sensitivity")
+"""Metrics of the summary on the terminal."""
 
 
 @dataclass(frozen=True)
-class Inputs:
+class ReportInputs:
     """Opened inputs of a report."""
 
     dataset: Artifact
@@ -51,11 +48,34 @@ class Inputs:
     base: KnowledgeBase
     priors: dict[str, Artifact]
     curves: dict[str, Any]
+    """Of jobs/choose_k.py by search stage; empty: none."""
     lineage: dict[str, Artifact]
+    started: float
+    """`time.monotonic()` when opening began: the report's own seconds count from here."""
 
 
-def open_inputs(config: ReportConfig) -> Inputs:
+@dataclass(frozen=True, kw_only=True)
+class JudgedRecords:
+    """The evaluated records, and what trained models say of them where there are any."""
+
+    test: pd.DataFrame
+    left_out: dict[str, int]
+    """Reason -> records of the split that are not evaluated."""
+    logits: dict[str, Logits] = field(default_factory=dict)
+    """Of rows that come before the priors'; the first of all is the report's subject."""
+    details: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Row -> what report.json says of it beyond the metrics."""
+    quarantine: Quarantine | None = None
+    """Of records that the subject refused; None: no model was asked."""
+    lineage: dict[str, Artifact] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+    """Of the models, for the report's manifest."""
+
+
+def open_inputs(config: ReportConfig) -> ReportInputs:
     """Open and verify every artifact. Raises `UserError` for what is missing, or for priors of other records or bases."""
+    started = time.monotonic()
     dataset, records = open_artifact(config.dataset, kind="dataset"), open_artifact(config.records, kind="records")
     embeddings, base = Embeddings.open(config.embeddings), KnowledgeBase.open(config.knowledge_base)
     priors = {name: open_artifact(path, kind="priors") for name, path in config.priors.items()}
@@ -77,21 +97,11 @@ def open_inputs(config: ReportConfig) -> Inputs:
         chosen = open_artifact(config.choose_k, kind="choose_k")
         curves = json.loads((chosen.path / "curves.json").read_text(encoding="utf-8"))
         lineage["choose_k"] = chosen
-    return Inputs(dataset, records, embeddings, base, priors, curves, lineage)
+    return ReportInputs(dataset, records, embeddings, base, priors, curves, lineage, started)
 
 
-@dataclass(frozen=True)
-class Rows:
-    """The evaluated records, and what a trained model says of them when there is one."""
-
-    test: pd.DataFrame
-    left_out: dict[str, int]
-    logits: dict[str, NDArray[np.float64]]
-    """Of variants that come before the prior; the first of all is the report's subject."""
-
-
-def test_rows(inputs: Inputs, split: str) -> Rows:
-    """The records of a split, less those that the prior stage refused."""
+def evaluated_records(inputs: ReportInputs, split: str) -> JudgedRecords:
+    """The records of a split, less those that the prior stage refused. Raises `UserError` where none is left."""
     frame = pd.read_parquet(inputs.records.path / "records.parquet")
     test = frame[frame["split"] == split].sort_values("record_id").reset_index(drop=True)
     refused = set().union(*(_quarantined(artifact) for artifact in inputs.priors.values()))
@@ -99,50 +109,86 @@ def test_rows(inputs: Inputs, split: str) -> Rows:
     test = test[~test["record_id"].isin(refused)].reset_index(drop=True)
     if test.empty:
         raise UserError(f"split: there are no {split} records; jobs/build_records.py sets the shares")
-    return Rows(test, left_out, {})
+    return JudgedRecords(test=test, left_out=left_out)
 
 
-def build_report(inputs: Inputs, config: ReportConfig, rows: Rows) -> tuple[dict[str, Any], list[FlipCard]]:
+def publish_report(config: ReportConfig, inputs: ReportInputs, judged: JudgedRecords) -> Artifact:
+    """Publish report.json, report.html and the picture of the first flip; copies beside the folder, a summary on the terminal."""
+    options: dict[str, Any] = {name: getattr(config, name) for name in ("split", "draws", "seed", "truth")}
+    lineage = inputs.lineage | judged.lineage
+    with publish(config.out, kind="report", inputs=lineage, config=options | judged.options) as draft:
+        report, cards = build_report(inputs, config, judged)
+        report |= {
+            "seconds": config.stages | report["seconds"] | {"report": round(time.monotonic() - inputs.started, 3)},
+            "machine": describe_machine(),
+            "command": shlex.join(["python", *sys.argv]),
+        }
+        if judged.quarantine is not None:
+            judged.quarantine.write(draft.path)
+        text = json.dumps(report, indent=1, ensure_ascii=False)
+        (draft.path / "report.json").write_text(text, encoding="utf-8")
+        write_report_page(report, cards, inputs.curves, draft.path / "report.html")
+        if cards:
+            flip_figure(cards[0], draft.path / "flip.png", note="simulated clicks" if report["simulated"] else "")
+        draft.counts |= report["counts"]
+    artifact = open_artifact(config.out, kind="report")
+    for name in ("report.json", "report.html"):
+        write_atomically(Path(config.out).parent / name, (artifact.path / name).read_bytes())
+    for name, metrics in report["variants"].items():
+        parts = [f"{metric.replace('_', ' ')} {in_brackets(metrics[metric])}" for metric in PRINTED]
+        print(f"report: {name:<20} {'  '.join(parts)}")
+    print(f"report: {report['headline']}")
+    print(f"report: -> {Path(config.out).parent / 'report.html'}")
+    return artifact
+
+
+def build_report(
+    inputs: ReportInputs, config: ReportConfig, judged: JudgedRecords
+) -> tuple[dict[str, Any], list[FlipCard]]:
     """The numbers of report.json (contract in README) and the gallery."""
-    frame = pd.read_parquet(inputs.records.path / "records.parquet")
-    test = rows.test
-    logits = dict(rows.logits)
-    of_priors = {name: _log_odds(artifact, test, name) for name, artifact in inputs.priors.items()}
-    logits |= of_priors
-    subject, prior = next(iter(logits)), next(iter(of_priors))
-    logits["prior_shuffled"] = shuffled(logits[prior], test, seed=config.seed)
-    logits["constant_letter"] = constant_letter(frame[frame["split"] == "train"], test)
-    logits["market_blind_oracle"] = market_blind_oracle(test)
+    frame, test = pd.read_parquet(inputs.records.path / "records.parquet"), judged.test
+    priors = {name: _log_odds(artifact, test, name) for name, artifact in inputs.priors.items()}
+    logits: dict[str, Logits] = judged.logits | priors
+    subject, prior = next(iter(logits)), next(iter(priors))
+    train = frame[frame["split"] == "train"]
+    given = RecordInputs(train=train, test=test, prior=priors[prior], embeddings=inputs.embeddings, seed=config.seed)
+    logits |= {key: row.from_records(given) for key, row in JUDGE_ROWS.items() if row.from_records}
     q, source = _label_probabilities(test, config.truth)
-    unit = split_unit(inputs.records)
-    report: dict[str, Any] = {"simulated": bool(config.truth)}
-    report["left_out"] = rows.left_out
     compared = [(subject, other) for other in logits if other != subject]
     compared += [(prior, "prior_shuffled")] if prior != subject else []  # each judge against its own countries mixed up
+    unit = split_unit(inputs.records)
+    report: dict[str, Any] = {"simulated": bool(config.truth), "left_out": judged.left_out}
     report |= evaluate(
         test, logits, unit=unit, q=q, ceiling_source=source, draws=config.draws, seed=config.seed, compare=compared
     )
+    for key, details in judged.details.items():
+        report["variants"][key] |= details
     report["counts"] = {
         **{name: _plain(part) for name, part in inputs.dataset.manifest.counts.items()},
         "pairs": inputs.records.manifest.counts["pairs"],
         "priors": inputs.priors[prior].manifest.counts["records"],
     }
+    if judged.quarantine is not None:
+        refused = len(judged.quarantine.refusals)
+        counts = {"input": len(test) + refused, "kept": len(test), "dropped": 0, "quarantined": refused}
+        report["counts"]["judged"] = counts
     report["data"] = inputs.records.manifest.counts["facts"]
     report["choose_k"] = {
         stage: {key: curve[key] for key in ("k", "K", "threshold", "queries")} for stage, curve in inputs.curves.items()
     }
     report["seconds"] = {name: artifact.manifest.seconds for name, artifact in inputs.lineage.items()}
-    report["versions"] = inputs.base.manifest.versions | {"knowledge_base": inputs.base.version}
-    report["headline"] = words.headline(report, subject)
+    report["versions"] = inputs.base.manifest.versions | {"knowledge_base": inputs.base.version} | judged.versions
+    report["headline"] = headline(report, subject)
     return report, _gallery(inputs, test, logits[subject], inputs.priors[prior], config.gallery)
 
 
-def split_unit(records: Artifact) -> Literal["product", "image"]:
+def split_unit(records: Artifact) -> Unit:
     """What records were split by and what the bootstrap therefore resamples."""
     return "image" if records.manifest.config["split"]["by"] == "image" else "product"
 
 
 def _plain(part: dict[str, Any]) -> dict[str, Any]:
+    """What the report tells of a stage's counts."""
     return {
         name: value
         for name, value in part.items()
@@ -186,9 +232,8 @@ def _label_probabilities(test: pd.DataFrame, truth: str) -> tuple[NDArray[np.flo
     return soft.to_numpy(float), "estimated by empirical Bayes"
 
 
-def _gallery(
-    inputs: Inputs, test: pd.DataFrame, logits: NDArray[np.float64], priors: Artifact, most: int
-) -> list[FlipCard]:
+def _gallery(inputs: ReportInputs, test: pd.DataFrame, logits: Logits, priors: Artifact, most: int) -> list[FlipCard]:
+    """Cards of at most so many products; their past ads are searched for as the priors were."""
     options = priors.manifest.config["retrieval"]
     retrieval = RetrievalConfig(search=SearchConfig(**options["search"]), prior=PriorConfig(**options["prior"]))
     return flip_cards(

@@ -1,8 +1,57 @@
-"""When to stop aligning a writer. Standard library only, so that `--help` is quick."""
+"""Options of the reports and of the rule that stops an alignment. Standard library only, so that `--help` is quick."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
 from countryreward.errors import UserError
+
+
+@dataclass(kw_only=True)
+class ReportConfig:
+    """What a report is made of, on which records, and where it goes."""
+
+    dataset: str = "runs/demo/dataset"
+    """The published dataset."""
+    records: str = "runs/demo/records"
+    """Its records."""
+    embeddings: str = "runs/demo/embeddings"
+    """Its embeddings."""
+    knowledge_base: str = "runs/demo/knowledge_base"
+    """The knowledge base of the priors."""
+    priors: dict[str, str] = field(
+        default_factory=lambda: {"prior_only": "runs/demo/priors", "prior_only_paper": "runs/demo/priors_paper"}
+    )
+    """Name of a variant -> its priors. A model is given the first; without a model the first is the report's subject."""
+    choose_k: str = "runs/demo/choose_k"
+    """Published curves of jobs/choose_k.py; empty: none."""
+    truth: str = "runs/demo/export/truth.parquet"
+    """True click probabilities (simulations only); empty: ceilings are estimated where there are counts."""
+    out: str = "runs/demo/report"
+    """Folder to publish; report.json and report.html are also put beside it."""
+    split: Literal["train", "validation", "test"] = "test"
+    """Which records."""
+    gallery: int = 6
+    """How many products to show."""
+    draws: int = 2000
+    """Bootstrap draws."""
+    seed: int = 0
+    """Seed of bootstrap and shuffling."""
+    stages: dict[str, float] = field(default_factory=dict)
+    """Seconds per stage to print in the report, beyond those found in the inputs' manifests."""
+
+
+@dataclass(kw_only=True)
+class ModelReportConfig(ReportConfig):
+    """A report whose subject is a trained model."""
+
+    model: str = "runs/demo/model"
+    """The model folder."""
+    others: dict[str, str] = field(default_factory=dict)
+    """Name -> folder of further models to compare with, such as one trained with reward.country=off."""
+    features: str = "runs/demo/features"
+    """Feature store of the model's tower; empty: decode and encode."""
+    device: str = "auto"
+    """cpu, cuda, or auto: cuda where there is one."""
 
 
 @dataclass(kw_only=True)

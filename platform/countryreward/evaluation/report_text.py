@@ -4,24 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from countryreward import markets
+from countryreward.evaluation.judge_rows import CEILINGS, JUDGE_ROWS, judge_row
 
-NAMES = {
-    "country_reward": "CountryReward",
-    "country_masked": "CountryReward, not told the country",
-    "country_shuffled": "CountryReward, countries mixed up",
-    "name_only_masked": "CountryReward, past ads but no country name",
-    "images_masked": "CountryReward, not shown the images",
-    "prior_only": "Past ads alone",
-    "prior_only_paper": "Past ads alone, as the paper counts",
-    "prior_shuffled": "Past ads, countries mixed up",
-    "constant_letter": "Always the same letter",
-    "market_blind_oracle": "Country-blind, in hindsight",
-    "noise": "Knows the true click rates",
-    "market_blind": "Knows them, but country-blind",
-}
-
-PLURAL = ("prior_only", "prior_only_paper", "prior_shuffled")
-"""Variants whose name takes a verb in the plural."""
+Metric = Mapping[str, float | None]
+"""value, low and high: an interval of evaluation/statistics.py."""
 
 _NOT_CLICKS = {
     "score": "The winners here come from ratings, not from ads and not from clicks.",
@@ -46,25 +32,17 @@ METRICS = {
     "log_loss": ("Log loss", "surprise per answer in nats; .693 is always saying 50 %"),
     "ece": ("Calibration error", "stated probability against observed share, debiased; 0 is perfect"),
 }
-SHARES = (
-    "accuracy",
-    "balanced_accuracy",
-    "sensitivity",
-    "discordant_sensitivity",
-    "concordant_sensitivity",
-    "discordant_ordering",
-)
 
 
 def name_of(variant: str) -> str:
-    """A variant's or ceiling's name in plain words."""
-    return NAMES.get(variant, variant.replace("_", " "))
+    """A judge's or a ceiling's name in plain words."""
+    return CEILINGS.get(variant) or judge_row(variant).name
 
 
 def market_name(code: str) -> str:
     """ "South Korea" for KR; a code we do not know stands for itself, the report must not fail on it."""
-    known = markets.parse(code)
-    return code if known is None else markets.name(known)
+    market = markets.parse(code)
+    return code if market is None else markets.name(market)
 
 
 def percent(value: float | None, digits: int = 0) -> str:
@@ -72,14 +50,14 @@ def percent(value: float | None, digits: int = 0) -> str:
     return "no data" if value is None else f"{100 * value:.{digits}f}\u00a0%"
 
 
-def span(metric: Mapping[str, float | None], digits: int = 0) -> str:
+def span(metric: Metric, digits: int = 0) -> str:
     """The interval in words: "61 to 65 %"; empty without one."""
     if metric["low"] is None or metric["high"] is None:
         return ""
     return f"{100 * metric['low']:.{digits}f} to {percent(metric['high'], digits)}"
 
 
-def cell(metric: Mapping[str, float | None], share: bool) -> tuple[str, str]:
+def cell(metric: Metric, share: bool) -> tuple[str, str]:
     """(value, interval) for a table: per cent with one digit for shares, three decimals otherwise."""
     if metric["value"] is None:
         return "–", ""
@@ -89,12 +67,37 @@ def cell(metric: Mapping[str, float | None], share: bool) -> tuple[str, str]:
     return f"{metric['value']:.3f}", low_high
 
 
-def in_brackets(metric: Mapping[str, float | None]) -> str:
+def in_brackets(metric: Metric) -> str:
     """For a terminal: "0.631 [0.611, 0.650]", without brackets where there is no interval, "none" where no value."""
     value, low, high = metric["value"], metric["low"], metric["high"]
     if value is None:
         return "none"
     return f"{value:.3f}" if low is None or high is None else f"{value:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def points(metric: Metric) -> tuple[str, str]:
+    """(difference, interval) in percentage points with signs: ("+4.1", "+2.0 to +6.2"); the interval is empty without one."""
+    if metric["value"] is None:
+        return "–", ""
+    low, high = metric["low"], metric["high"]
+    interval = "" if low is None or high is None else f"{100 * low:+.1f} to {100 * high:+.1f}"
+    return f"{100 * metric['value']:+.1f}", interval
+
+
+def points_in_words(metric: Metric, remark: str = "") -> str:
+    """A difference inside a sentence: "+4.1 points (95 % interval +2.0 to +6.2)"; `remark` ends the brackets, where there are."""
+    value, interval = points(metric)
+    return f"{value} points (95 % interval {interval}{remark})" if interval else f"{value} points"
+
+
+def stated_p(p: float) -> str:
+    """Three digits without the leading zero, as statistics writes it: ".012", "< .001"."""
+    return "< .001" if p < 0.001 else f"{p:.3f}".removeprefix("0")
+
+
+def shorten(text: str, most: int) -> str:
+    """The text, cut at `most` characters with an ellipsis."""
+    return text if len(text) <= most else f"{text[: most - 1].rstrip()}…"
 
 
 def is_simulated(report: Mapping[str, Any]) -> bool:
@@ -104,8 +107,7 @@ def is_simulated(report: Mapping[str, Any]) -> bool:
 
 def headline(report: Mapping[str, Any], variant: str = "prior_only") -> str:
     """The one sentence to remember, made from the numbers and as negative as they are."""
-    who = name_of(variant)
-    many = variant in PLURAL
+    who, many = name_of(variant), judge_row(variant).plural
     put, are, do = ("put", "are", "do") if many else ("puts", "is", "does")
     ordering = report["variants"][variant]["discordant_ordering"]
     if ordering["value"] is None:
@@ -115,8 +117,9 @@ def headline(report: Mapping[str, Any], variant: str = "prior_only") -> str:
     digits = _digits(ordering)
     value, interval = percent(ordering["value"], digits), span(ordering, digits)
     if ordering["low"] is None:
+        inside = who if who.startswith("CountryReward") else f"{who[0].lower()}{who[1:]}"
         return (
-            f"Too little data to say: {_inside(who)} {put} two countries in the right order {value} of the time,"
+            f"Too little data to say: {inside} {put} two countries in the right order {value} of the time,"
             " and there are too few products for an interval."
         )
     if ordering["low"] > 0.5:
@@ -135,73 +138,75 @@ def headline(report: Mapping[str, Any], variant: str = "prior_only") -> str:
     )
 
 
-def _inside(name: str) -> str:
-    """A name inside a sentence: "past ads alone", but "CountryReward"."""
-    return name if name.startswith("CountryReward") else f"{name[0].lower()}{name[1:]}"
-
-
-def _digits(metric: Mapping[str, float | None]) -> int:
+def _digits(metric: Metric) -> int:
     """One decimal where rounding to whole per cents would put the interval's end or the value on 50 %."""
     return 1 if any(v is not None and v != 0.5 and round(100 * v) == 50 for v in metric.values()) else 0
 
 
 def findings(report: Mapping[str, Any], variant: str = "prior_only") -> list[str]:
-    """More sentences: what the winners come from, against its own shuffle, the blind judge, what is possible."""
-    found = [_NOT_CLICKS[kind] for kind in report.get("data", {}).get("kinds", {}) if kind in _NOT_CLICKS]
-    variants, ceilings = report["variants"], report["ceilings"]
+    """More sentences: what the winners come from, against its own shuffle, other judges, the blind one, what is possible."""
     differences = report.get("differences", {})
-    mixed = "country_shuffled" if variant == "country_reward" else "prior_shuffled"
-    shuffled = differences.get(f"{variant} - {mixed}")
-    if shuffled and shuffled["metrics"]["discordant_ordering"]["value"] is not None:
-        gap = shuffled["metrics"]["discordant_ordering"]
-        low, high = gap["low"], gap["high"]
-        size = f"{abs(100 * gap['value']):.1f} points"
-        if low is not None and low > 0 and high is not None:
-            size += f" (95 % interval {100 * low:.1f} to {100 * high:.1f})"
-            found.append(f"Mixing up the countries' answers costs {size} of that: what helps is the country itself.")
-        elif low is not None and high is not None and high < 0:
-            size += f" (95 % interval {-100 * high:.1f} to {-100 * low:.1f})"
-            found.append(f"Mixing up the countries' answers gains {size}: each country's own answer is the worse one.")
-        else:
-            found.append(
-                f"Mixing up the countries' answers makes a difference of {100 * gap['value']:+.1f} points "
-                f"(95 % interval {_points(gap)}), "
-                "so there is no proof that listening to the country helps."
-            )
-    for other, what in (("prior_only", "past ads alone"), ("images_masked", "the same model without the images")):
-        gap = differences.get(f"{variant} - {other}", {}).get("metrics", {}).get("accuracy")
-        if gap and gap["low"] is not None and other != variant:
-            inside = f"(95 % interval of the difference {_points(gap)})"
-            if gap["low"] > 0 or gap["high"] < 0:
-                more = "more" if gap["low"] > 0 else "less"
-                found.append(
-                    f"It names the winner {abs(100 * gap['value']):.1f} points {more} often than {what} {inside}."
-                )
-            else:
-                found.append(
-                    f"It names the winner no more and no less often than {what}, as far as these cases tell: "
-                    f"{100 * gap['value']:+.1f} points {inside}."
-                )
-    blind = variants.get("market_blind_oracle")
-    own = variants[variant]["accuracy"]
+
+    def lead_over(other: str, metric: str) -> Metric | None:
+        """How much the subject is ahead of another judge; None where they were not compared."""
+        return differences.get(f"{variant} - {other}", {}).get("metrics", {}).get(metric)
+
+    sentences = [_NOT_CLICKS[kind] for kind in report.get("data", {}).get("kinds", {}) if kind in _NOT_CLICKS]
+    own_countries = lead_over(judge_row(variant).mixed_up, "discordant_ordering")
+    if own_countries and own_countries["value"] is not None:
+        sentences.append(_worth_of_countries(own_countries))
+    for other, row in JUDGE_ROWS.items():
+        lead = lead_over(other, "accuracy") if row.called else None
+        if lead and lead["value"] is not None and lead["low"] is not None:
+            sentences.append(_right_answers_against(row.called, lead))
+    blind, own = report["variants"].get("market_blind_oracle"), report["variants"][variant]["accuracy"]
     if blind and blind["accuracy"]["value"] is not None and own["value"] is not None:
-        better = own["value"] > blind["accuracy"]["value"]
-        found.append(
+        beaten = own["value"] > blind["accuracy"]["value"]
+        sentences.append(
             f"On plain right answers it reaches {percent(own['value'])}; the best judge that ignores the country, "
             f"knowing every result in advance, reaches {percent(blind['accuracy']['value'])}"
-            + (" and is beaten." if better else ", but is right on both sides of a disagreement 0 % of the time.")
+            + (" and is beaten." if beaten else ", but is right on both sides of a disagreement 0 % of the time.")
         )
+    ceilings = report["ceilings"]
     noise = ceilings["noise"]["accuracy"]["value"]
     if noise is None:
-        found.append("How much better anyone could do is unknown: this data has no click counts to tell noise by.")
+        sentences.append("How much better anyone could do is unknown: this data has no click counts to tell noise by.")
     else:
-        found.append(
-            f"Chance in the clicks leaves {percent(noise)} right answers to a judge who knows the truth "
-            f"({'exact, the data are simulated' if is_simulated(report) else ceilings['source']})."
+        source = "exact, the data are simulated" if is_simulated(report) else ceilings["source"]
+        sentences.append(
+            f"Chance in the clicks leaves {percent(noise)} right answers to a judge who knows the truth ({source})."
         )
-    return found
+    return sentences
 
 
-def _points(metric: Mapping[str, float | None]) -> str:
-    low, high = metric["low"], metric["high"]
-    return "unknown" if low is None or high is None else f"{100 * low:+.1f} to {100 * high:+.1f}"
+def _worth_of_countries(lead: Metric) -> str:
+    """What dealing the answers to other countries costs. lead: in discordant ordering, with a value."""
+    value, low, high = lead["value"], lead["low"], lead["high"]
+    assert value is not None
+    size = f"{abs(100 * value):.1f} points"
+    if low is not None and high is not None and low > 0:
+        size += f" (95 % interval {100 * low:.1f} to {100 * high:.1f})"
+        return f"Mixing up the countries' answers costs {size} of that: what helps is the country itself."
+    if low is not None and high is not None and high < 0:
+        size += f" (95 % interval {-100 * high:.1f} to {-100 * low:.1f})"
+        return f"Mixing up the countries' answers gains {size}: each country's own answer is the worse one."
+    return (
+        f"Mixing up the countries' answers makes a difference of {points(lead)[0]} points "
+        f"(95 % interval {points(lead)[1] or 'unknown'}), so there is no proof that listening to the country helps."
+    )
+
+
+def _right_answers_against(other: str, lead: Metric) -> str:
+    """Whether the subject is right more often. lead: in accuracy, with value and interval; other: the judge inside a sentence."""
+    value, low, high = lead["value"], lead["low"], lead["high"]
+    assert value is not None
+    assert low is not None
+    assert high is not None
+    interval = f"(95 % interval of the difference {points(lead)[1]})"
+    if low > 0 or high < 0:
+        more = "more" if low > 0 else "less"
+        return f"It names the winner {abs(100 * value):.1f} points {more} often than {other} {interval}."
+    return (
+        f"It names the winner no more and no less often than {other}, as far as these cases tell: "
+        f"{points(lead)[0]} points {interval}."
+    )

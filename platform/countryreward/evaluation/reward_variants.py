@@ -1,78 +1,147 @@
-"""What a trained model says with everything it has, and with one thing at a time taken from it (method.md, metrics)."""
+"""What trained models say of the evaluated records: the subject with all it has and with one thing at a time taken from it
+(docs/method.md, metrics), with A and B exchanged, and further models to compare with.
+
+Legend: R evaluated records.
+"""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+import torch
 
+from countryreward.data.dataset import Dataset
 from countryreward.data.quarantine import Quarantine
 from countryreward.data.records import item_keys
-from countryreward.evaluation.simple_judges import shuffled
+from countryreward.equations.metrics import swap_consistency
+from countryreward.errors import UserError
+from countryreward.evaluation.build_report import JudgedRecords, ReportInputs, split_unit
+from countryreward.evaluation.evaluation_config import ModelReportConfig
+from countryreward.evaluation.judge_rows import JUDGE_ROWS, Logits
+from countryreward.evaluation.statistics import Unit, bootstrap_totals, interval, record_weights
+from countryreward.progress import bar
 from countryreward.scoring.country_reward import CountryReward
 from countryreward.scoring.examples import build_examples
-from countryreward.scoring.predict import ImageInputs, Loader, judge
+from countryreward.scoring.image_inputs import ImageInputs, image_inputs, with_images
+from countryreward.scoring.predict import Loader, judge
 
-Progress = Callable[[str], Callable[[int, int], None]]
-
-
-@dataclass(frozen=True)
-class Judged:
-    """Calibrated logits of the rows that were judged, per variant."""
-
-    test: pd.DataFrame
-    logits: dict[str, NDArray[np.float64]]
-    swap_rows: NDArray[np.int64]
-    """Positions in `test` that were also asked with A and B exchanged."""
-    swapped: NDArray[np.float64]
-    """Their logits then."""
+MOST_SWAPPED = 1000
+"""Records that are asked again with A and B exchanged; all of them where there are no more."""
 
 
-def judge_variants(
-    judge_of: CountryReward,
-    test: pd.DataFrame,
-    products: pd.DataFrame,
-    priors: pd.DataFrame | None,
-    images: ImageInputs,
-    quarantine: Quarantine,
-    *,
-    seed: int = 0,
-    most_swapped: int = 1000,
-    progress: Progress,
-) -> Judged:
-    """Every variant of a model on the same rows; rows whose prompt is refused go to quarantine and are left out.
+class ModelAnswers:
+    """One model on the evaluated records; every answer is a calibrated logit of A [R].
 
-    country_reward    all it has
-    country_masked    "this market" in prompt and adapter, no prior; asked once per item, so blind to the last bit
-    country_shuffled  the answers of an item handed to its markets at random, prior following: the prompts of an item differ
-                      in nothing but market and prior, so this is the same as asking again. Several draws [S, R]
-    name_only_masked  "this market", the prior kept
-    images_masked     no visual token, the rest kept
+    Records whose prompt the model refuses go to the quarantine and are left out of `test`.
     """
-    priors = priors if judge_of.folder.retrieval else None
-    side = judge_of.px // 14
 
-    def ask(rows: pd.DataFrame, name: str, **masks: Any) -> tuple[NDArray[np.float64], pd.DataFrame]:
+    def __init__(
+        self,
+        model: CountryReward,
+        test: pd.DataFrame,
+        products: pd.DataFrame,
+        priors: pd.DataFrame,
+        images: ImageInputs,
+        quarantine: Quarantine,
+        *,
+        seed: int = 0,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        """Asks the model once with all it has. priors: log_odds and letter by record_id, for a model with retrieval."""
+        self.seed = seed
+        self.reads_priors = bool(model.folder.retrieval)
+        self._model, self._products, self._images = model, products, images
+        self._priors = priors if self.reads_priors else None
+        self._quarantine, self._progress = quarantine, progress
+        self.unmasked, self.test = self._ask(test)
+
+    def ask(self, **masks: bool) -> Logits:
+        """The answers with something taken from the prompts. masks: `mask_*` of `build_examples`."""
+        return self._ask(self.test, **masks)[0]
+
+    def ask_once_per_item(self, **masks: bool) -> Logits:
+        """The same for masks that leave nothing of the market in a prompt: one answer for all markets of an item.
+
+        Without it batches of other lengths could give the markets of an item logits that differ in their last bit.
+        """
+        _, first, item = np.unique(item_keys(self.test).to_numpy(), return_index=True, return_inverse=True)
+        return self._ask(self.test.iloc[first].reset_index(drop=True), **masks)[0][item]
+
+    def swap_interval(self, *, unit: Unit, draws: int) -> dict[str, Any]:
+        """Does the answer follow the image when A and B change places? Swap consistency with its bootstrap interval over
+        products (or images), and the number of records asked."""
+        asked = np.sort(np.random.default_rng(self.seed).permutation(len(self.test))[:MOST_SWAPPED])
+        records = self.test.iloc[asked].reset_index(drop=True)
+        logit_ab, logit_ba = self.unmasked[asked], self._ask(records, swap=True)[0]
+        weights = record_weights(records, unit, draws=draws, seed=self.seed)
+        same = (np.sign(logit_ab) == -np.sign(logit_ba)).astype(float)
+        totals = bootstrap_totals({"": {"same": same, "records": np.ones(len(same))}}, weights)[""]
+        with np.errstate(invalid="ignore"):  # fewer products than an interval takes
+            drawn = totals["same"] / totals["records"]
+        return interval(swap_consistency(logit_ab, logit_ba), drawn) | {"n": len(same)}
+
+    def _ask(self, records: pd.DataFrame, **masks: bool) -> tuple[Logits, pd.DataFrame]:
+        """Logits and the records that they are of: those whose prompt was not refused."""
+        model, side = self._model, self._model.px // 14
         examples = build_examples(
-            rows, products, priors, judge_of.builder, grid=(1, side, side), quarantine=quarantine, **masks
+            records,
+            self._products,
+            self._priors,
+            model.builder,
+            grid=(1, side, side),
+            quarantine=self._quarantine,
+            **masks,  # pyright: ignore[reportArgumentType]
         )
-        loader = Loader(examples, images, judge_of.processor.tokenizer.pad_token_id)
-        size = judge_of.config.batch_size
-        found = judge(judge_of.model, loader, batch_size=size, progress=progress(name))
-        return found / judge_of.folder.temperature, examples.records
+        loader = Loader(examples, self._images, model.processor.tokenizer.pad_token_id)
+        logits = judge(model.model, loader, batch_size=model.config.batch_size, progress=self._progress)
+        return logits / model.folder.temperature, examples.records
 
-    logits = {}
-    logits["country_reward"], test = ask(test, "country_reward")
-    keys = item_keys(test).to_numpy()
-    _, first, item = np.unique(keys, return_index=True, return_inverse=True)
-    once, _ = ask(test.iloc[first].reset_index(drop=True), "country_masked", mask_country=True, mask_prior=True)
-    logits["country_masked"] = once[item]
-    logits["country_shuffled"] = shuffled(logits["country_reward"], test, seed=seed)
-    if priors is not None:
-        logits["name_only_masked"], _ = ask(test, "name_only_masked", mask_country=True)
-    logits["images_masked"], _ = ask(test, "images_masked", mask_images=True)
-    rows = np.sort(np.random.default_rng(seed).permutation(len(test))[:most_swapped])
-    swapped, _ = ask(test.iloc[rows].reset_index(drop=True), "swapped", swap=True)
-    return Judged(test, logits, rows, swapped)
+
+def judge_models(config: ModelReportConfig, inputs: ReportInputs, records: JudgedRecords) -> JudgedRecords:
+    """The records with the logits of the model's rows in `JUDGE_ROWS` and of the other models.
+
+    Raises `UserError` for a model of another knowledge base than the priors', and for another model that refuses prompts.
+    """
+    device = config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    subject = CountryReward.from_pretrained(config.model, device=device)
+    if subject.folder.base.version != inputs.base.version:
+        raise UserError(
+            f"model: {config.model} was trained with knowledge base {subject.folder.base.version}, the priors are from "
+            f"{inputs.base.version}; build them from the model's, or train again"
+        )
+    products = Dataset.read(inputs.dataset.path).products
+    priors = pd.read_parquet(next(iter(inputs.priors.values())).path / "priors.parquet")
+    quarantine = Quarantine("evaluation")
+
+    def images_of(model: CountryReward) -> ImageInputs:
+        return image_inputs(config.features, inputs.dataset.path, model.model, model.processor, px=model.px)
+
+    images = images_of(subject)
+    test = with_images(records.test, images, quarantine)
+    with bar("judged") as progress:
+        options: dict[str, Any] = {"seed": config.seed, "progress": progress}
+        answers = ModelAnswers(subject, test, products, priors, images, quarantine, **options)
+        rows = {key: row.from_model(answers) for key, row in JUDGE_ROWS.items() if row.from_model}
+        logits = {key: found for key, found in rows.items() if found is not None}
+        swap = answers.swap_interval(unit=split_unit(inputs.records), draws=config.draws)
+        for name, path in config.others.items():
+            other = CountryReward.from_pretrained(path, device=device)
+            theirs = ModelAnswers(other, answers.test, products, priors, images_of(other), quarantine, **options)
+            if len(theirs.test) < len(answers.test):
+                raise UserError(
+                    f"others.{name}: it refuses prompts that the model takes; compare models of one max_length"
+                )
+            logits[name] = theirs.unmasked
+    return replace(
+        records,
+        test=answers.test,
+        left_out=records.left_out | {"refused_by_the_model": len(quarantine.refusals)},
+        logits=logits,
+        details={"country_reward": {"swap_consistency": swap}},
+        quarantine=quarantine,
+        lineage={"model": subject.folder.artifact},
+        versions={"model": subject.version},
+        options={"others": config.others},
+    )

@@ -9,12 +9,9 @@ from numpy.typing import NDArray
 
 from countryreward.data.records import item_keys
 
-LETTERS_ONLY = ("constant_letter", "market_blind_oracle")
-"""Variants that answer with a letter and state no probability: their logit is +1 or -1 and only its sign means."""
-
 
 def constant_letter(train: pd.DataFrame, test: pd.DataFrame) -> NDArray[np.float64]:
-    """The majority letter of the train records on every test row [R]; a tie, or no train record, says A."""
+    """The majority letter of the train records on every test row [R], as +1 (A) or -1; a tie, or no train record, says A."""
     share = float(train["label"].to_numpy().mean()) if len(train) else 0.5
     return np.full(len(test), 1.0 if share >= 0.5 else -1.0)
 
@@ -23,14 +20,14 @@ def market_blind_oracle(test: pd.DataFrame) -> NDArray[np.float64]:
     """Per item the letter most of its markets chose, read off the evaluated labels themselves [R]; a tie says A.
 
     No judge that ignores the market can be more accurate on these rows, and none can be right on both sides of a
-    discordant country pair, this one included.
+    discordant country pair, this one included. The logit is +1 or -1 and states no probability.
     """
     share = test["label"].groupby(item_keys(test).to_numpy()).transform("mean").to_numpy()
     return np.where(share >= 0.5, 1.0, -1.0)
 
 
 def shuffled(logits: NDArray[np.float64], test: pd.DataFrame, *, draws: int = 20, seed: int = 0) -> NDArray[np.float64]:
-    """The logits of each item handed to its markets in a uniformly random order, several times over [S, R].
+    """The logits [R] of each item handed to its markets in a uniformly random order, several times over [S, R].
 
     What is left is all a judge knows about the item and nothing about the country; its discordant ordering is .5 in
     expectation. One draw alone strays from that by a point or more, hence several. The identity is allowed: forcing every

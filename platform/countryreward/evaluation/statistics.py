@@ -1,17 +1,19 @@
-"""Intervals and paired tests. The unit of resampling is what the data were split by, never a row.
+"""Intervals and paired tests by bootstrap. What is drawn again is the unit that the data were split by, never a row.
 
-Legend: I items, D bootstrap draws, S columns of sums.
+Legend: I items, P products, D bootstrap draws, S columns of sums.
 """
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from countryreward.equations.country_pairs import Floats
-from countryreward.equations.metrics import Sums, metrics_of, total
+from countryreward.equations.metrics import Sums, metrics_of, ratio, total
 
 LEVEL = 0.95
 CHUNK_CELLS = 8_000_000
@@ -20,6 +22,11 @@ CHUNK_CELLS = 8_000_000
 Interval = dict[str, float | None]
 """{"value", "low", "high"}; all None where the metric has no denominator."""
 
+Unit = Literal["product", "image"]
+"""What the data were split by."""
+
+Key = tuple[str, ...]
+"""Path of a mean: variant, measure, judge, market and the like."""
 
 FEWEST_UNITS = 10
 """Below this many products (or images) no interval is given."""
@@ -65,17 +72,23 @@ def unit_weights(
     )
 
 
+def record_weights(records: pd.DataFrame, unit: Unit, *, draws: int, seed: int) -> UnitWeights:
+    """Bootstrap weights for records of pairs (columns of RECORDS): by their product, or by their two images."""
+    columns = ["product_id"] if unit == "product" else ["hash_a", "hash_b"]
+    return unit_weights(*[records[name].to_numpy(str) for name in columns], draws=draws, seed=seed)
+
+
 def bootstrap_totals(sums: Mapping[str, Sums], weights: UnitWeights) -> dict[str, Sums]:
     """The total of every column of every variant in each draw: {variant: {column: [D] or [D, K]}}.
 
     With fewer than `FEWEST_UNITS` units every draw is NaN, so that no interval is claimed: two products say nothing of a third.
     """
     columns = {variant: _columns(table) for variant, table in sums.items()}
-    found: dict[str, list[Floats]] = {variant: [] for variant in sums}
+    chunks: dict[str, list[Floats]] = {variant: [] for variant in sums}
     for chunk in weights.chunks():
         for variant, matrix in columns.items():
-            found[variant].append((chunk @ matrix).astype(np.float64))
-    totals = {variant: np.concatenate(parts) for variant, parts in found.items()}
+            chunks[variant].append((chunk @ matrix).astype(np.float64))
+    totals = {variant: np.concatenate(parts) for variant, parts in chunks.items()}
     if weights.n_units < FEWEST_UNITS:
         totals = {variant: np.full_like(draws, np.nan) for variant, draws in totals.items()}
     return {variant: _split(draws, sums[variant]) for variant, draws in totals.items()}
@@ -88,12 +101,12 @@ def _columns(sums: Sums) -> NDArray[np.float32]:
 
 def _split(draws: Floats, like: Sums) -> Sums:
     """Undo `_columns` on [D, S]."""
-    found, at = {}, 0
+    totals, at = {}, 0
     for name, values in like.items():
         width = int(np.prod(values.shape[1:]))
-        found[name] = draws[:, at] if values.ndim == 1 else draws[:, at : at + width]
+        totals[name] = draws[:, at] if values.ndim == 1 else draws[:, at : at + width]
         at += width
-    return found
+    return totals
 
 
 def interval(value: float, draws: Floats, *, centred: bool = False, floor: float | None = None) -> Interval:
@@ -117,13 +130,10 @@ def interval(value: float, draws: Floats, *, centred: bool = False, floor: float
 def metric_intervals(value: Mapping[str, Floats], draws: Mapping[str, Floats]) -> dict[str, Interval]:
     """{metric: {value, low, high}} from the metrics of all items and of each draw."""
     return {
-        name: interval(float(value[name]), draws[name], centred=name.startswith("ece"), floor=_floor(name))
+        name: interval(float(value[name]), draws[name], centred=is_error, floor=0.0 if is_error else None)
         for name in value
+        for is_error in [name.startswith("ece")]  # resampling itself pushes a calibration error up
     }
-
-
-def _floor(name: str) -> float | None:
-    return 0.0 if name.startswith("ece") else None
 
 
 def intervals(sums: Sums, weights: UnitWeights) -> dict[str, Interval]:
@@ -168,8 +178,8 @@ def mcnemar_p(right_1: NDArray[np.bool_], right_2: NDArray[np.bool_]) -> float:
     if only_1 + only_2 == 0:
         return 1.0
     table = [[int(np.sum(right_1 & right_2)), only_1], [only_2, int(np.sum(~right_1 & ~right_2))]]
-    found = mcnemar(table, exact=only_1 + only_2 < 25, correction=True)
-    return float(found.pvalue)  # pyright: ignore[reportAttributeAccessIssue]  # set at run time
+    test = mcnemar(table, exact=only_1 + only_2 < 25, correction=True)
+    return float(test.pvalue)  # pyright: ignore[reportAttributeAccessIssue]  # set at run time
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
@@ -183,3 +193,60 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
         least = max(least, min(1.0, p_values[name] * (len(p_values) - rank)))
         adjusted[name] = least
     return {name: adjusted[name] for name in p_values}
+
+
+class PairedMeans:
+    """Many means over cases, each with its draws, all on the same draws of products: what they share cancels.
+
+    `add` every mean, then `draw` once, then ask. A mean that was never added, or has no case, is None.
+    """
+
+    def __init__(self, products: Sequence[str], *, draws: int, seed: int) -> None:
+        """products: all P of which any mean may have a case."""
+        self._products = pd.Index(products)
+        self._draws, self._seed = draws, seed
+        self._sums: dict[str, Sums] = {}
+        self._drawn: dict[str, Sums] = {}
+
+    def add(self, key: Key, values: pd.Series) -> None:
+        """values: one per case, indexed by product, or by (product, market)."""
+        codes = self._products.get_indexer(values.index.get_level_values(0))
+        assert (codes >= 0).all()
+        self._sums[_name(key)] = {
+            "sum": np.bincount(codes, weights=values.to_numpy(float), minlength=len(self._products)).astype(float),
+            "n": np.bincount(codes, minlength=len(self._products)).astype(float),
+        }
+
+    def add_by_market(self, key: Key, values: pd.Series) -> None:
+        """A mean per market, under (*key, market). values: indexed by (product, market)."""
+        for market, part in values.groupby(level=1):
+            self.add((*key, str(market)), part)
+
+    def draw(self) -> None:
+        """Draw products with replacement and total every mean in each draw."""
+        weights = unit_weights(self._products.to_numpy(str), draws=self._draws, seed=self._seed)
+        self._drawn = bootstrap_totals(self._sums, weights)
+
+    def n(self, key: Key) -> int:
+        """Cases behind a mean."""
+        return int(self._sums[_name(key)]["n"].sum()) if _name(key) in self._sums else 0
+
+    def interval(self, key: Key) -> Interval:
+        """The mean with its 95 % interval."""
+        return interval(*self._both(key))
+
+    def p(self, key: Key) -> float:
+        """Two-sided p of a mean (a difference) being 0; 1 where nothing can be tested."""
+        return bootstrap_p(*self._both(key))
+
+    def _both(self, key: Key) -> tuple[float, Floats]:
+        """The mean, NaN where there is none, and its draws [D]."""
+        sums = self._sums.get(_name(key))
+        if sums is None:
+            return float("nan"), np.array([np.nan])
+        drawn = self._drawn[_name(key)]
+        return float(ratio(sums["sum"].sum(), sums["n"].sum())), ratio(drawn["sum"], drawn["n"])
+
+
+def _name(key: Key) -> str:
+    return "\n".join(key)

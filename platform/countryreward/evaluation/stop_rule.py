@@ -26,7 +26,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from countryreward.evaluation.evaluation_config import StopRule
-from countryreward.evaluation.report_text import market_name, percent
+from countryreward.evaluation.report_text import Metric, market_name, percent, points_in_words, stated_p
 
 Reason = Literal["parting", "worse", "fidelity", "diversity", "collapse"]
 TRAINED, HELD_OUT = "reward", "held_out"
@@ -63,15 +63,15 @@ def decide(table: Mapping[str, Any], rule: StopRule) -> Decision:
     """
     order, warnings = table["order"], _warnings(table, rule)
     for at, name in enumerate(order[1:], start=1):
-        found = [*_parting(table, name, rule), *_fidelity(table, name, rule), *_diversity(table, name, rule)]
-        if found:
-            keep = min((order.index(good) for _, _, good in found if good), default=at - 1)
+        breaches = [*_parting(table, name, rule), *_fidelity(table, name, rule), *_diversity(table, name, rule)]
+        if breaches:
+            keep = min((order.index(good) for _, _, good in breaches if good), default=at - 1)
             return Decision(
                 stop=True,
                 round=name,
                 last_good=order[min(keep, at - 1)],
-                reasons=tuple(dict.fromkeys(reason for reason, _, _ in found)),
-                why=f"Stop at {name} and keep {order[min(keep, at - 1)]}: {' '.join(said for _, said, _ in found)}",
+                reasons=tuple(dict.fromkeys(reason for reason, _, _ in breaches)),
+                why=f"Stop at {name} and keep {order[min(keep, at - 1)]}: {' '.join(sentence for _, sentence, _ in breaches)}",
                 warnings=warnings,
             )
     return Decision(
@@ -84,23 +84,26 @@ def decide(table: Mapping[str, Any], rule: StopRule) -> Decision:
     )
 
 
-Found = list[tuple[Reason, str, str | None]]
+Breaches = list[tuple[Reason, str, str | None]]
 """(reason, sentence, the variant to keep; None: the round before)."""
 
 
-def _parting(table: Mapping[str, Any], name: str, rule: StopRule) -> Found:
+def _parting(table: Mapping[str, Any], name: str, rule: StopRule) -> Breaches:
+    """Whether the held-out judge's probability fell against an earlier variant."""
     earlier = table["order"][: table["order"].index(name)]
     for rival in reversed(earlier):  # the latest from which the fall is proven
         question = _question(table, name, rival)
         trained, held_out = (_gain(table, name, rival, judge, question) for judge in (TRAINED, HELD_OUT))
         if held_out["value"] is None or held_out["low"] is None or held_out["value"] >= 0:
             continue
-        stated = table["differences"][f"{name} - {rival}"][question][HELD_OUT]["probability_p"]
-        p = min(1.0, stated * len(earlier))
+        single_p = table["differences"][f"{name} - {rival}"][question][HELD_OUT]["probability_p"]
+        p = min(1.0, single_p * len(earlier))
         if p >= rule.level:
             continue
         what = f"since {rival}, the probability of beating {RIVALS[question]}"
-        fell = f"fell by {_size(held_out, -1)}, p {_p(p)} over {_comparisons(len(earlier))}, for the held-out judge"
+        stated = stated_p(p) if p < 0.001 else f"= {stated_p(p)}"
+        over = "one comparison" if len(earlier) == 1 else f"{len(earlier)} comparisons"
+        fell = f"fell by {_size(held_out, -1)}, p {stated} over {over}, for the held-out judge"
         if trained["value"] is not None and trained["value"] > 0:
             rose = f"rose by {_size(trained, 1)} for the reward that trained the writer"
             return [("parting", f"{what} {rose}, and {fell}: the writer learned to please its judge.", rival)]
@@ -108,129 +111,120 @@ def _parting(table: Mapping[str, Any], name: str, rule: StopRule) -> Found:
     return []
 
 
-def _fidelity(table: Mapping[str, Any], name: str, rule: StopRule) -> Found:
+def _fidelity(table: Mapping[str, Any], name: str, rule: StopRule) -> Breaches:
+    """Whether the product is no longer recognisable enough in the ads."""
     reference = table["order"][0]
-    now, before = (table["variants"][each]["fidelity"]["mean"]["value"] for each in (name, reference))
+    now, before = (table["variants"][variant]["fidelity"]["mean"]["value"] for variant in (name, reference))
     lost = table["differences"][f"{name} - {reference}"]["fidelity"]["value"]
     if now < rule.fidelity_least <= before:
-        said = f"the product is recognisable in the ads to {now:.2f}, below the bound of {rule.fidelity_least:.2f}."
-        return [("fidelity", said, None)]
+        sentence = f"the product is recognisable in the ads to {now:.2f}, below the bound of {rule.fidelity_least:.2f}."
+        return [("fidelity", sentence, None)]
     if lost is not None and -lost > rule.fidelity_drop:
         most = f"{rule.fidelity_drop:.2f} is the most"
-        said = f"fidelity to the product lost {-lost:.2f} against {reference} and is {now:.2f}; {most}."
-        return [("fidelity", said, None)]
+        sentence = f"fidelity to the product lost {-lost:.2f} against {reference} and is {now:.2f}; {most}."
+        return [("fidelity", sentence, None)]
     return []
 
 
-def _diversity(table: Mapping[str, Any], name: str, rule: StopRule) -> Found:
-    found: Found = []
-    share = _kept(table, name)
+def _diversity(table: Mapping[str, Any], name: str, rule: StopRule) -> Breaches:
+    """Whether designs of one market differ hardly any more, or one design has taken a market over."""
+    breaches: Breaches = []
+    share = _kept_diversity(table, name)
     if share is not None and share < rule.diversity_least:
-        said = (
+        sentence = (
             f"two designs for one product and market differ {percent(share)} as much as the reference's did, below the bound of "
             f"{percent(rule.diversity_least)}."
         )
-        found.append(("diversity", said, None))
+        breaches.append(("diversity", sentence, None))
     market, most = _most_frequent(table, name, rule)
     if market is not None and most > rule.collapse_most:
-        said = (
+        sentence = (
             f"{percent(most)} of the designs for {market_name(market)} are one and the same; {percent(rule.collapse_most)} is "
             "the most."
         )
-        found.append(("collapse", said, None))
-    return found
+        breaches.append(("collapse", sentence, None))
+    return breaches
 
 
-def _kept(table: Mapping[str, Any], name: str) -> float | None:
+def _kept_diversity(table: Mapping[str, Any], name: str) -> float | None:
     """Diversity within a market as a share of the reference's; None where either was not measured or there never was any."""
-    now, before = (table["variants"][each]["diversity"]["within"]["value"] for each in (name, table["order"][0]))
+    now, before = (table["variants"][variant]["diversity"]["within"]["value"] for variant in (name, table["order"][0]))
     return None if now is None or not before else now / before
 
 
 def _most_frequent(table: Mapping[str, Any], name: str, rule: StopRule) -> tuple[str | None, float]:
     """(market, share) where one design is the most frequent, among markets where it is more frequent than the reference's."""
-    now, before = (table["variants"][each]["diversity"]["per_market"] for each in (name, table["order"][0]))
+    now, before = (table["variants"][variant]["diversity"]["per_market"] for variant in (name, table["order"][0]))
     shares = {
-        market: found["commonest"]
-        for market, found in now.items()
-        if found["products"] >= rule.collapse_products and found["commonest"] > (before[market]["commonest"] or 0)
+        market: designs["commonest"]
+        for market, designs in now.items()
+        if designs["products"] >= rule.collapse_products and designs["commonest"] > (before[market]["commonest"] or 0)
     }
     return max(shares.items(), key=lambda item: item[1]) if shares else (None, 0.0)
 
 
 def _warnings(table: Mapping[str, Any], rule: StopRule) -> tuple[str, ...]:
+    """What could not be checked, and why."""
     first, last = table["order"][0], table["order"][-1]
-    found = []
+    sentences = []
     if HELD_OUT not in table["judges"]:
-        found.append(
+        sentences.append(
             "There is no held-out judge: a writer that learned to please its reward cannot be told from a better one."
         )
     elif len(table["order"]) > 1 and _gain(table, last, first, HELD_OUT, _question(table, last, first))["low"] is None:
-        found.append("There are too few products for an interval: whether the judges part cannot be told.")
-    if _kept(table, last) is None:
-        found.append("Diversity within a market was not measured: it takes two draws for a product and market.")
+        sentences.append("There are too few products for an interval: whether the judges part cannot be told.")
+    if _kept_diversity(table, last) is None:
+        sentences.append("Diversity within a market was not measured: it takes two draws for a product and market.")
     before = table["variants"][first]["fidelity"]["mean"]["value"]
     if before < rule.fidelity_least:
-        found.append(
+        sentences.append(
             f"The reference's own ads have a fidelity of {before:.2f}, below the bound of {rule.fidelity_least:.2f}: only the "
             "loss against it is checked."
         )
-    return tuple(found)
+    return tuple(sentences)
 
 
 def _goes_on(table: Mapping[str, Any], rule: StopRule) -> str:
+    """Why no bound is broken, with the numbers of the last round."""
     order = table["order"]
     if len(order) == 1:
         return "Go on: only the reference has been judged."
     name, before = order[-1], order[-2]
-    question, said = _question(table, name, before), []
+    question, changes = _question(table, name, before), []
     for judge, who in ((TRAINED, "the reward that trained the writer"), (HELD_OUT, "the held-out judge")):
         gain = _gain(table, name, before, judge, question)
         if gain["value"] is not None:
-            said.append(f"{_points(gain)} for {who}")
-    found = f"Go on: since {before}, the probability of beating {RIVALS[question]} changed by {' and '.join(said)}"
-    found += f"; fidelity is {table['variants'][name]['fidelity']['mean']['value']:.2f}"
-    share = _kept(table, name)
-    found += "" if share is None else f"; designs within a market differ {percent(share)} as much as the reference's"
-    return f"{found}. No bound is broken."
+            changes.append(f"{points_in_words(gain)} for {who}")
+    sentence = (
+        f"Go on: since {before}, the probability of beating {RIVALS[question]} changed by {' and '.join(changes)}"
+    )
+    sentence += f"; fidelity is {table['variants'][name]['fidelity']['mean']['value']:.2f}"
+    share = _kept_diversity(table, name)
+    sentence += "" if share is None else f"; designs within a market differ {percent(share)} as much as the reference's"
+    return f"{sentence}. No bound is broken."
 
 
 def _question(table: Mapping[str, Any], later: str, earlier: str) -> str:
     """Head to head where both judges were asked, else against the original."""
     judges = [judge for judge in (TRAINED, HELD_OUT) if judge in table["judges"]]
-    asked = (
+    answered = (
         question
         for question in RIVALS
         if all(_gain(table, later, earlier, judge, question)["value"] is not None for judge in judges)
     )
-    return next(asked, "beats_original")
+    return next(answered, "beats_original")
 
 
-def _gain(table: Mapping[str, Any], later: str, earlier: str, judge: str, question: str) -> Mapping[str, float | None]:
-    found = table["differences"][f"{later} - {earlier}"][question].get(judge, {})
-    return found.get("probability", {"value": None, "low": None, "high": None})
+def _gain(table: Mapping[str, Any], later: str, earlier: str, judge: str, question: str) -> Metric:
+    """Difference in the mean probability of winning, as one judge says; all None where it was not asked."""
+    difference = table["differences"][f"{later} - {earlier}"][question].get(judge, {})
+    return difference.get("probability", {"value": None, "low": None, "high": None})
 
 
-def _points(gain: Mapping[str, float | None]) -> str:
-    """ "+4.1 points (95 % interval +2.0 to +6.2)"."""
-    value, low, high = gain["value"], gain["low"], gain["high"]
-    assert value is not None
-    span = "" if low is None or high is None else f" (95 % interval {100 * low:+.1f} to {100 * high:+.1f})"
-    return f"{100 * value:+.1f} points{span}"
-
-
-def _size(gain: Mapping[str, float | None], sign: int) -> str:
-    """The same without plus signs; sign -1 for how much was lost."""
-    bounds = [each for each in (gain["low"], gain["high"]) if each is not None][::sign]
+def _size(gain: Metric, sign: int) -> str:
+    """How much was won, in points without a plus sign: "4.1 points (95 % interval 2.0 to 6.2)"; sign -1: how much was lost."""
+    bounds = [bound for bound in (gain["low"], gain["high"]) if bound is not None][::sign]
     value = gain["value"]
     assert value is not None
     span = f" (95 % interval {100 * sign * bounds[0]:.1f} to {100 * sign * bounds[1]:.1f})" if len(bounds) == 2 else ""
     return f"{100 * sign * value:.1f} points{span}"
-
-
-def _p(p: float) -> str:
-    return "< .001" if p < 0.001 else "= " + f"{p:.3f}".removeprefix("0")
-
-
-def _comparisons(n: int) -> str:
-    return "one comparison" if n == 1 else f"{n} comparisons"

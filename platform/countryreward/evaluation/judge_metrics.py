@@ -1,8 +1,11 @@
-"""The evaluation of any number of judges on the same records: the numbers of report.json."""
+"""Any number of judges measured on the same records: the numbers of report.json.
+
+Legend: R records (item x market), I items, S draws of a judge that is random by nature.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -22,18 +25,20 @@ from countryreward.equations.metrics import (
     row_sums,
     total,
 )
-from countryreward.evaluation.simple_judges import LETTERS_ONLY
+from countryreward.evaluation.judge_rows import LETTERS_ONLY
 from countryreward.evaluation.statistics import (
     Interval,
+    Unit,
     UnitWeights,
     bootstrap_p,
     bootstrap_totals,
     difference_intervals,
     holm,
     interval,
+    intervals,
     mcnemar_p,
     metric_intervals,
-    unit_weights,
+    record_weights,
 )
 
 REPORTED = RANKING_METRICS + PROBABILITY_METRICS
@@ -57,7 +62,7 @@ def evaluate(
     records: pd.DataFrame,
     logits: Mapping[str, NDArray[np.float64]],
     *,
-    unit: Literal["product", "image"],
+    unit: Unit,
     q: NDArray[np.float64] | None = None,
     ceiling_source: CeilingSource | None = None,
     draws: int = 2000,
@@ -78,14 +83,14 @@ def evaluate(
         raise ValueError("records: no row to evaluate; check the split and the filters")
     if (q is None) != (ceiling_source is None):
         raise ValueError(f"ceiling_source={ceiling_source!r}: give it exactly when q is given")
-    if unit not in ("product", "image"):
+    if unit not in get_args(Unit):
         raise ValueError(f"unit={unit!r}: expected 'product' or 'image'")
     rows = _rows(records, unit, draws, seed)
     repeated = {
-        name: [_checked(name, one, len(records)) for one in np.atleast_2d(each)] for name, each in logits.items()
+        name: [_checked(name, draw, len(records)) for draw in np.atleast_2d(values)] for name, values in logits.items()
     }
-    clean = {name: each[0] for name, each in repeated.items()}
-    sums = {name: _mean_item_sums(rows, each) for name, each in repeated.items()}
+    clean = {name: several[0] for name, several in repeated.items()}
+    sums = {name: _mean_item_sums(rows, several) for name, several in repeated.items()}
     values = {name: metrics_of(total(table)) for name, table in sums.items()}
     drawn = {name: metrics_of(table) for name, table in bootstrap_totals(sums, rows.weights).items()}
     by_market = {name: _by_market(rows, logit) for name, logit in clean.items()}
@@ -93,11 +98,11 @@ def evaluate(
     first = next(iter(sums))
     variants = {}
     for name in clean:
-        found = metric_intervals(values[name], drawn[name])
+        metrics = metric_intervals(values[name], drawn[name])
         skipped = PROBABILITY_METRICS if name in letters_only else ()
         no_evidence = float(np.mean(clean[name] == 0))
         variants[name] = {
-            **{metric: NOTHING if metric in skipped else found[metric] for metric in REPORTED},
+            **{metric: NOTHING if metric in skipped else metrics[metric] for metric in REPORTED},
             "coverage": 1 - no_evidence,  # share of rows with any evidence; a logit of exactly 0 is none
             "no_evidence": no_evidence,
             "per_market": _per_market(by_market[name], with_probabilities=name not in letters_only),
@@ -128,14 +133,10 @@ def evaluate(
     }
 
 
-def _rows(records: pd.DataFrame, unit: str, draws: int, seed: int) -> _Rows:
+def _rows(records: pd.DataFrame, unit: Unit, draws: int, seed: int) -> _Rows:
     item, _ = pd.factorize(item_keys(records))
     n_items = int(item.max()) + 1
     firsts = records.iloc[np.unique(item, return_index=True)[1]]  # one row per item, in the order of the codes
-    if unit == "product":
-        weights = unit_weights(firsts["product_id"].to_numpy(str), draws=draws, seed=seed)
-    else:
-        weights = unit_weights(firsts["hash_a"].to_numpy(str), firsts["hash_b"].to_numpy(str), draws=draws, seed=seed)
     market = records["market"].to_numpy(object)
     return _Rows(
         label=records["label"].to_numpy(np.int8),
@@ -143,17 +144,18 @@ def _rows(records: pd.DataFrame, unit: str, draws: int, seed: int) -> _Rows:
         n_items=n_items,
         market=market,
         markets=tuple(sorted(set(market))),
-        weights=weights,
+        weights=record_weights(firsts, unit, draws=draws, seed=seed),
     )
 
 
 def _mean_item_sums(rows: _Rows, logits: Sequence[Floats]) -> Sums:
     """Sums per item, averaged over the draws of a random variant."""
-    tables = [item_sums(rows.label, one, rows.item, rows.n_items) for one in logits]
+    tables = [item_sums(rows.label, draw, rows.item, rows.n_items) for draw in logits]
     return {name: np.mean([table[name] for table in tables], axis=0) for name in tables[0]}
 
 
 def _checked(name: str, values: NDArray, n: int) -> Floats:
+    """Logits as floats [R]; raises `ValueError` for another shape and for what is not finite."""
     values = np.asarray(values, dtype=np.float64)
     if values.shape != (n,):
         raise ValueError(f"logits[{name!r}]: shape {values.shape}, expected one logit for each of {n} records")
@@ -187,22 +189,24 @@ def _per_market(by_market: Mapping[str, _InMarket], *, with_probabilities: bool)
     """Per market: n, accuracy, and for judges that state probabilities Brier and debiased ECE."""
     table = {}
     for market, here in by_market.items():
-        found = metric_intervals(here.value, here.drawn)
+        metrics = metric_intervals(here.value, here.drawn)
         table[market] = {
             "n": here.n,
-            "accuracy": found["accuracy"],
-            "brier": found["brier"] if with_probabilities else NOTHING,
-            "ece": found["ece"] if with_probabilities else NOTHING,
+            "accuracy": metrics["accuracy"],
+            "brier": metrics["brier"] if with_probabilities else NOTHING,
+            "ece": metrics["ece"] if with_probabilities else NOTHING,
         }
     return table
 
 
 def _reliability(sums: Sums) -> list[dict[str, float]]:
-    t = total(sums)
-    return reliability_curve(t["bin_rows"], t["bin_p"], t["bin_y"])
+    """Stated and observed share of A, bin by bin."""
+    totals = total(sums)
+    return reliability_curve(totals["bin_rows"], totals["bin_p"], totals["bin_y"])
 
 
 def _ceilings(q: NDArray | None, source: CeilingSource | None, rows: _Rows) -> dict[str, Any]:
+    """What judges reach who know q, the probability that the observed label is A [R], with and without the country."""
     if q is None:
         nothing = dict.fromkeys(RANKING_METRICS, NOTHING)
         return {"source": None, "noise": nothing, "market_blind": nothing}
@@ -213,9 +217,8 @@ def _ceilings(q: NDArray | None, source: CeilingSource | None, rows: _Rows) -> d
         "noise": noise_ceiling_sums(q, rows.item, rows.n_items),
         "market_blind": market_blind_ceiling_sums(q, rows.item, rows.n_items),
     }
-    drawn = bootstrap_totals(sums, rows.weights)
-    found = {name: metric_intervals(metrics_of(total(sums[name])), metrics_of(drawn[name])) for name in sums}
-    return {"source": source, **{name: {m: found[name][m] for m in RANKING_METRICS} for name in sums}}
+    metrics = {name: intervals(table, rows.weights) for name, table in sums.items()}
+    return {"source": source, **{name: {m: metrics[name][m] for m in RANKING_METRICS} for name in sums}}
 
 
 def _difference(
@@ -232,10 +235,11 @@ def _difference(
 
     p is from the bootstrap over units. McNemar's p stands beside it: it takes rows as independent, which they are not.
     """
-    found = difference_intervals(values[a], values[b], drawn[a], drawn[b])
+    differences = difference_intervals(values[a], values[b], drawn[a], drawn[b])
     right = {name: predicts_a(logits[name]) == (rows.label == 1) for name in (a, b)}
 
     def gap(of: Mapping, draws: Mapping) -> tuple[float, float]:
+        """Difference in accuracy and its p."""
         value = float(of[a]["accuracy"] - of[b]["accuracy"])
         return value, bootstrap_p(value, draws[a]["accuracy"] - draws[b]["accuracy"])
 
@@ -246,7 +250,7 @@ def _difference(
     corrected = holm({m: p for m, (_, p) in in_market.items()})
     skipped = PROBABILITY_METRICS if letters else ()
     return {
-        "metrics": {metric: NOTHING if metric in skipped else found[metric] for metric in REPORTED},
+        "metrics": {metric: NOTHING if metric in skipped else differences[metric] for metric in REPORTED},
         "p": gap(values, drawn)[1],
         "mcnemar_p": mcnemar_p(right[a], right[b]),
         "per_market": {
