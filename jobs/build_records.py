@@ -24,10 +24,10 @@ class Config:
 
 def main(config: Config) -> Artifact:
     dataset = open_artifact(config.dataset, kind="dataset")
-    found = current(config.out, kind="records", inputs={"dataset": dataset}, config=config.records)
-    if found:
+    artifact = current(config.out, kind="records", inputs={"dataset": dataset}, config=config.records)
+    if artifact:
         print(f"records: {config.out} is up to date")
-        return found
+        return artifact
     from countryreward.data.check import check, describe
     from countryreward.data.dataset import Dataset
     from countryreward.data.records import build_records

@@ -42,10 +42,10 @@ def main(config: Config) -> Artifact:
     except OSError as error:
         raise UserError(f"pairs: {config.pairs!r} cannot be read ({error.strerror}); give a CSV file") from None
     options.pop("out")
-    found = current(config.out, kind="drawn_variants", config=options)
-    if found:
+    artifact = current(config.out, kind="drawn_variants", config=options)
+    if artifact:
         print(f"variants: {config.out} is up to date")
-        return found
+        return artifact
     with publish(config.out, kind="drawn_variants", config=options) as draft:
         draft.counts |= draw_variant_pairs(
             config.pairs,

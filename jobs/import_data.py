@@ -29,10 +29,10 @@ def main(config: Config) -> Artifact:
 
     fingerprint = source_fingerprint(config.source)
     options = {**asdict(config.source), "fingerprint": fingerprint}
-    found = current(config.out, kind="dataset", config=options) if is_known(fingerprint) else None
-    if found:
+    artifact = current(config.out, kind="dataset", config=options) if is_known(fingerprint) else None
+    if artifact:
         print(f"import: {config.out} is up to date")
-        return found
+        return artifact
     with publish(config.out, kind="dataset", config=options) as draft, bar("images read") as progress:
         draft.counts |= import_dataset(config.source, draft.path, progress=progress)
     for table, counts in draft.counts.items():

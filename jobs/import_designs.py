@@ -41,10 +41,10 @@ def main(config: Config) -> Artifact:
         "won": config.won,
         "market_aliases": config.market_aliases,
     }
-    found = current(config.out, kind="designs", inputs=inputs, config=options)
-    if found:
+    artifact = current(config.out, kind="designs", inputs=inputs, config=options)
+    if artifact:
         print(f"designs: {config.out} is up to date")
-        return found
+        return artifact
     import pandas as pd
 
     from countryreward.data.dataset import Dataset
@@ -64,11 +64,11 @@ def main(config: Config) -> Artifact:
             aliases=config.market_aliases,
         )
         quarantine.write(draft.path)
-    made = open_artifact(config.out, kind="designs")
-    rows, by_market = made.manifest.counts["designs"], made.manifest.counts["records"]
+    designs = open_artifact(config.out, kind="designs")
+    rows, by_market = designs.manifest.counts["designs"], designs.manifest.counts["records"]
     print(f"designs: {rows['input']:,} = {rows['kept']:,} kept + {rows['quarantined']:,} quarantined")
     print(f"designs: by product and market {by_market['kept']:,}, {by_market['splits']} -> {config.out}")
-    return made
+    return designs
 
 
 if __name__ == "__main__":

@@ -22,10 +22,10 @@ class Config:
 
 
 def main(config: Config) -> Artifact:
-    found = current(config.out, kind="export", config=config.marketplace)
-    if found:
+    artifact = current(config.out, kind="export", config=config.marketplace)
+    if artifact:
         print(f"marketplace: {config.out} is up to date")
-        return found
+        return artifact
     from countryreward.data.marketplace.export import write_export
     from countryreward.progress import bar
 

@@ -143,23 +143,23 @@ def named_in(text: str) -> set[str]:
     alone = _adjectives().get(_plain(bare)) if len(bare) < 60 else None
     if alone and not (bare.islower() and bare in _ALSO_WORDS):
         return set(alone)
-    found: set[str] = set()
+    named: set[str] = set()
     for match in _MARKET_WORD.finditer(text):
-        found |= _named_before(text[max(0, match.start() - 160) : match.start()])
-    return found
+        named |= _named_before(text[max(0, match.start() - 160) : match.start()])
+    return named
 
 
 def _named_before(text: str) -> set[str]:
     """Codes named by the last words of `text`, and by those joined to them with commas, "and", "or"."""
-    found: set[str] = set()
+    named: set[str] = set()
     if not text or not text[-1].isspace():
-        return found
+        return named
     words = text.replace("/", " / ").split()
     while words:
         length, codes = _longest_suffix(words)
         if not codes:
-            return found
-        found |= codes
+            return named
+        named |= codes
         words = words[:-length]
         joined = False
         while words and (words[-1].lower() in ("and", "or", "&", "/") or (joined and words[-1] == ",")):
@@ -169,8 +169,8 @@ def _named_before(text: str) -> set[str]:
             words = [*words[:-1], words[-1].rstrip(",")]
             joined = True
         if not joined:
-            return found
-    return found
+            return named
+    return named
 
 
 def _longest_suffix(words: list[str]) -> tuple[int, set[str]]:
@@ -213,10 +213,10 @@ def _entries(table: str) -> Iterator[tuple[str, str]]:
 
 @functools.cache
 def _table(table: str) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
+    texts: dict[str, list[str]] = {}
     for code, text in _entries(table):
-        found.setdefault(code, []).append(text)
-    return found
+        texts.setdefault(code, []).append(text)
+    return texts
 
 
 @functools.cache
@@ -224,25 +224,25 @@ def _spellings() -> dict[str, str]:
     """Plain spelling -> code: names of pycountry, also turned around ("Republic of Korea"), alpha-3 codes, ours."""
     import pycountry
 
-    found: dict[str, str] = {}
+    code_of: dict[str, str] = {}
     for country in pycountry.countries:
         names = [getattr(country, field, None) for field in ("name", "common_name", "official_name")]
         for spelling in [country.alpha_3, *filter(None, names)]:
             head, comma, tail = spelling.partition(", ")
-            turned = f"{tail} {head}" if comma and " and " not in spelling else spelling
-            for variant in (spelling, turned, spelling.partition(" (")[0]):
-                found.setdefault(_plain(variant), country.alpha_2)
-    found.update((_plain(spelling), code) for code, spelling in _entries(_OTHER_NAMES))
-    return found
+            reordered = f"{tail} {head}" if comma and " and " not in spelling else spelling
+            for variant in (spelling, reordered, spelling.partition(" (")[0]):
+                code_of.setdefault(_plain(variant), country.alpha_2)
+    code_of.update((_plain(spelling), code) for code, spelling in _entries(_OTHER_NAMES))
+    return code_of
 
 
 @functools.cache
 def _adjectives() -> dict[str, frozenset[str]]:
     """Plain adjective -> every code that it may mean."""
-    found: dict[str, set[str]] = {}
+    codes_of: dict[str, set[str]] = {}
     for code, text in [*_entries(_ADJECTIVES), *_entries(_OTHER_ADJECTIVES)]:
-        found.setdefault(_plain(text), set()).add(code)
-    return {text: frozenset(codes) for text, codes in found.items()}
+        codes_of.setdefault(_plain(text), set()).add(code)
+    return {text: frozenset(codes) for text, codes in codes_of.items()}
 
 
 @functools.cache

@@ -61,7 +61,7 @@ STEPS = [
     "the link",
     "write_atomically",
     "sync_folder",
-    "_describe",
+    "seal",
     "_point",
     "_keep_one_earlier",
     "os.rename",

@@ -88,5 +88,5 @@ def test_every_column_is_explained() -> None:
 
 def test_every_field_of_a_refusal_is_explained() -> None:
     section = PAGE.partition("### Quarantine")[2].partition("### What is dropped")[0]
-    for name in quarantine.Refusal.__dataclass_fields__:
+    for name in quarantine.QuarantinedRow.__dataclass_fields__:
         assert f"| `{name}` |" in section

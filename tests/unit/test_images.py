@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 from pyarrow import fs
 
-from countryreward.data import image_source
+from countryreward.data import images
 from countryreward.data.data_config import ImagesConfig
 from countryreward.data.decoding import ImageError, decode, inspect
 from countryreward.data.images import ImageSource, ImageTable, ImageWriter
@@ -248,7 +248,7 @@ def test_cloud_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def from_uri(uri: str) -> tuple[fs.FileSystem, str]:
             return storage, uri.split("://")[1].partition("?")[0]
 
-    monkeypatch.setattr(image_source.fs, "FileSystem", Stub)
+    monkeypatch.setattr(images.fs, "FileSystem", Stub)
     inside = ImageSource(ImagesConfig(root="s3://shop/ads", max_bytes=10))
     assert inside.read("a.png") == inside.read("s3://shop/ads/a.png") == b"A"
     assert inside.locate("a.png") == "s3://shop/ads/a.png"

@@ -17,7 +17,7 @@ from countryreward.client.calls import Call, Pause, Round, Talk, one, parsed
 from countryreward.client.client_errors import BadAnswer, Refused
 from countryreward.client.request_forms import codes
 from countryreward.client.uploads import upload
-from countryreward.data.quarantine import Refusal
+from countryreward.data.quarantine import QuarantinedRow
 from countryreward.errors import UserError
 from countryreward.progress import bar
 
@@ -93,7 +93,7 @@ def quarantine(job_id: str) -> Talk[pd.DataFrame]:
     reply = yield from one(Call(method="GET", path=_path(job_id) + "/quarantine", patient=True))
     try:
         rows = [json.loads(line) for line in reply.content.splitlines() if line.strip()]
-        return pd.DataFrame(rows, columns=None if rows else [column.name for column in fields(Refusal)])
+        return pd.DataFrame(rows, columns=None if rows else [column.name for column in fields(QuarantinedRow)])
     except (ValueError, TypeError):
         raise BadAnswer("quarantine: the answer is not JSON lines", request_id=reply.request_id) from None
 

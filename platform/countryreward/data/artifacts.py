@@ -37,11 +37,6 @@ MANIFEST_HASH = "manifest.sha256"
 _TRACKED_LIBRARIES = ("countryreward", "numpy", "pyarrow", "pandas", "opencv-python-headless", "pillow", "ray")
 
 
-def new_run_id() -> str:
-    """That of the command, where one is under way (`command.run_id`)."""
-    return command.run_id()
-
-
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
     """What an artifact says of itself (`manifest.json`)."""
@@ -124,7 +119,7 @@ def publish(
     An exception inside the block publishes nothing. Raises `UserError` when `destination` exists and is not an artifact.
     """
     destination = Path(destination).absolute()
-    run_id, started = new_run_id(), time.monotonic()
+    run_id, started = command.run_id(), time.monotonic()
     versions = destination.parent / ".versions" / destination.name
     ours = destination.is_symlink() and destination.resolve().parent == versions.resolve()
     if os.path.lexists(destination) and not ours:
@@ -171,12 +166,33 @@ def seal(
 ) -> Manifest:
     """Hash and fsync every file of a finished folder and write its manifest: from then on `open_artifact` can tell it is whole.
 
-    For folders that are not published under a link (checkpoints, weights of a run). started: `time.monotonic()` at its start.
+    `publish` does it by itself; call it for folders that stand under no link (checkpoints, weights of a run). started: the
+    `time.monotonic()` from which the manifest's seconds count.
     """
     started = time.monotonic() if started is None else started
     for leftover in (MANIFEST, MANIFEST_HASH):
         (draft.path / leftover).unlink(missing_ok=True)
-    manifest = _describe(draft, kind, schema_version, run_id or new_run_id(), inputs or {}, config, started)
+    paths = sorted(path for path in draft.path.rglob("*") if path.is_file())
+    with ThreadPoolExecutor(8) as pool:  # fsync waits on the disk, not on the processor
+        hashes = list(pool.map(_fsync_and_hash, paths))
+    files = {
+        path.relative_to(draft.path).as_posix(): {"sha256": digest, "bytes": path.stat().st_size}
+        for path, digest in zip(paths, hashes, strict=True)
+    }
+    identity = json.dumps([kind, schema_version, sorted((name, entry["sha256"]) for name, entry in files.items())])
+    manifest = Manifest(
+        kind=kind,
+        schema_version=schema_version,
+        run_id=run_id or command.run_id(),
+        version=hashlib.sha256(identity.encode()).hexdigest()[:16],
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        inputs={name: artifact.reference() for name, artifact in (inputs or {}).items()},
+        config=as_plain(config or {}),
+        counts=as_plain(draft.counts),
+        files=files,
+        versions=_library_versions(),
+        seconds=round(time.monotonic() - started, 3),
+    )
     text = json.dumps(asdict(manifest), indent=2, ensure_ascii=False) + "\n"
     write_atomically(draft.path / MANIFEST, text)
     write_atomically(draft.path / MANIFEST_HASH, _hash_line(text.encode()))
@@ -194,11 +210,13 @@ def read_manifest(folder: Path, kind: str = "artifact") -> Manifest:
         manifest = Manifest(**json.loads(data.decode()))
     except (ValueError, TypeError) as error:
         raise UserError(f"{kind}: {folder / MANIFEST} is damaged ({error}); rebuild the artifact") from None
-    told = folder / MANIFEST_HASH
-    if not told.is_file():
-        raise UserError(f"{kind}: file {told} is missing; rebuild the artifact")
-    if told.read_bytes() != _hash_line(data).encode():
-        raise UserError(f"{kind}: file {folder / MANIFEST} does not match its SHA-256 in {told}; rebuild the artifact")
+    hash_file = folder / MANIFEST_HASH
+    if not hash_file.is_file():
+        raise UserError(f"{kind}: file {hash_file} is missing; rebuild the artifact")
+    if hash_file.read_bytes() != _hash_line(data).encode():
+        raise UserError(
+            f"{kind}: file {folder / MANIFEST} does not match its SHA-256 in {hash_file}; rebuild the artifact"
+        )
     return manifest
 
 
@@ -234,53 +252,21 @@ def current(
 ) -> Artifact | None:
     """The artifact at `path` if it is whole and made from exactly these inputs and options, else None: how a stage resumes."""
     try:
-        found = open_artifact(path, kind=kind, schema_version=schema_version)
+        artifact = open_artifact(path, kind=kind, schema_version=schema_version)
     except UserError:
         return None
-    wanted = {name: artifact.manifest.version for name, artifact in (inputs or {}).items()}
-    same_inputs = {name: entry["version"] for name, entry in found.manifest.inputs.items()} == wanted
-    same_library = found.manifest.versions.get("countryreward") == _library_versions().get("countryreward")
-    return found if same_inputs and same_library and found.manifest.config == as_plain(config or {}) else None
-
-
-def _describe(
-    draft: Draft,
-    kind: str,
-    schema_version: int,
-    run_id: str,
-    inputs: Mapping[str, Artifact],
-    config: Any,
-    started: float,
-) -> Manifest:
-    paths = sorted(path for path in draft.path.rglob("*") if path.is_file())
-    with ThreadPoolExecutor(8) as pool:  # fsync waits on the disk, not on the processor
-        hashes = list(pool.map(_fsync_and_hash, paths))
-    files = {
-        path.relative_to(draft.path).as_posix(): {"sha256": digest, "bytes": path.stat().st_size}
-        for path, digest in zip(paths, hashes, strict=True)
-    }
-    identity = json.dumps([kind, schema_version, sorted((name, entry["sha256"]) for name, entry in files.items())])
-    return Manifest(
-        kind=kind,
-        schema_version=schema_version,
-        run_id=run_id,
-        version=hashlib.sha256(identity.encode()).hexdigest()[:16],
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        inputs={name: artifact.reference() for name, artifact in inputs.items()},
-        config=as_plain(config or {}),
-        counts=as_plain(draft.counts),
-        files=files,
-        versions=_library_versions(),
-        seconds=round(time.monotonic() - started, 3),
-    )
+    versions = {name: source.manifest.version for name, source in (inputs or {}).items()}
+    same_inputs = {name: entry["version"] for name, entry in artifact.manifest.inputs.items()} == versions
+    same_library = artifact.manifest.versions.get("countryreward") == _library_versions().get("countryreward")
+    return artifact if same_inputs and same_library and artifact.manifest.config == as_plain(config or {}) else None
 
 
 def _library_versions() -> dict[str, str]:
-    found = {"python": ".".join(map(str, sys.version_info[:3]))}
+    versions = {"python": ".".join(map(str, sys.version_info[:3]))}
     for name in _TRACKED_LIBRARIES:
         with contextlib.suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found
+            versions[name] = metadata.version(name)
+    return versions
 
 
 def _hash_line(manifest: bytes) -> str:

@@ -59,22 +59,22 @@ def _split_by_image(dataset: Dataset, records: Records) -> bool:
 
 
 def _warnings(dataset: Dataset, records: Records) -> list[str]:
-    found = []
+    warnings = []
     per_image = dataset.creatives.groupby("content_hash")["product_id"].nunique()
     recurring = int((per_image > 1).sum())
     frame = records.frame
     by_product = not set(records.units["unit"]).isdisjoint(dataset.products["product_id"])
     if recurring and by_product:
-        found.append(
+        warnings.append(
             f"{recurring} of {len(per_image)} images occur in several products: set split.by to image, or test pairs leak"
         )
     if len(frame) and frame["equal_exposure_assumed"].any():
-        found.append("labels from orders assume that both creatives were shown equally often")
+        warnings.append("labels from orders assume that both creatives were shown equally often")
     if len(frame) and frame["soft_label"].isna().any():
-        found.append("some pairs have no impressions: no soft label and no noise ceiling for them")
+        warnings.append("some pairs have no impressions: no soft label and no noise ceiling for them")
     if frame["market"].nunique() < 2:
-        found.append("fewer than two markets: nothing can show whether a judge listens to the country")
-    return found
+        warnings.append("fewer than two markets: nothing can show whether a judge listens to the country")
+    return warnings
 
 
 def _detectable(effect: float) -> str:

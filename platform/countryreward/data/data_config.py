@@ -73,7 +73,7 @@ class ImportConfig:
     pairs: TableSource = field(default_factory=TableSource)
     """A pair file: product_id, title, category, image_a, image_b, market, values with _a and _b; excludes the three tables."""
     images: ImagesConfig = field(default_factory=lambda: ImagesConfig(root="runs/demo/export/images"))
-    """Where the images are."""
+    """Where the images are read from, and which are accepted."""
     market_aliases: dict[str, str] = field(default_factory=dict)
     """Spelling in the file -> ISO 3166 alpha-2 code, beyond codes and names, which are always understood."""
 
@@ -133,8 +133,8 @@ class RecordsConfig:
     orientation: Literal["as_given", "hashed"] | None = None
     """paper: A is the first of the table. repaired: a seeded hash decides, the same in every market."""
     orientation_seed: int = 0
-    """Seed of that hash."""
+    """Seed of the hash that orients pairs."""
     min_impressions: int = 100
     """Pairs with a creative below this are dropped; only where there are counts."""
     split: SplitConfig = field(default_factory=SplitConfig)
-    """Train, validation, test."""
+    """How the records are divided into train, validation and test."""

@@ -162,14 +162,14 @@ def _declared_size(data: bytes, kind: str) -> tuple[int, int] | None:
 
 def _scans(data: bytes) -> int:
     """Scans of a JPEG, as far as it matters: of its first image alone, since phones hang films and second pictures behind it."""
-    scans, at = 0, 2
-    while scans <= _MAX_SCANS and (found := _JPEG_MARKER.search(data, at)):
-        at, marker = found.end(), found[0][1]
+    scans, position = 0, 2
+    while scans <= _MAX_SCANS and (match := _JPEG_MARKER.search(data, position)):
+        position, marker = match.end(), match[0][1]
         if marker == 0xD9:  # end of image
             break
         scans += marker == 0xDA
         if marker not in (0x01, 0xD8):  # what these announce, a thumbnail such as EXIF's, is skipped by its length
-            at += max(2, int.from_bytes(data[at : at + 2], "big"))
+            position += max(2, int.from_bytes(data[position : position + 2], "big"))
     return scans
 
 
@@ -179,19 +179,19 @@ def _check_pixels(size: tuple[int, int] | None, max_pixels: int) -> None:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """Ends `image`: its pixels are given back before the new ones are made into an image."""
+    """The image as `decode` promises it. Closes `image`, so that the old pixels are gone before the new ones become an image."""
     try:
         image.load()
-        as_stored = _AS_STORED.get(turn := _orientation(image), lambda pixels: pixels)
+        as_stored = _AS_STORED.get(orientation := _orientation(image), lambda pixels: pixels)
         width, height = image.size
-        pixels = np.empty((width, height, 3) if turn in (5, 6, 7, 8) else (height, width, 3), dtype=np.uint8)
+        pixels = np.empty((width, height, 3) if orientation in (5, 6, 7, 8) else (height, width, 3), dtype=np.uint8)
         view = as_stored(pixels)
         for top in range(0, height, _ROWS):
             band = image.crop((0, top, width, min(top + _ROWS, height)))
             view[top : top + _ROWS] = np.asarray(_flat(band))
         image.close()
         return Image.fromarray(pixels)
-    except MemoryError:  # as above: a good image must not be quarantined for it
+    except MemoryError:  # the machine is short of memory: a good image must not be quarantined for it
         raise
     except Exception as error:  # a decoder may raise anything on hostile bytes
         raise _undecodable(error) from None
@@ -210,7 +210,7 @@ def _flat(band: Image.Image) -> Image.Image:
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(_ORIENTATION_TAG, 1))
-    except MemoryError:  # as above: the picture would lie on its side
+    except MemoryError:  # the machine is short of memory: without EXIF the picture would lie on its side
         raise
     except Exception:  # damaged EXIF does not make the pixels bad; every viewer shows such files
         return 1

@@ -54,18 +54,18 @@ class Design:
         first label and after an empty line that follows a field is left out. Raises `UserError` naming the fields that
         are missing, or the one that occurs twice.
         """
-        found: dict[str, list[str]] = {}
+        parts: dict[str, list[str]] = {}
         open_field: str | None = None
         for line in text.splitlines():
             head = _HEAD.match(line)
             if head:
                 label = next(group for group in head.groups()[:3] if group)
                 open_field = re.sub(r"[ _]+", "_", label.lower()).replace("colour", "color")
-                if open_field in found:
+                if open_field in parts:
                     raise UserError(f"design: {LABELS[open_field]} occurs twice; write each field once")
-                found[open_field] = [head.group(4)]
+                parts[open_field] = [head.group(4)]
             elif open_field and line.strip():
-                found[open_field].append(line)
-            elif open_field and any(part.strip() for part in found[open_field]):
+                parts[open_field].append(line)
+            elif open_field and any(part.strip() for part in parts[open_field]):
                 open_field = None  # an empty line closes a field that has words, so closing chatter is not part of it
-        return cls(**{name: " ".join(found.get(name, [])) for name in LABELS})
+        return cls(**{name: " ".join(parts.get(name, [])) for name in LABELS})

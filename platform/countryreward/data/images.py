@@ -82,7 +82,7 @@ class ImageSource:
         )
 
     def state(self, uri: str) -> str | None:
-        """What changes when the file behind a URI does, without reading it; None: only reading it can tell (storage)."""
+        """A text that changes when the file behind a URI does, without reading it; None: only reading it can tell (storage)."""
         if _scheme(uri) in CLOUD_SCHEMES or self._cloud:
             return None
         path = unquote(urlsplit(uri).path) if _scheme(uri) == "file" else uri
@@ -90,8 +90,8 @@ class ImageSource:
             if self._zip:
                 info = self._members.get(self._member_name(path, uri))
                 return f"{info.CRC}/{info.file_size}" if info else "missing"
-            found = self._local(path, uri).stat()
-            return f"{found.st_mtime_ns}/{found.st_size}"
+            status = self._local(path, uri).stat()
+            return f"{status.st_mtime_ns}/{status.st_size}"
         except (ImageError, OSError, ValueError):
             return "missing"
 
@@ -148,10 +148,10 @@ class ImageSource:
     def _read_file(self, path: str, uri: str) -> bytes:
         resolved = self._local(path, uri)
         try:
-            found = resolved.stat()
-            if not stat.S_ISREG(found.st_mode):  # a folder, a pipe that would block, a device without end
+            status = resolved.stat()
+            if not stat.S_ISREG(status.st_mode):  # a folder, a pipe that would block, a device without end
                 raise ImageError("missing_image", uri)
-            self._check_size(found.st_size)
+            self._check_size(status.st_size)
             with open(resolved, "rb") as handle:
                 return self._within_cap(handle.read(self.max_bytes + 1))
         except OSError:
@@ -345,10 +345,10 @@ class ImageTable:
 
     def bytes_of(self, content_hash: str) -> bytes:
         """The file's bytes. Raises `UserError` for an unknown hash, or a referenced file that is gone or altered."""
-        found = self._index().get(content_hash)
-        if found is None:
+        place = self._index().get(content_hash)
+        if place is None:
             raise UserError(f"content_hash: {content_hash!r} is not in {self.folder}; import the image first")
-        part, group, row = found
+        part, group, row = place
         with self._lock:
             batch = self._row_group(part, group)
         data = batch.column("bytes")[row].as_py()

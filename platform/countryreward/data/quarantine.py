@@ -6,7 +6,6 @@ counted by reason but not kept here. At every stage input = kept + dropped + qua
 
 import json
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -51,8 +50,8 @@ REASONS: dict[str, str] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Refusal:
-    """One quarantined row."""
+class QuarantinedRow:
+    """A refused row, as a line of `quarantine.jsonl` states it; docs/data.md explains each field."""
 
     stage: str
     table: str
@@ -66,11 +65,11 @@ class Refusal:
 
 
 class Quarantine:
-    """Collects refusals of one stage. `row` is the 0-based position in the input table."""
+    """The rows that one stage refuses. `row` is the 0-based position in the input table."""
 
     def __init__(self, stage: str) -> None:
         self.stage = stage
-        self.refusals: list[Refusal] = []
+        self.refusals: list[QuarantinedRow] = []
 
     def add(
         self,
@@ -85,7 +84,7 @@ class Quarantine:
     ) -> None:
         """Quarantine one row. `reason` must be one of `REASONS`."""
         self.refusals.append(
-            Refusal(
+            QuarantinedRow(
                 stage=self.stage,
                 table=table,
                 row=int(row),
@@ -100,8 +99,8 @@ class Quarantine:
 
     def counts(self, table: str | None = None) -> dict[str, int]:
         """Refusals by reason, most frequent first, of one table or of all."""
-        found = Counter(refusal.reason for refusal in self.refusals if table is None or refusal.table == table)
-        return dict(found.most_common())
+        by_reason = Counter(refusal.reason for refusal in self.refusals if table is None or refusal.table == table)
+        return dict(by_reason.most_common())
 
     def write(self, folder: Path) -> None:
         """Write `quarantine.jsonl`, one row a line; an empty file says that nothing was refused."""
@@ -136,30 +135,22 @@ class RowChecks:
             for row in self.frame.loc[newly].to_dict("records")
         ]
         for position, content in zip(self.frame.index[newly], rows, strict=True):
-            found = content.get(field) if values is None else values[position]
+            value = content.get(field) if values is None else values[position]
             self.quarantine.add(
                 table=self.table,
                 row=int(str(content.get("row", position))),
                 reason=reason,
                 field=field,
-                value="" if found is None else found,
+                value="" if value is None else value,
                 key="/".join(str(content[name]) for name in self.key if name in content),
                 content={str(name): cell for name, cell in content.items() if not isinstance(cell, bytes)},
             )
         self.good &= ~newly
 
-    def kept(self) -> pd.DataFrame:
-        """The rows that passed every check."""
-        return self.frame.loc[self.good].reset_index(drop=True)
 
-
-def check_counts(counts: dict[str, Any], where: str, *, parts: Callable[[dict[str, Any]], int] | None = None) -> None:
+def check_counts(counts: dict[str, Any], where: str) -> None:
     """Assert that a stage lost nothing: input = kept (or records) + dropped + quarantined."""
-    total = (
-        parts(counts)
-        if parts
-        else sum(int(counts.get(name, 0)) for name in ("kept", "records", "dropped", "quarantined"))
-    )
+    total = sum(int(counts.get(name, 0)) for name in ("kept", "records", "dropped", "quarantined"))
     assert counts["input"] == total, f"{where}: {counts['input']} rows came in, {total} are accounted for"
 
 

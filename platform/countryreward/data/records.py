@@ -22,7 +22,7 @@ from countryreward.equations.readings import resolve
 
 @dataclass(frozen=True)
 class Records:
-    """Records with everything that was left out, counted by reason."""
+    """The labelled pairs, the split of every unit, and everything that was left out, counted by reason."""
 
     frame: pd.DataFrame
     units: pd.DataFrame
@@ -99,9 +99,9 @@ def _windowed(dataset: Dataset, config: RecordsConfig) -> tuple[pd.DataFrame, di
 def _candidates(dataset: Dataset, evidence: pd.DataFrame) -> tuple[pd.DataFrame, int]:
     """Pairs of creatives per product, market and window, and how many listed ones came twice."""
     keys = ["product_id", "market", "window"]
-    seen = evidence[[*keys, "creative_id", "content_hash"]].drop_duplicates()
+    observed = evidence[[*keys, "creative_id", "content_hash"]].drop_duplicates()
     if dataset.listed_pairs is None:
-        both = seen.merge(seen, on=keys, suffixes=("_1", "_2"))
+        both = observed.merge(observed, on=keys, suffixes=("_1", "_2"))
         both = both[both["creative_id_1"] < both["creative_id_2"]]
         return both.rename(columns=_SHORT).reset_index(drop=True), 0
     creatives = dataset.creatives[["creative_id", "product_id", "content_hash"]]
@@ -114,8 +114,8 @@ def _candidates(dataset: Dataset, evidence: pd.DataFrame) -> tuple[pd.DataFrame,
     windows = pd.DataFrame({"window": sorted(evidence["window"].unique())})
     listed = listed.merge(windows, how="cross")
     sides = np.sort(listed[["creative_1", "creative_2"]].to_numpy(dtype=str), axis=1)
-    twice = listed.assign(low=sides[:, 0], high=sides[:, 1]).duplicated([*keys, "low", "high"])
-    return listed[~twice].reset_index(drop=True), int(twice.sum())
+    repeated = listed.assign(low=sides[:, 0], high=sides[:, 1]).duplicated([*keys, "low", "high"])
+    return listed[~repeated].reset_index(drop=True), int(repeated.sum())
 
 
 _SHORT = {
@@ -136,16 +136,16 @@ def _attach_evidence(pairs: pd.DataFrame, evidence: pd.DataFrame) -> pd.DataFram
         values = evidence.loc[evidence["kind"] == kind, ["creative_id", *keys, "value", "impressions", "clicks"]]
         if values.empty:
             continue
-        found = pairs[["creative_1", "creative_2", *keys]].copy()
+        sides = pairs[["creative_1", "creative_2", *keys]].copy()
         for side in ("1", "2"):
             renamed = values.rename(columns={name: f"{name}_{side}" for name in ("value", "impressions", "clicks")})
             renamed = renamed.rename(columns={"creative_id": f"creative_{side}"})
-            found = found.merge(renamed, on=[f"creative_{side}", *keys], how="left")
-        found.index = pairs.index
-        both = pairs["kind"].isna() & found["value_1"].notna() & found["value_2"].notna()
+            sides = sides.merge(renamed, on=[f"creative_{side}", *keys], how="left")
+        sides.index = pairs.index
+        both = pairs["kind"].isna() & sides["value_1"].notna() & sides["value_2"].notna()
         pairs.loc[both, "kind"] = kind
         for column in ("value_1", "value_2", "impressions_1", "impressions_2", "clicks_1", "clicks_2"):
-            pairs.loc[both, column] = found.loc[both, column].astype(float)
+            pairs.loc[both, column] = sides.loc[both, column].astype(float)
     return pairs
 
 
@@ -188,8 +188,8 @@ def _orient(pairs: pd.DataFrame, config: RecordsConfig) -> pd.DataFrame:
     pairs = pairs.merge(items, on=["product_id", "low", "high"], how="left")
     swap = pairs["hash_1"] != pairs["first"]
     for name in ("creative", "hash", "value", "impressions", "clicks"):
-        one, two = pairs[f"{name}_1"], pairs[f"{name}_2"]
-        pairs[f"{name}_a"], pairs[f"{name}_b"] = one.where(~swap, two), two.where(~swap, one)
+        left, right = pairs[f"{name}_1"], pairs[f"{name}_2"]
+        pairs[f"{name}_a"], pairs[f"{name}_b"] = left.where(~swap, right), right.where(~swap, left)
     return pairs
 
 
@@ -234,10 +234,11 @@ def _digest(*parts: str) -> str:
 
 
 def item_keys(records: pd.DataFrame) -> pd.Series:
-    """The item of each row.
+    """The item of each record: what Eq. 15 pairs the countries of.
 
-    That is the pair. With time windows one pair meets one market several times; then the window (as_of) is part of the
-    item, for a country pair compares two markets and not two windows of one.
+    An item is a pair of creatives. With time windows a pair meets one market several times; then the window (as_of) is part of
+    the item, for a country pair compares two markets and not two windows of one. Raises `ValueError` where a market occurs twice
+    in an item.
     """
     pair = records["pair_id"].astype(str).to_numpy()
     if records.duplicated(["pair_id", "market"]).any():

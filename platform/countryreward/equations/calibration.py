@@ -39,8 +39,8 @@ def fit_temperature(label: NDArray, logit: Floats) -> float:
     def loss(log_t: float) -> float:
         return float(log_loss_terms(label, logit / np.exp(log_t)).mean())
 
-    found = minimize_scalar(loss, bounds=(np.log(0.05), np.log(20.0)), method="bounded", options={"xatol": 1e-6})
-    return float(np.exp(found.x))  # pyright: ignore[reportAttributeAccessIssue]
+    optimum = minimize_scalar(loss, bounds=(np.log(0.05), np.log(20.0)), method="bounded", options={"xatol": 1e-6})
+    return float(np.exp(optimum.x))  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def bin_sums(label: NDArray, logit: Floats, item: Ints, n_items: int, bins: int = BINS) -> dict[str, Floats]:

@@ -36,15 +36,15 @@ def fit_beta(clicks: Floats, impressions: Floats) -> BetaPrior:
     A flat prior would read a noise ceiling of .75 where there is nothing but noise; this one finds the real spread of CTRs
     between creatives, none included. Creatives without impressions are ignored; without any clicks the rate is half a click.
     """
-    seen = impressions > 0
-    clicks, impressions = clicks[seen].astype(float), impressions[seen].astype(float)
+    shown = impressions > 0
+    clicks, impressions = clicks[shown].astype(float), impressions[shown].astype(float)
     total = impressions.sum()
     if total == 0:
         return BetaPrior(1.0, 1.0)
     rate = np.clip(clicks.sum() / total, 0.5 / (total + 1), 1 - 0.5 / (total + 1))
 
     def negative_log_likelihood(theta: Floats) -> tuple[float, Floats]:
-        """And its gradient: finite differences would end where rounding lets them, on every processor somewhere else."""
+        """Mean over creatives, and its gradient: finite differences would stop somewhere else on every processor."""
         mean, concentration = special.expit(theta[0]), np.exp(theta[1])
         alpha, beta = mean * concentration, (1 - mean) * concentration
         a, b = clicks + alpha, impressions - clicks + beta
@@ -58,10 +58,10 @@ def fit_beta(clicks: Floats, impressions: Floats) -> BetaPrior:
     start = np.array([special.logit(rate), np.log(200.0)])
     bounds = [(start[0] - 3, start[0] + 3), (0.0, np.log(MAX_CONCENTRATION))]
     exact = {"ftol": 1e-15, "gtol": 1e-10}
-    found = optimize.minimize(
+    optimum = optimize.minimize(
         negative_log_likelihood, start, jac=True, method="L-BFGS-B", bounds=bounds, options=exact
     ).x
-    mean, concentration = float(special.expit(found[0])), float(np.exp(found[1]))
+    mean, concentration = float(special.expit(optimum[0])), float(np.exp(optimum[1]))
     return BetaPrior(mean * concentration, (1 - mean) * concentration)
 
 
@@ -77,9 +77,9 @@ def probability_greater(
     def spread(alpha: Floats, beta: Floats) -> Floats:
         return np.sqrt(special.polygamma(1, alpha) + special.polygamma(1, beta))
 
-    turn = spread(alpha_a, beta_a) > spread(alpha_b, beta_b)  # then integrate over Y: P(X > Y) = 1 - P(Y > X)
-    alpha_x, alpha_y = np.where(turn, alpha_b, alpha_a), np.where(turn, alpha_a, alpha_b)
-    beta_x, beta_y = np.where(turn, beta_b, beta_a), np.where(turn, beta_a, beta_b)
+    swap = spread(alpha_a, beta_a) > spread(alpha_b, beta_b)  # then integrate over Y: P(X > Y) = 1 - P(Y > X)
+    alpha_x, alpha_y = np.where(swap, alpha_b, alpha_a), np.where(swap, alpha_a, alpha_b)
+    beta_x, beta_y = np.where(swap, beta_b, beta_a), np.where(swap, beta_a, beta_b)
     centre, scale = special.digamma(alpha_x) - special.digamma(beta_x), spread(alpha_x, beta_x)
     weighted, mass = np.zeros_like(centre), np.zeros_like(centre)
     for node in np.linspace(-12, 12, nodes):  # one node at a time: memory stays [R]
@@ -89,7 +89,7 @@ def probability_greater(
         weighted += density * special.betainc(alpha_y, beta_y, np.exp(log_x))
         mass += density
     greater = weighted / mass
-    return np.where(turn, 1 - greater, greater)
+    return np.where(swap, 1 - greater, greater)
 
 
 def lift_from_counts(clicks: Floats, impressions: Floats, product: Ints, prior: BetaPrior) -> Floats:

@@ -31,8 +31,8 @@ def span_focus(share_BT: Tensor, spans_BST: Tensor, attended_BT: Tensor, *, redu
     else:
         assert reduce == "relative", reduce
         uniform_BS = spans_BST.float().sum(dim=-1) / attended_BT.float().sum(dim=-1, keepdim=True)
-        found_BS = torch.einsum("bt,bst->bs", share_BT, spans_BST.to(share_BT.dtype))
-        focus_BS = (found_BS / uniform_BS.clamp_min(1e-9)).clamp_max(1.0)
+        share_BS = torch.einsum("bt,bst->bs", share_BT, spans_BST.to(share_BT.dtype))
+        focus_BS = (share_BS / uniform_BS.clamp_min(1e-9)).clamp_max(1.0)
     return torch.where(empty_BS, torch.ones_like(focus_BS), focus_BS)
 
 

@@ -79,7 +79,7 @@ def metrics_of(totals: Mapping[str, Floats]) -> dict[str, Floats]:
     ece, ece_plain          debiased and plain calibration error (calibration.py)
     """
     t = totals
-    found: dict[str, Floats] = {
+    values: dict[str, Floats] = {
         "accuracy": ratio(t["right"], t["rows"]),
         "balanced_accuracy": (
             ratio(t["right_a"], t["rows_a"]) + ratio(t["right"] - t["right_a"], t["rows"] - t["rows_a"])
@@ -87,16 +87,16 @@ def metrics_of(totals: Mapping[str, Floats]) -> dict[str, Floats]:
         / 2,
     }
     if "pairs" in t:
-        found["sensitivity"] = ratio(t["pairs_right"], t["pairs"])
-        found["discordant_sensitivity"] = ratio(t["discordant_right"], t["discordant"])
-        found["concordant_sensitivity"] = ratio(t["concordant_right"], t["concordant"])
-        found["discordant_ordering"] = ratio(t["discordant_ordered"], t["discordant"])
-        found["discordant_share"] = ratio(t["discordant"], t["pairs"])
+        values["sensitivity"] = ratio(t["pairs_right"], t["pairs"])
+        values["discordant_sensitivity"] = ratio(t["discordant_right"], t["discordant"])
+        values["concordant_sensitivity"] = ratio(t["concordant_right"], t["concordant"])
+        values["discordant_ordering"] = ratio(t["discordant_ordered"], t["discordant"])
+        values["discordant_share"] = ratio(t["discordant"], t["pairs"])
     if "brier" in t:
-        found["brier"] = ratio(t["brier"], t["rows"])
-        found["log_loss"] = ratio(t["log_loss"], t["rows"])
-        found["ece_plain"], found["ece"] = calibration_errors(t)
-    return found
+        values["brier"] = ratio(t["brier"], t["rows"])
+        values["log_loss"] = ratio(t["log_loss"], t["rows"])
+        values["ece_plain"], values["ece"] = calibration_errors(t)
+    return values
 
 
 def ratio(numerator: Floats, denominator: Floats) -> Floats:

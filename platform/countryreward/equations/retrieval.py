@@ -21,8 +21,8 @@ def canonical_scores(vectors: NDArray[np.float32], query: NDArray[np.float32]) -
     for start in range(0, len(vectors), _BLOCK):
         wide = vectors[start : start + _BLOCK].astype(np.float64)
         products = block[: len(wide)]
-        for row, one in zip(scores, queries, strict=True):
-            np.multiply(wide, one, out=products).sum(axis=1, out=row[start : start + _BLOCK])
+        for row, vector in zip(scores, queries, strict=True):
+            np.multiply(wide, vector, out=products).sum(axis=1, out=row[start : start + _BLOCK])
     return scores if query.ndim == 2 else scores[0]
 
 

@@ -64,15 +64,16 @@ def augment(h_BD: Tensor, e_BD: Tensor, strategy: str) -> Tensor:
     return h_BD
 
 
-def soft_logit(logit_B: Tensor, log_odds_B: Tensor, trust: Tensor) -> Tensor:
-    """`soft`: W h + b l, with b learned: keeps the margin that the letter throws away. [B], [B], scalar -> [B]."""
-    return logit_B + trust * log_odds_B
+def soft_logit(logit_B: Tensor, log_odds_B: Tensor, prior_weight: Tensor) -> Tensor:
+    """`soft` (ours): W h + b l, b learned: keeps the margin that the letter throws away. [B], [B], scalar -> [B]."""
+    return logit_B + prior_weight * log_odds_B
 
 
 def one_order(g_B: Tensor, sign_B: Tensor) -> Tensor:
-    """2 g(A, B, prior) or -2 g(B, A, -prior): `antisymmetric` in expectation over the order, at half its price. [B], [B] -> [B].
+    """The antisymmetric logit estimated from one order: 2 g(A, B, prior) or -2 g(B, A, -prior). [B], [B] -> [B].
 
-    sign_B is 1 where g is of (A, B) and -1 where it is of (B, A). For training steps; judgements ask both orders.
+    With the order drawn at random its expectation is `antisymmetric`, at half the price. sign_B is 1 where g is of (A, B) and -1
+    where it is of (B, A). For training steps; judgements ask both orders.
     """
     return 2 * sign_B * g_B
 

@@ -73,12 +73,12 @@ def across_markets(draws: Sequence[Sequence[WordSets]], seeds: Sequence[Sequence
     seed, and would seem to be less diverse across markets than within one.
     """
     means = []
-    for one, other in combinations(range(len(draws)), 2):
+    for first, second in combinations(range(len(draws)), 2):
         pairs = [
             distance(a, b)
-            for i, a in enumerate(draws[one])
-            for j, b in enumerate(draws[other])
-            if seeds is None or seeds[one][i] != seeds[other][j]
+            for i, a in enumerate(draws[first])
+            for j, b in enumerate(draws[second])
+            if seeds is None or seeds[first][i] != seeds[second][j]
         ]
         if pairs:
             means.append(_mean(pairs))
@@ -114,5 +114,5 @@ def _jaccard(first: frozenset[str], second: frozenset[str]) -> float:
 
 
 def _mean(values: Iterable[float]) -> float:
-    found = list(values)
-    return sum(found) / len(found) if found else float("nan")
+    numbers = list(values)
+    return sum(numbers) / len(numbers) if numbers else float("nan")

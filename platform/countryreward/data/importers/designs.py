@@ -47,19 +47,19 @@ def import_designs(
     checks.refuse(raw.malformed.notna(), "malformed_row", "row", raw.malformed)
     designs = _designs(raw, checks)
     if "creative_id" in raw.frame:
-        told = _of_creatives(raw, checks, dataset)
+        keys = _of_creatives(raw, checks, dataset)
     elif {"product_id", "market"} <= set(raw.frame):
-        told = _briefs(raw, checks, dataset, aliases or {})
+        keys = _briefs(raw, checks, dataset, aliases or {})
     else:
         raise UserError(
             "designs: give either creative_id (whose design it is), or product_id and market (a brief); see docs/data.md"
         )
     pictures = own_pictures(dataset.creatives)["content_hash"]
-    product = told["product_id"]
+    product = keys["product_id"]
     checks.refuse(~product.isin(pictures.index) & product.notna(), "no_picture", "product_id")
     kept = designs.loc[checks.good]
     counts = {"designs": tally("designs", input=len(raw.frame), kept=len(kept), quarantine=quarantine)}
-    rows = told.loc[checks.good, ["product_id", "creative_id", "market"]].join(kept)
+    rows = keys.loc[checks.good, ["product_id", "creative_id", "market"]].join(kept)
     left_out: dict[str, int] = {}
     if "creative_id" in raw.frame:
         rows, left_out = _by_market(rows.drop(columns="market"), dataset, won=won)
@@ -82,16 +82,16 @@ def _designs(raw: RawTable, checks: RowChecks) -> pd.DataFrame:
     """The four fields of every row; refuses what is no design."""
     whole = raw.column("design")
     parts = [raw.column(name) for name in LABELS]
-    found: list[Design | None] = []
+    designs: list[Design | None] = []
     why: list[str | None] = []
     for row in range(len(raw.frame)):
         cell = whole.iloc[row]
         try:
             if isinstance(cell, str):
-                found.append(_parsed(cell))
+                designs.append(_parsed(cell))
             else:
                 fields = [part.iloc[row] for part in parts]
-                found.append(
+                designs.append(
                     Design(
                         **{
                             name: value if isinstance(value, str) else ""
@@ -101,14 +101,16 @@ def _designs(raw: RawTable, checks: RowChecks) -> pd.DataFrame:
                 )
             why.append(None)
         except UserError as error:
-            found.append(None)
+            designs.append(None)
             why.append(str(error))
     reasons = pd.Series(why, index=checks.frame.index, dtype="str")
     checks.refuse(reasons.notna(), "unreadable_design", "design", reasons)
-    long = pd.Series([one is not None and len(one.as_text()) > _LONGEST for one in found], index=checks.frame.index)
+    long = pd.Series(
+        [design is not None and len(design.as_text()) > _LONGEST for design in designs], index=checks.frame.index
+    )
     checks.refuse(long, "text_too_long", "design")
     return pd.DataFrame(
-        {name: [None if one is None else getattr(one, name) for one in found] for name in LABELS},
+        {name: [None if design is None else getattr(design, name) for design in designs] for name in LABELS},
         index=checks.frame.index,
     )
 
@@ -117,10 +119,10 @@ def _parsed(cell: str) -> Design:
     if not cell.lstrip().startswith("{"):
         return Design.parse(cell)
     try:
-        told = json.loads(cell)
+        content = json.loads(cell)
     except ValueError as error:
         raise UserError(f"design: it is no JSON object ({error})") from None
-    return Design(**{name: str(told.get(name) or told.get(label) or "") for name, label in LABELS.items()})
+    return Design(**{name: str(content.get(name) or content.get(label) or "") for name, label in LABELS.items()})
 
 
 def _briefs(raw: RawTable, checks: RowChecks, dataset: Dataset, aliases: Mapping[str, str]) -> pd.DataFrame:

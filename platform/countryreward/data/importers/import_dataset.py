@@ -42,10 +42,10 @@ def import_dataset(config: ImportConfig, folder: Path, progress: ShowProgress | 
 def source_fingerprint(config: ImportConfig) -> dict[str, str]:
     """Path -> fingerprint of every input; `unknown` for storage URIs, which are imported anew every time."""
     tables = [config.products.path, config.creatives.path, config.observations.path, config.pairs.path]
-    found = {path: _file(path) for path in tables if path}
+    fingerprint = {path: _file(path) for path in tables if path}
     if config.images.root:
-        found[config.images.root] = _images(config.images.root)
-    return found
+        fingerprint[config.images.root] = _images(config.images.root)
+    return fingerprint
 
 
 def is_known(fingerprint: dict[str, str]) -> bool:

@@ -73,11 +73,11 @@ def value_columns(checks: RowChecks, raw: RawTable, suffix: str = "") -> pd.Data
     """`kind` and the seven value columns, checked. suffix: the side's ending in a pair file ("_a")."""
     text = {name: raw.column(name + suffix) for name in VALUES}
     filled = pd.DataFrame(text).notna()
-    given = raw.column("kind").str.strip().str.lower()
-    checks.refuse(given.notna() & ~given.isin(KINDS), "unknown_kind", "kind")
+    named = raw.column("kind").str.strip().str.lower()
+    checks.refuse(named.notna() & ~named.isin(KINDS), "unknown_kind", "kind")
     # Without a kind, the most informative one whose values are all there.
     complete = {kind: filled[list(NEEDED[kind])].all(axis=1) for kind in KINDS}
-    kind = given.copy()
+    kind = named.copy()
     for candidate in KINDS:
         kind = kind.mask(kind.isna() & complete[candidate], candidate)
     only_half = filled["impressions"] ^ filled["clicks"]
@@ -86,7 +86,7 @@ def value_columns(checks: RowChecks, raw: RawTable, suffix: str = "") -> pd.Data
     checks.refuse(kind.isna(), "missing_value", "kind" if not suffix else f"value{suffix}")
     for candidate, names in NEEDED.items():
         for name in names:
-            checks.refuse((given == candidate) & ~filled[name], "missing_value", name + suffix)
+            checks.refuse((named == candidate) & ~filled[name], "missing_value", name + suffix)
     parsed = {name: (integers if name in _WHOLE else numbers)(text[name]) for name in VALUES}
     for name, column in parsed.items():
         checks.refuse(column.not_finite, "not_a_number", name + suffix)
@@ -125,13 +125,13 @@ def overlapping(frame: pd.DataFrame, good: pd.Series) -> pd.Series:
     start, end = days(rows)
     suspicious = suspicious_series(series, start, end)
     refused = pd.Series(False, index=frame.index)
-    taken: dict[int, Taken] = {}
+    periods_of: dict[int, KeptPeriods] = {}
     for position in np.flatnonzero(np.isin(series, suspicious)):
-        mine = taken.setdefault(int(series[position]), Taken())
-        if mine.shares_a_day(int(start[position]), int(end[position])):
+        periods = periods_of.setdefault(int(series[position]), KeptPeriods())
+        if periods.shares_a_day(int(start[position]), int(end[position])):
             refused.iloc[int(rows.index[int(position)])] = True
         else:
-            mine.take(int(start[position]), int(end[position]))
+            periods.keep(int(start[position]), int(end[position]))
     return refused
 
 
@@ -153,7 +153,7 @@ def suspicious_series(series: np.ndarray, start: np.ndarray, end: np.ndarray) ->
     return np.unique(ordered[1:][shares])
 
 
-class Taken:
+class KeptPeriods:
     """The disjoint periods of one series that have been kept."""
 
     def __init__(self) -> None:
@@ -165,7 +165,7 @@ class Taken:
         position = bisect_left(self.ends, start)  # the first that ends on or after the start
         return position < len(self.starts) and self.starts[position] <= end
 
-    def take(self, start: int, end: int) -> None:
+    def keep(self, start: int, end: int) -> None:
         """Keep a period that shares no day with the others."""
         position = bisect_left(self.starts, start)
         self.starts.insert(position, start)

@@ -12,7 +12,7 @@ from countryreward.data.importers.observations import (
     CONTEXT,
     SORTED_BY,
     VALUES,
-    Taken,
+    KeptPeriods,
     days,
     market_column,
     period_columns,
@@ -163,26 +163,26 @@ def _refuse_conflicts(checks: RowChecks, sides: Mapping[str, pd.DataFrame]) -> N
 
     half = len(both) // 2
     reasons = pd.Series("", index=checks.frame.index, dtype=object)
-    known: dict[tuple[int, int, int], int] = {}
-    taken: dict[int, Taken] = {}
+    value_of: dict[tuple[int, int, int], int] = {}
+    periods_of: dict[int, KeptPeriods] = {}
     for row in np.flatnonzero(suspicious[:half] | suspicious[half:]).tolist():
         new: list[tuple[int, int, int]] = []
         reason = ""
         for position in (row, row + half):
             key = (int(series[position]), int(start[position]), int(end[position]))
-            if key not in known:
+            if key not in value_of:
                 new.append(key)
                 reason = reason or (
-                    "overlapping_period" if key[0] in taken and taken[key[0]].shares_a_day(*key[1:]) else ""
+                    "overlapping_period" if key[0] in periods_of and periods_of[key[0]].shares_a_day(*key[1:]) else ""
                 )
-            elif known[key] != value[position]:
+            elif value_of[key] != value[position]:
                 reason = reason or "conflicting_value"
         if reason:
             reasons[both.index[row]] = reason
             continue
         for key in new:
-            known[key] = int(value[row] if key[0] == series[row] else value[row + half])
-            taken.setdefault(key[0], Taken()).take(*key[1:])
+            value_of[key] = int(value[row] if key[0] == series[row] else value[row + half])
+            periods_of.setdefault(key[0], KeptPeriods()).keep(*key[1:])
     checks.refuse(reasons == "conflicting_value", "conflicting_value", "image_a")
     checks.refuse(reasons == "overlapping_period", "overlapping_period", "period_start")
 

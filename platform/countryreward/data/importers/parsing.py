@@ -66,17 +66,17 @@ def _matches(text: pd.Series, pattern: str) -> pd.Series:
 def _each(
     text: pd.Series, parse: Callable[[str], Cell | None], empty: Callable[[], Cell]
 ) -> tuple[pd.Series, pd.Series]:
-    found = [empty() if not isinstance(cell, str) else parse(cell) for cell in text.to_numpy(dtype=object)]
-    bad = pd.Series([cell is None for cell in found], index=text.index, dtype=bool)
-    return pd.Series(found, index=text.index, dtype=object), bad
+    cells = [empty() if not isinstance(cell, str) else parse(cell) for cell in text.to_numpy(dtype=object)]
+    bad = pd.Series([cell is None for cell in cells], index=text.index, dtype=bool)
+    return pd.Series(cells, index=text.index, dtype=object), bad
 
 
 def _attributes(cell: str) -> dict[str, str] | None:
     if cell.lstrip().startswith("{"):
-        found = _json(cell)
-        if not isinstance(found, dict):
+        content = _json(cell)
+        if not isinstance(content, dict):
             return None
-        return {name: _plain(value) for name, value in found.items() if value is not None}
+        return {name: _plain(value) for name, value in content.items() if value is not None}
     pairs = [part.partition("=") for part in cell.split(";") if part.strip()]
     if any(not equals or not name.strip() for name, equals, _ in pairs):
         return None
@@ -85,16 +85,16 @@ def _attributes(cell: str) -> dict[str, str] | None:
 
 def _tags(cell: str) -> list[str] | None:
     if cell.lstrip().startswith("["):
-        found = _json(cell)
-        return [_plain(value) for value in found if value is not None] if isinstance(found, list) else None
+        content = _json(cell)
+        return [_plain(value) for value in content if value is not None] if isinstance(content, list) else None
     return [part.strip() for part in cell.split(";") if part.strip()]
 
 
 def _json(cell: str) -> object:
     try:
-        found = json.loads(cell)
-        json.dumps(found, ensure_ascii=False).encode()  # half a surrogate pair is JSON, but no text
-        return found
+        content = json.loads(cell)
+        json.dumps(content, ensure_ascii=False).encode()  # half a surrogate pair is JSON, but no text
+        return content
     except (ValueError, RecursionError):
         return None
 

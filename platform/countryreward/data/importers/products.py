@@ -54,12 +54,12 @@ def described(raw: RawTable, checks: RowChecks, names: Sequence[str]) -> pd.Data
     for name in (name for name in raw.frame if str(name).startswith(ATTRIBUTE)):
         key = str(name).removeprefix(ATTRIBUTE)
         filled = [
-            (found, cell)
-            for found, cell in zip(frame["attributes"], raw.frame[name].to_numpy(dtype=object), strict=True)
-            if isinstance(cell, str) and found is not None
+            (attributes_of, cell)
+            for attributes_of, cell in zip(frame["attributes"], raw.frame[name].to_numpy(dtype=object), strict=True)
+            if isinstance(cell, str) and attributes_of is not None
         ]
-        for found, cell in filled:
-            found[key] = cell
+        for attributes_of, cell in filled:
+            attributes_of[key] = cell
     return frame
 
 
@@ -127,15 +127,15 @@ def write_creatives(
     """
     good = frame.loc[checks.good]
     if stream is None:  # an image that many creatives share is read once
-        wanted = good["image_uri"].drop_duplicates().tolist()
-        found = _gather((_Image(uri, uri, None) for uri in wanted), len(wanted), images, folder, progress)
-        results = pd.Series([found[uri] for uri in good["image_uri"]], index=good.index, dtype=object)
+        uris = good["image_uri"].drop_duplicates().tolist()
+        results_by_key = _gather((_Image(uri, uri, None) for uri in uris), len(uris), images, folder, progress)
+        results = pd.Series([results_by_key[uri] for uri in good["image_uri"]], index=good.index, dtype=object)
         field = "image_uri"
     else:
         rows = set(good.index)
         inline = (_Image(row, None, data or b"") for row, data in enumerate(stream) if row in rows)
-        found = _gather(inline, len(rows), images, folder, progress)
-        results = pd.Series([found[row] for row in good.index], index=good.index, dtype=object)
+        results_by_key = _gather(inline, len(rows), images, folder, progress)
+        results = pd.Series([results_by_key[row] for row in good.index], index=good.index, dtype=object)
         field = "image_bytes"
     results = results.reindex(frame.index)
     refused = {row: result for row, result in results.items() if isinstance(result, _Refused)}
@@ -179,18 +179,18 @@ def _gather(
         except ImageError as error:
             return image, b"", _Refused(error.reason, error.field_value)
 
-    found: dict[object, ImageFacts | _Refused] = {}
+    results: dict[object, ImageFacts | _Refused] = {}
     with ThreadPoolExecutor(config.workers) as pool, ImageWriter(folder, embed=config.store == "embed") as writer:
         waiting: deque[Future[tuple[_Image, bytes, ImageFacts | _Refused]]] = deque()
 
         def take() -> None:
             image, data, result = waiting.popleft().result()
-            found[image.key] = result
+            results[image.key] = result
             if isinstance(result, ImageFacts):
                 located = source.locate(image.uri) if config.store == "reference" and image.uri is not None else None
                 writer.add(result, data=data, uri=located)
-            if progress and (len(found) % 256 == 0 or len(found) == total):
-                progress(len(found), total)
+            if progress and (len(results) % 256 == 0 or len(results) == total):
+                progress(len(results), total)
 
         for image in images:
             waiting.append(pool.submit(check, image))
@@ -198,4 +198,4 @@ def _gather(
                 take()
         while waiting:
             take()
-    return found
+    return results

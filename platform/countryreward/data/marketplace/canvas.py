@@ -116,7 +116,7 @@ def text_mask(text: str, height_px: int, *, angle: float = 0) -> np.ndarray:
         square = np.zeros((side, side), np.uint8)
         top = (side - room.shape[0]) // 2
         square[top : top + room.shape[0], : room.shape[1]] = room
-        turn = cv2.getRotationMatrix2D((side / 2, side / 2), angle, 1)
-        room = cv2.warpAffine(square, turn, (side, side))
+        rotation = cv2.getRotationMatrix2D((side / 2, side / 2), angle, 1)
+        room = cv2.warpAffine(square, rotation, (side, side))
     x, y, width, height = cv2.boundingRect(room)
     return cv2.merge([room[y : y + height, x : x + width]] * 3)

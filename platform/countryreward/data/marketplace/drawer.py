@@ -1,4 +1,4 @@
-"""From a design and a product to a picture: for the simulated creatives and, later, for generated designs."""
+"""From a design and a product to a picture: of simulated creatives and of generated designs."""
 
 import hashlib
 from collections.abc import Callable
@@ -161,9 +161,9 @@ def _prop(canvas: Canvas, palette: Palette, rng: np.random.Generator, *, behind:
         canvas.ellipse(x, y - 1.4 * size, 0.2 * size, 0.4 * size, mix(palette.light, (255, 220, 120), 0.5))
     elif kind == 4:  # star
         radius = [size * (1.2 if i % 2 == 0 else 0.5) for i in range(10)]
-        turn = rng.uniform(0, 1)
+        tilt = rng.uniform(0, 1)
         points = [
-            (x + r * np.sin(turn + i * np.pi / 5), y - r * np.cos(turn + i * np.pi / 5)) for i, r in enumerate(radius)
+            (x + r * np.sin(tilt + i * np.pi / 5), y - r * np.cos(tilt + i * np.pi / 5)) for i, r in enumerate(radius)
         ]
         canvas.poly(points, colour)
     else:  # bottle

@@ -73,8 +73,8 @@ def draw_creative(row: Mapping[str, Any], *, px: int = 224) -> np.ndarray:
 def encode(pixels: np.ndarray, extension: str) -> bytes:
     """An RGB array [H, W, 3] as the bytes of a file; `extension` is jpg or png."""
     options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if extension == "jpg" else [cv2.IMWRITE_PNG_COMPRESSION, 3]
-    done, buffer = cv2.imencode(f".{extension}", pixels[:, :, ::-1], options)
-    assert done, extension
+    encoded, buffer = cv2.imencode(f".{extension}", pixels[:, :, ::-1], options)
+    assert encoded, extension
     return buffer.tobytes()
 
 

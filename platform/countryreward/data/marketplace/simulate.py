@@ -31,7 +31,7 @@ CRAFT = {"size": (0.36, 0.68), "offset": (0.16, 0.0), "blur": (0.012, 0.0), "con
 
 @dataclass(frozen=True, kw_only=True)
 class Marketplace:
-    """What `simulate` returns."""
+    """A simulated marketplace: its tables as a platform would export them, the truth behind them, how each picture is drawn."""
 
     config: MarketplaceConfig
     """How it was made."""

@@ -24,15 +24,15 @@ class TruePreference:
 
     def __init__(self, export: str | Path) -> None:
         """export: what jobs/make_marketplace.py published. Raises `UserError` where it is none."""
-        made = open_artifact(export, kind="export", verify=False)
-        options: dict[str, Any] = made.manifest.config
+        artifact = open_artifact(export, kind="export", verify=False)
+        options: dict[str, Any] = artifact.manifest.config
         self.level = LEVELS[options["level"]]
         self.world = options["seed"] if options["world_seed"] == -1 else options["world_seed"]
         self.rows: dict[str, dict[str, Any]] = {}
-        with open(made.path / "designs.jsonl", encoding="utf-8") as handle:
+        with open(artifact.path / "designs.jsonl", encoding="utf-8") as handle:
             for line in handle:
-                told = json.loads(line)
-                self.rows[told["creative_id"]] = told["spec"]
+                row = json.loads(line)
+                self.rows[row["creative_id"]] = row["spec"]
 
     def of_creative(self, creative_id: str, market: str) -> float:
         """Log-odds of a click on an ad of the marketplace, but for what all ads of its product share in this market."""
@@ -42,7 +42,10 @@ class TruePreference:
         return float(row["shared"]) + self._liking(spec_of(row), row["category"], market)
 
     def of_design(self, design: Design, like: str, market: str, craft: Craft = GOOD_CRAFT) -> float:
-        """The same of an ad drawn for a design of the product of the creative `like`; what cannot be seen in it is 0."""
+        """As `of_creative`, of an ad that is drawn for a design of the product of the creative `like`.
+
+        The part of the shared quality that cannot be seen counts 0: the average of all ads.
+        """
         category = self.rows[like]["category"]
         return self.level.shared_sd * visible_quality(craft) * np.sqrt(self.level.visible_share) + self._liking(
             design_to_spec(design), category, market

@@ -279,7 +279,7 @@ def _best_choice(axis: str, text: str) -> str | None:
     for choice, word in AXES[axis].items():
         if word.phrase.lower() in text:
             return choice
-        hits = [found.start() for found in _pattern(axis, choice).finditer(text)]
+        hits = [match.start() for match in _pattern(axis, choice).finditer(text)]
         if hits and (best is None or (len(hits), -hits[0]) > best[:2]):
             best = (len(hits), -hits[0], choice)
     return best[2] if best else None

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from countryreward.data.decoding import ImageError
-from countryreward.data.quarantine import Refusal
+from countryreward.data.quarantine import QuarantinedRow
 from countryreward.errors import UserError
 from countryreward.scoring.contracts import Verdict
 from countryreward.scoring.pair_table import SIDES
@@ -33,7 +33,7 @@ class PartJudging:
         rows = await to_the_end(table.part, number)
         turn = asyncio.Semaphore(_AT_ONCE)
 
-        async def one(row: Row) -> Sequence[Verdict] | Refusal:
+        async def one(row: Row) -> Sequence[Verdict] | QuarantinedRow:
             async with turn:
                 return await self._judge_row(job, table, row)
 
@@ -43,15 +43,15 @@ class PartJudging:
         except ExceptionGroup as failed:
             raise failed.exceptions[0] from None
         outcomes = [(row, task.result()) for row, task in zip(rows, tasks, strict=True)]
-        judged = [(row, outcome) for row, outcome in outcomes if not isinstance(outcome, Refusal)]
-        refused = [outcome for _, outcome in outcomes if isinstance(outcome, Refusal)]
+        judged = [(row, outcome) for row, outcome in outcomes if not isinstance(outcome, QuarantinedRow)]
+        refused = [outcome for _, outcome in outcomes if isinstance(outcome, QuarantinedRow)]
         await to_the_end(write_part, parts, number, judged, refused)
         part = await to_the_end(read_part, parts, number)
         assert part is not None, "the part was just written"
         assert part.judged + part.reasons.total() == len(rows), "a row of the part was lost"
         return part
 
-    async def _judge_row(self, job: StoredJob, table: JobTable, row: Row) -> Sequence[Verdict] | Refusal:
+    async def _judge_row(self, job: StoredJob, table: JobTable, row: Row) -> Sequence[Verdict] | QuarantinedRow:
         images = []
         for side in SIDES:
             try:

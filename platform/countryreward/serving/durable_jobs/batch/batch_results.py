@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from countryreward.data.artifacts import write_atomically
-from countryreward.data.quarantine import Refusal, check_counts
+from countryreward.data.quarantine import QuarantinedRow, check_counts
 from countryreward.scoring.contracts import Verdict
 from countryreward.scoring.verdict_shards import ANSWERED, merge, part_path, verdict_schema
 from countryreward.serving.durable_jobs.batch.batch_table import JobTable
@@ -32,7 +32,10 @@ class Part:
 
 
 def write_part(
-    folder: Path, number: int, judged: Sequence[tuple[dict[str, Any], Sequence[Verdict]]], refusals: Sequence[Refusal]
+    folder: Path,
+    number: int,
+    judged: Sequence[tuple[dict[str, Any], Sequence[Verdict]]],
+    refusals: Sequence[QuarantinedRow],
 ) -> None:
     """Write a finished part. The verdicts come last: where they are, the refusals are, too."""
     ids = ("row", "row_id", "product_id")

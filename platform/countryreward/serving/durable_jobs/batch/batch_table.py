@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from countryreward.data.data_config import ImagesConfig
-from countryreward.data.quarantine import Quarantine, Refusal
+from countryreward.data.quarantine import Quarantine, QuarantinedRow
 from countryreward.errors import UserError
 from countryreward.scoring.pair_images import ImageReader, Place, find_images
 from countryreward.scoring.pair_table import PairTable, read_pairs
@@ -137,7 +137,7 @@ class JobTable:
     """Of the upload."""
     good: int
     """Of them, those that can be asked."""
-    refusals: tuple[Refusal, ...]
+    refusals: tuple[QuarantinedRow, ...]
     """Of the others."""
     markets: tuple[str, ...] | None
     """Asked for every row; None: each row's own."""
@@ -228,7 +228,7 @@ def _without_paths(error: UserError, table: Path) -> UserError:
     return UserError(told.replace(str(table.parent), ""))
 
 
-def refusal_of(row: dict[str, Any], reason: str, field: str, value: str) -> Refusal:
+def refusal_of(row: dict[str, Any], reason: str, field: str, value: str) -> QuarantinedRow:
     """A row of a part that could be read, but not judged."""
     one = Quarantine("score")
     content = {name: cell for name, cell in row.items() if cell is not None and not name.startswith("hash_")}
