@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from countryreward.serving.service_config import ServiceConfig
+from countryreward.serving.service_config import SharedServiceConfig
 
 
 def add_keys(commands: Any) -> None:
@@ -33,7 +33,10 @@ def add_keys(commands: Any) -> None:
     revoke.add_argument("key_id", help="the 8 digits after cr_, or of a guest, as `keys list` shows them")
     for action in (create, invite, listed, revoke):
         action.add_argument(
-            "--state", type=Path, default=Path(ServiceConfig.state), help="the service's state folder (%(default)s)"
+            "--state",
+            type=Path,
+            default=Path(SharedServiceConfig.state),
+            help="the service's state folder (%(default)s)",
         )
 
 
@@ -43,7 +46,7 @@ def run_keys(options: argparse.Namespace) -> None:
     from countryreward.serving.studio.guests import FILE as GUESTS
     from countryreward.serving.studio.guests import OPEN_HOURS, GuestStore, link_of
 
-    config = ServiceConfig()
+    config = SharedServiceConfig()
     keys = KeyStore(options.state / FILE, config.poll_s)
     guests = GuestStore(options.state / GUESTS, config.poll_s)
     if options.action == "create":

@@ -22,7 +22,7 @@ from countryreward.serving.http.prometheus_metrics import Prometheus
 from countryreward.serving.http.rates import Rates
 from countryreward.serving.http.request_log import RequestLog
 from countryreward.serving.inference.async_scorer import FromScorer
-from countryreward.serving.service_config import ServiceConfig
+from countryreward.serving.service_config import ServiceConfig, services_with
 from tests.unit.literal_renderer import LiteralRenderer
 
 ROOT = Path(__file__).parents[2]
@@ -111,10 +111,12 @@ def test_every_form_field_is_explained(app, generator) -> None:
 
 
 def test_every_option_has_its_line_with_its_default() -> None:
-    told = dict(re.findall(r"^\| `(\w+)` \| (.*?) \| .+ \|$", section("operations", "Options"), re.MULTILINE))
-    assert list(told) == [one.name for one in fields(ServiceConfig)]
+    lines = re.findall(r"^\| `(\w+)` \| (.*?) \| (.*?) \| .+ \|$", section("operations", "Options"), re.MULTILINE)
+    assert [name for name, _, _ in lines] == [option.name for option in fields(ServiceConfig)]
     config = ServiceConfig()
-    for name, text in told.items():
+    for name, text, services in lines:
+        owners = services_with(name)
+        assert services == ("all" if len(owners) == 3 else ", ".join(owners)), name
         value = getattr(config, name)
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             assert text == (

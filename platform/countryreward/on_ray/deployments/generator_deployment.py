@@ -6,18 +6,17 @@ Jobs and keys live in `service.state`, which all replicas of both see. docs/oper
 """
 
 import asyncio
-import socket
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from ray import serve
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy, BackpressureConfig
 
 from countryreward.generation.generation_config import RendererConfig
-from countryreward.serving.service_config import ServiceConfig
+from countryreward.on_ray.deployments.replica_setup import key_store, set_up_replica
+from countryreward.serving.service_config import GeneratorServiceConfig, own_options
 
 if TYPE_CHECKING:
     from countryreward.generation.ad_contracts import DesignWriter, Refusal, RenderedFile, Renderer, RenderJob
@@ -36,7 +35,12 @@ class GeneratorArgs(BaseModel):
     renderer: RendererConfig = Field(default_factory=RendererConfig, description="What makes the images.")
     writer: str = Field(default="", description="Folder of what writes designs for a market; empty: templates alone.")
     reward: str = Field(default="reward", description="Name of the application that ranks; empty: nothing is ranked.")
-    service: ServiceConfig = Field(default_factory=ServiceConfig, description="Limits and lifetimes.")
+    service: GeneratorServiceConfig = Field(default_factory=GeneratorServiceConfig, description="Limits and lifetimes.")
+
+    @field_validator("service", mode="before")
+    @classmethod
+    def _own_options(cls, options: Any) -> Any:
+        return own_options("generator", options)
 
 
 @serve.deployment(
@@ -60,24 +64,15 @@ class GeneratorArgs(BaseModel):
 )
 @serve.ingress()
 class Generator:
-    """One replica."""
+    """One replica: a renderer, a writer where there is one, and the app before them."""
 
     async def __init__(self, args: GeneratorArgs, make: Make | None = None, write: Write | None = None) -> None:
         """make, write: how a renderer and a writer are made, for tests; None: `renderer_of_args`, `writer_of_args`."""
-        from countryreward.on_ray.ray_security import replica_on_loopback
-        from countryreward.serving.http.prometheus_metrics import share_counts
-
-        replica_on_loopback()
         self.args, config = args, args.service
-        share_counts(Path(config.state) / "metrics" / socket.gethostname())
+        self.prometheus = set_up_replica(config)
         from countryreward.on_ray.handle_asker import HandleAsker
         from countryreward.serving.durable_jobs.generation.generation_runner import GenerationJobs
-        from countryreward.serving.http.prometheus_metrics import Prometheus
-        from countryreward.serving.http.request_log import to_files
 
-        to_files(Path(config.state) / "logs")
-        self.prometheus = Prometheus()
-        self.prometheus.count_errors()
         renderer = await asyncio.to_thread(make or renderer_of_args, args)
         writer = await asyncio.to_thread(write or writer_of_args, args)
         asked = HandleAsker(partial(serve.get_deployment_handle, "reward", args.reward)) if args.reward else None
@@ -86,14 +81,13 @@ class Generator:
 
     def __serve_build_asgi_app__(self):
         from countryreward.serving.durable_jobs.generation.generation_routes import create_generator_app
-        from countryreward.serving.http.keys import FILE, KeyStore
         from countryreward.serving.http.rates import Rates
 
         config = self.args.service
         return create_generator_app(
             self.jobs,
             config,
-            keys=KeyStore(Path(config.state) / FILE, config.poll_s),
+            keys=key_store(config),
             rates=Rates.of(config),
             seen=self.prometheus.request,
             metrics=self.prometheus.text,
@@ -109,7 +103,7 @@ class Generator:
         return {"name": renderer.name, "version": renderer.version, "px": renderer.px}
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
-        """For Serve's autoscaling: see `on_ray/autoscaling.py`."""
+        """For Serve's autoscaling by `on_ray/autoscaling.py`: how many jobs wait or run."""
         from countryreward.on_ray.autoscaling import OPEN_JOBS
 
         return {OPEN_JOBS: len(await asyncio.to_thread(self.jobs.store.open_jobs))}
@@ -148,7 +142,7 @@ def build(
 ) -> serve.Application:
     """The application. The writer's folder is checked first: a broken one is refused before a running service is touched.
 
-    options: of the deployment, over those above. make, write: see `Generator`.
+    options: of the deployment, over those above. make, write: how a renderer and a writer are made, for tests.
     """
     if args.writer and write is None:
         from countryreward.generation.model_writer import open_writer

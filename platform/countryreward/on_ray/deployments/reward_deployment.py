@@ -6,17 +6,16 @@ Keys, batch jobs and rate counters live in `service.state`, which all replicas s
 """
 
 import asyncio
-import socket
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from ray import serve
 from ray.serve.config import AutoscalingConfig, BackpressureConfig
 
-from countryreward.serving.service_config import ServiceConfig
+from countryreward.on_ray.deployments.replica_setup import key_store, set_up_replica
+from countryreward.serving.service_config import RewardServiceConfig, own_options
 
 if TYPE_CHECKING:
     from countryreward.scoring.contracts import Verdict
@@ -25,7 +24,8 @@ if TYPE_CHECKING:
     from countryreward.serving.inference.hot_reload import Published
     from countryreward.serving.metrics_observer import MetricsObserver
 
-Load = Callable[["Published", ServiceConfig, str, "MetricsObserver"], "InferenceEngine"]
+Load = Callable[["Published", RewardServiceConfig, str, "MetricsObserver"], "InferenceEngine"]
+"""What is published, limits, device, who is told of metrics -> a model that answers."""
 
 
 class RewardArgs(BaseModel):
@@ -36,7 +36,12 @@ class RewardArgs(BaseModel):
     model: str = Field("runs/demo/model", description="Model folder, as training published it.")
     knowledge_base: str = Field("", description="A newer knowledge base than the model's own.")
     device: str = Field("auto", pattern="^(auto|cpu|cuda)$", description="Where the model computes.")
-    service: ServiceConfig = Field(default_factory=ServiceConfig, description="Limits and lifetimes.")
+    service: RewardServiceConfig = Field(default_factory=RewardServiceConfig, description="Limits and lifetimes.")
+
+    @field_validator("service", mode="before")
+    @classmethod
+    def _own_options(cls, options: Any) -> Any:
+        return own_options("reward", options)
 
 
 @serve.deployment(
@@ -57,23 +62,14 @@ class RewardArgs(BaseModel):
 )
 @serve.ingress()
 class Reward:
-    """One replica."""
+    """One replica: a model, and the app before it."""
 
     async def __init__(self, args: RewardArgs, load: Load | None = None) -> None:
-        """load: how a model is loaded, for tests; None: `serving.loading.load_reward`."""
-        from countryreward.on_ray.ray_security import replica_on_loopback
-        from countryreward.serving.http.prometheus_metrics import share_counts
-
-        replica_on_loopback()
+        """load: how a model is loaded, for tests; None: `serving.inference.load_engine.load_reward`."""
         self.args, config = args, args.service
-        share_counts(Path(config.state) / "metrics" / socket.gethostname())
-        from countryreward.serving.http.prometheus_metrics import Prometheus
-        from countryreward.serving.http.request_log import to_files
+        self.prometheus = set_up_replica(config)
         from countryreward.serving.inference.hot_reload import HotReloadedModel
 
-        to_files(Path(config.state) / "logs")
-        self.prometheus = Prometheus()
-        self.prometheus.count_errors()
         if load is None:
             from countryreward.serving.inference.load_engine import load_reward as load
         self.scorer = await asyncio.to_thread(
@@ -89,14 +85,13 @@ class Reward:
     def __serve_build_asgi_app__(self):
         from countryreward.serving.durable_jobs.batch.batch_runner import BatchJobs
         from countryreward.serving.http.apps import create_app
-        from countryreward.serving.http.keys import FILE, KeyStore
         from countryreward.serving.http.rates import Rates
 
         config = self.args.service
         return create_app(
             self.scorer,
             config,
-            keys=KeyStore(Path(config.state) / FILE, config.poll_s),
+            keys=key_store(config),
             rates=Rates.of(config),
             seen=self.prometheus.request,
             metrics=self.prometheus.text,
@@ -119,7 +114,7 @@ class Reward:
 def build(args: RewardArgs, load: Load | None = None, options: dict[str, Any] | None = None) -> serve.Application:
     """The application. What is published is opened first: a broken model is refused before a running service is touched.
 
-    options: of the deployment, over those above. load: see `Reward`.
+    options: of the deployment, over those above. load: how a model is loaded, for tests.
     """
     if load is None:
         from countryreward.scoring.model_folder import ModelFolder

@@ -16,7 +16,7 @@ from countryreward.on_ray.async_protocols import AsyncRenderer, AwaitedScorer
 from countryreward.on_ray.handle_renderer import HandleRenderer
 from countryreward.on_ray.handle_scorer import AsyncHandleScorer
 from countryreward.on_ray.ray_config import ServicesConfig
-from countryreward.serving.service_config import ServiceConfig
+from countryreward.serving.service_config import GeneratorServiceConfig, RewardServiceConfig
 
 _APP = "app:"
 _PREFIX = "pairs-"  # of the applications that are started here
@@ -71,7 +71,7 @@ class ServicePool:
             model=str(Path(place).resolve()),  # a replica that is started again must not take a newer one
             knowledge_base="",
             device="cuda" if config.reward_gpus else "cpu",
-            service=self._service(name),
+            service=RewardServiceConfig(state=str(self.state / name), follow=False),  # one version for all pairs
         )
         options = _options(config.reward_replicas, config.reward_cpus, config.reward_gpus)
         return AsyncHandleScorer(self._start(build(args, self._load, options), name))
@@ -87,12 +87,11 @@ class ServicePool:
             raise UserError(f"services.generator: {place!r}; write app:NAME, an address, or nothing")
         from countryreward.on_ray.deployments.generator_deployment import GeneratorArgs, build
 
-        args = GeneratorArgs(renderer=config.renderer, reward="", service=self._service("generator"))
+        args = GeneratorArgs(
+            renderer=config.renderer, reward="", service=GeneratorServiceConfig(state=str(self.state / "generator"))
+        )
         options = _options(config.generator_replicas, config.generator_cpus, config.generator_gpus)
         return HandleRenderer(self._start(build(args, self._make, options), "generator"))
-
-    def _service(self, name: str) -> ServiceConfig:
-        return ServiceConfig(state=str(self.state / name), follow=False)  # one version from the first pair to the last
 
     def _start(self, app: Any, name: str) -> Any:
         from ray import serve

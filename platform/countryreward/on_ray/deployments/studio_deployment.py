@@ -6,15 +6,15 @@ Guests, results and reports live in `service.state`, which all replicas of both 
 """
 
 import asyncio
-import socket
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from ray import serve
 
-from countryreward.serving.service_config import ServiceConfig, StudioConfig
+from countryreward.on_ray.deployments.replica_setup import set_up_replica
+from countryreward.serving.service_config import StudioConfig, StudioServiceConfig, own_options
 
 
 class StudioArgs(BaseModel):
@@ -29,8 +29,15 @@ class StudioArgs(BaseModel):
     variants: bool = Field(
         default=False, description="Whether a generator runs beside it, so that pictures can be asked for."
     )
-    service: ServiceConfig = Field(default_factory=ServiceConfig, description="As of the reward; the state is shared.")
+    service: StudioServiceConfig = Field(
+        default_factory=StudioServiceConfig, description="Limits and lifetimes; the state is the reward's."
+    )
     studio: StudioConfig = Field(default_factory=StudioConfig, description="What the page adds.")
+
+    @field_validator("service", mode="before")
+    @classmethod
+    def _own_options(cls, options: Any) -> Any:
+        return own_options("studio", options)
 
 
 @serve.deployment(
@@ -45,23 +52,14 @@ class StudioArgs(BaseModel):
 )
 @serve.ingress()
 class Studio:
-    """One replica."""
+    """One replica: the page's app, and a handle to the reward that it asks."""
 
     async def __init__(self, args: StudioArgs) -> None:
-        from countryreward.on_ray.ray_security import replica_on_loopback
-        from countryreward.serving.http.prometheus_metrics import share_counts
-
-        replica_on_loopback()
-        share_counts(Path(args.service.state) / "metrics" / socket.gethostname())
+        self.args = args
+        self.prometheus = set_up_replica(args.service)  # any replica of the reward on this node tells of it, too
         from countryreward.on_ray.handle_asker import HandleAsker
-        from countryreward.serving.http.prometheus_metrics import Prometheus
-        from countryreward.serving.http.request_log import to_files
         from countryreward.serving.studio.sample import campaign_of
 
-        self.args = args
-        to_files(Path(args.service.state) / "logs")
-        self.prometheus = Prometheus()  # any replica of the reward on this node tells of it, too
-        self.prometheus.count_errors()
         self.asked = HandleAsker(partial(serve.get_deployment_handle, "reward", args.reward))
         self.sample = await asyncio.to_thread(campaign_of, Path(args.model))
         self._following = asyncio.create_task(self.asked.follow(args.service.poll_s))

@@ -28,7 +28,7 @@ from countryreward.data.artifacts import write_atomically
 from countryreward.serving.durable_jobs.durable_job import J, Lease, cancelled, load, unfinished
 from countryreward.serving.http.problems import Problem
 from countryreward.serving.metrics_observer import MetricsObserver
-from countryreward.serving.service_config import ServiceConfig
+from countryreward.serving.service_config import SharedServiceConfig
 
 MAX_STARTS = 5
 """A job that was started so often without getting on fails: it may be what kills its replicas."""
@@ -63,7 +63,9 @@ class JobFolders(ABC, Generic[J]):
     again: ClassVar[str]
     """What to send once more."""
 
-    def __init__(self, config: ServiceConfig, now: Clock = utc_now, watching: MetricsObserver | None = None) -> None:
+    def __init__(
+        self, config: SharedServiceConfig, now: Clock = utc_now, watching: MetricsObserver | None = None
+    ) -> None:
         self.config, self.now, self.watching = config, now, watching or MetricsObserver()
         self.root = Path(config.state).absolute() / "jobs"
         self.retention = timedelta(hours=config.retention_hours)

@@ -11,7 +11,7 @@ from typing import Generic, ParamSpec, TypeVar
 from countryreward.serving.durable_jobs.durable_job import J, cancelled
 from countryreward.serving.durable_jobs.job_folders import Claim, JobFolders
 from countryreward.serving.http.request_log import fault
-from countryreward.serving.service_config import ServiceConfig
+from countryreward.serving.service_config import SharedServiceConfig
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -37,7 +37,7 @@ class JobWorker(ABC, Generic[J]):
     Any number of replicas may share the folder. A job whose replica was killed is taken up by another one.
     """
 
-    def __init__(self, folders: JobFolders[J], config: ServiceConfig) -> None:
+    def __init__(self, folders: JobFolders[J], config: SharedServiceConfig) -> None:
         self.config, self._folders = config, folders
         self._task: asyncio.Task[None] | None = None
 

@@ -22,7 +22,7 @@ from countryreward.serving.http.rates import Rates
 from countryreward.serving.http.request_log import RequestLog
 from countryreward.serving.http.score_routes import add_question_routes
 from countryreward.serving.inference.async_scorer import Answering, AsyncScorer
-from countryreward.serving.service_config import ServiceConfig
+from countryreward.serving.service_config import RewardServiceConfig
 
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": schemas.ErrorAnswer} for status in (401, 403, 404, 413, 422, 429, 500, 503)
@@ -104,7 +104,7 @@ def _errors(app: FastAPI) -> None:
 
 def create_app(
     asked: AsyncScorer,
-    config: ServiceConfig,
+    config: RewardServiceConfig,
     *,
     keys: KeyStore,
     rates: Rates,

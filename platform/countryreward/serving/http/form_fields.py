@@ -10,13 +10,13 @@ from countryreward import markets
 from countryreward.scoring.contracts import Product
 from countryreward.serving.http.image_fetcher import ImageFetcher
 from countryreward.serving.http.problems import Problem
-from countryreward.serving.service_config import ServiceConfig
+from countryreward.serving.service_config import SharedServiceConfig
 
 _ATTRIBUTES = TypeAdapter(dict[str, str])
 
 
 def product_of(
-    config: ServiceConfig,
+    config: SharedServiceConfig,
     title: str,
     category: str | None,
     attributes: str | None,
@@ -67,7 +67,7 @@ def day_of(text: str | None) -> date | None:
         raise Problem("invalid_input", "as_of: write a day as YYYY-MM-DD") from None
 
 
-async def image_of(upload: UploadFile, field: str, config: ServiceConfig) -> bytes:
+async def image_of(upload: UploadFile, field: str, config: SharedServiceConfig) -> bytes:
     """The bytes of an uploaded image; what it is, is checked before it is decoded. Raises `Problem`."""
     data = await upload.read(config.max_image_bytes + 1)
     if not data:
@@ -78,7 +78,7 @@ async def image_of(upload: UploadFile, field: str, config: ServiceConfig) -> byt
 
 
 async def file_or_url(
-    upload: UploadFile | None, url: str | None, field: str, config: ServiceConfig, fetcher: ImageFetcher
+    upload: UploadFile | None, url: str | None, field: str, config: SharedServiceConfig, fetcher: ImageFetcher
 ) -> bytes:
     """The bytes of an image that is sent or named, one of the two. Raises `Problem`."""
     if (upload is None) == (not url):

@@ -17,7 +17,7 @@ from countryreward.serving.http.rates import Rates
 from countryreward.serving.http.request_guard import BodyMemory, RequestGuard, request_id_of
 from countryreward.serving.http.request_log import RequestLog
 from countryreward.serving.inference.async_scorer import Answering
-from countryreward.serving.service_config import ServiceConfig
+from countryreward.serving.service_config import SharedServiceConfig
 
 EXEMPT = ("/healthz", "/readyz")
 """Routes that need no key; `under` what all paths of an app begin with."""
@@ -57,7 +57,7 @@ class Gate:
         app: ASGIApp,
         *,
         behind: Answering,
-        config: ServiceConfig,
+        config: SharedServiceConfig,
         keys: KeyStore,
         rates: Rates,
         seen: Callable[[RequestLog], None] | None = None,

@@ -20,7 +20,7 @@ from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_rand
 from countryreward.errors import UserError
 from countryreward.serving.http.keys import Caller
 from countryreward.serving.http.problems import Problem
-from countryreward.serving.service_config import ServiceConfig
+from countryreward.serving.service_config import SharedServiceConfig
 
 SCHEME = "countryreward+sqlite"
 _PATIENCE_S = 1.0  # a storage that is slower than this counts as failed
@@ -47,7 +47,7 @@ class Rates:
         self._closed_until = self._silent_until = 0.0
 
     @classmethod
-    def of(cls, config: ServiceConfig) -> "Rates":
+    def of(cls, config: SharedServiceConfig) -> "Rates":
         """As configured: `config.rates`, or a file in the state folder for the replicas of this node."""
         return cls(config.rates or sqlite_uri(Path(config.state) / f"rates-{socket.gethostname()}.sqlite"))
 

@@ -15,7 +15,7 @@ from countryreward.serving.http.image_fetcher import ImageFetcher
 from countryreward.serving.http.problems import Problem, image_problem
 from countryreward.serving.http.rates import Rates
 from countryreward.serving.inference.async_scorer import AsyncScorer, RequestImageError, ScoreRequest
-from countryreward.serving.service_config import ServiceConfig
+from countryreward.serving.service_config import RewardServiceConfig
 
 Title = Annotated[str, Form(description="As shown to customers, any language.", examples=["Oak desk lamp"])]
 Category = Annotated[str | None, Form(description="The platform's category.", examples=["Lighting"])]
@@ -33,7 +33,7 @@ Address = Annotated[str | None, Form(description="https:// address of the image,
 Pictures = Annotated[list[UploadFile], File(description="PNG, JPEG or WEBP files; repeat the field.")]
 
 
-def add_question_routes(app: FastAPI, asked: AsyncScorer, config: ServiceConfig, rates: Rates) -> None:
+def add_question_routes(app: FastAPI, asked: AsyncScorer, config: RewardServiceConfig, rates: Rates) -> None:
     """The routes. The gate has set `request.state.caller` and `request.state.request_id`."""
     pair_bytes = 2 * config.max_image_bytes + 2**20
     many_bytes = config.max_images * config.max_image_bytes + 2**20

@@ -32,7 +32,7 @@ from countryreward.serving.inference.async_scorer import RequestImageError, Scor
 from countryreward.serving.inference.batching import TokenBatcher
 from countryreward.serving.inference.bounded_cache import BoundedCache, Key
 from countryreward.serving.metrics_observer import MetricsObserver
-from countryreward.serving.service_config import ServiceConfig
+from countryreward.serving.service_config import RewardServiceConfig
 
 _HASH_IN_THREAD = 2**20  # bytes: hashing more would hold up other requests
 _IMAGES_PER_PASS = 32
@@ -59,7 +59,9 @@ class _Pair:
 class InferenceEngine:
     """One model with its knowledge base, answering. Belongs to one event loop."""
 
-    def __init__(self, judge: RewardJudge, config: ServiceConfig, watching: MetricsObserver | None = None) -> None:
+    def __init__(
+        self, judge: RewardJudge, config: RewardServiceConfig, watching: MetricsObserver | None = None
+    ) -> None:
         self.reward, self.config, self.watching = judge, config, watching or MetricsObserver()
         self.markets: tuple[str, ...] = judge.folder.trained_markets
         self.loaded = datetime.now(UTC)

@@ -19,7 +19,7 @@ from countryreward.serving.http.request_log import fault
 from countryreward.serving.inference.async_scorer import ScoreRequest
 from countryreward.serving.inference.engine import InferenceEngine
 from countryreward.serving.metrics_observer import MetricsObserver
-from countryreward.serving.service_config import ServiceConfig
+from countryreward.serving.service_config import RewardServiceConfig
 
 _PATH = re.compile(r"(?<!\S)/\S*/([^/\s]+/[^/\s]+)")
 _RETRY_S = 60.0
@@ -56,7 +56,7 @@ class HotReloadedModel:
         model: str,
         knowledge_base: str,
         load: Callable[[Published], InferenceEngine],
-        config: ServiceConfig,
+        config: RewardServiceConfig,
         watching: MetricsObserver | None = None,
     ) -> None:
         self.paths, self.load, self.config, self.watching = (

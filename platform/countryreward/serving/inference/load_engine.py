@@ -15,10 +15,12 @@ from countryreward.scoring.scoring_config import RewardScorerConfig
 from countryreward.serving.inference.engine import InferenceEngine
 from countryreward.serving.inference.hot_reload import Published
 from countryreward.serving.metrics_observer import MetricsObserver
-from countryreward.serving.service_config import ServiceConfig
+from countryreward.serving.service_config import RewardServiceConfig
 
 
-def load_reward(published: Published, config: ServiceConfig, device: str, watching: MetricsObserver) -> InferenceEngine:
+def load_reward(
+    published: Published, config: RewardServiceConfig, device: str, watching: MetricsObserver
+) -> InferenceEngine:
     """Open a model with every file checked against its hash, run its probe, read all that requests will need.
 
     device: cpu, cuda, or auto. Raises `UserError` for a folder that is broken, damaged, or whose model is collapsed.

@@ -22,7 +22,7 @@ from pydantic import BaseModel, Field
 from countryreward.data.artifacts import write_atomically
 from countryreward.data.decoding import decode
 from countryreward.serving.http.problems import Problem
-from countryreward.serving.service_config import ServiceConfig, StudioConfig
+from countryreward.serving.service_config import SharedServiceConfig, StudioConfig
 from countryreward.serving.studio.verdict_text import MarketSaid
 
 _TENANT = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
@@ -55,7 +55,7 @@ def tenants_folder(state: str | Path, tenant: str) -> Path:
     return Path(state).absolute() / "studio" / tenant
 
 
-def small(data: bytes, config: ServiceConfig, px: int) -> bytes:
+def small(data: bytes, config: SharedServiceConfig, px: int) -> bytes:
     """A picture as a JPEG of at most px by px pixels. Raises `ImageError`."""
     picture = decode(data, max_bytes=config.max_image_bytes, max_pixels=config.max_pixels)
     picture.thumbnail((px, px), Image.Resampling.LANCZOS)
@@ -67,7 +67,7 @@ def small(data: bytes, config: ServiceConfig, px: int) -> bytes:
 class CampaignStore:
     """Keeps, finds and removes results. All of it blocks: call it in a thread."""
 
-    def __init__(self, config: ServiceConfig, studio: StudioConfig, now: Clock = utc_now) -> None:
+    def __init__(self, config: SharedServiceConfig, studio: StudioConfig, now: Clock = utc_now) -> None:
         self.config, self.studio, self.now = config, studio, now
         self.root = Path(config.state).absolute() / "studio"
         self.retention = timedelta(hours=config.retention_hours)
@@ -191,7 +191,7 @@ def lines(found: Sequence[Result]) -> Iterator[dict[str, object]]:
 class Marks:
     """Of one kind of job, such as reports."""
 
-    def __init__(self, config: ServiceConfig, kind: str) -> None:
+    def __init__(self, config: SharedServiceConfig, kind: str) -> None:
         self.config, self.kind = config, kind
 
     def add(self, tenant: str, job_id: str, told: dict[str, Any]) -> None:

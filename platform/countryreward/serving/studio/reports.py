@@ -20,7 +20,7 @@ from countryreward.serving.durable_jobs.batch.batch_results import safe_cell
 from countryreward.serving.durable_jobs.batch.batch_store import JobStore, StoredJob, create_job, ending_of
 from countryreward.serving.http.form_fields import markets_of
 from countryreward.serving.http.problems import Problem
-from countryreward.serving.service_config import ServiceConfig
+from countryreward.serving.service_config import StudioServiceConfig
 from countryreward.serving.studio.campaigns import Marks
 from countryreward.serving.studio.verdict_text import CLOSE, plain, row_refused, sureness
 
@@ -113,7 +113,7 @@ def _told(job: StoredJob, mark: dict) -> Report:
     )
 
 
-def add_report_routes(app: FastAPI, config: ServiceConfig, reports: ReportStore) -> None:
+def add_report_routes(app: FastAPI, config: StudioServiceConfig, reports: ReportStore) -> None:
     """The routes. The gate has set `request.state.caller`."""
 
     @app.post(

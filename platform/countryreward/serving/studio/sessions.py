@@ -22,7 +22,7 @@ from countryreward.serving.http.rates import Rates
 from countryreward.serving.http.request_guard import BodyMemory, RequestGuard
 from countryreward.serving.http.request_log import RequestLog
 from countryreward.serving.inference.async_scorer import Answering, AsyncScorer
-from countryreward.serving.service_config import ServiceConfig, StudioConfig
+from countryreward.serving.service_config import SharedServiceConfig, StudioConfig, StudioServiceConfig
 from countryreward.serving.studio.guests import GuestStore
 
 COOKIE = "countryreward_studio"
@@ -58,7 +58,7 @@ class SessionGate(Gate):
         app: ASGIApp,
         *,
         behind: Answering,
-        config: ServiceConfig,
+        config: SharedServiceConfig,
         guests: GuestStore,
         rates: Rates,
         seen: Callable[[RequestLog], None] | None = None,
@@ -151,7 +151,7 @@ class Me(BaseModel):
 def add_session_routes(
     app: FastAPI,
     asked: AsyncScorer,
-    config: ServiceConfig,
+    config: StudioServiceConfig,
     studio: StudioConfig,
     guests: GuestStore,
     *,

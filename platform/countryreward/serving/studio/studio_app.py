@@ -16,7 +16,7 @@ from countryreward.serving.http.problems import Problem
 from countryreward.serving.http.rates import Rates
 from countryreward.serving.http.request_log import RequestLog, fault
 from countryreward.serving.inference.async_scorer import AsyncScorer
-from countryreward.serving.service_config import ServiceConfig, StudioConfig
+from countryreward.serving.service_config import StudioConfig, StudioServiceConfig
 from countryreward.serving.studio.campaigns import CampaignStore
 from countryreward.serving.studio.guests import GuestStore
 from countryreward.serving.studio.reports import ReportStore, add_report_routes
@@ -68,7 +68,7 @@ _SWEEP_S = 60.0
 
 def create_studio_app(
     asked: AsyncScorer,
-    config: ServiceConfig,
+    config: StudioServiceConfig,
     *,
     sessions: GuestStore,
     batch_store: JobStore,

@@ -15,7 +15,7 @@ from countryreward.serving.http.form_fields import markets_of, product_of
 from countryreward.serving.http.problems import Problem
 from countryreward.serving.http.rates import Rates
 from countryreward.serving.inference.async_scorer import AsyncScorer, RequestImageError, ScoreRequest
-from countryreward.serving.service_config import ServiceConfig, StudioConfig
+from countryreward.serving.service_config import StudioConfig, StudioServiceConfig
 from countryreward.serving.studio.campaigns import CampaignStore, Result, lines, small
 from countryreward.serving.studio.sample import Sample
 from countryreward.serving.studio.sessions import shared
@@ -30,7 +30,7 @@ _SMALL = asyncio.Semaphore(2)  # pictures made small at a time: a large one take
 def add_result_routes(
     app: FastAPI,
     asked: AsyncScorer,
-    config: ServiceConfig,
+    config: StudioServiceConfig,
     studio: StudioConfig,
     campaigns: CampaignStore,
     sample: Sample,
@@ -133,7 +133,7 @@ async def _judge(ask: ScoreRequest, asked: AsyncScorer) -> list[MarketSaid]:
     ]
 
 
-async def _small(files: list[bytes], config: ServiceConfig, studio: StudioConfig) -> list[bytes]:
+async def _small(files: list[bytes], config: StudioServiceConfig, studio: StudioConfig) -> list[bytes]:
     kept = []
     for number, file in enumerate(files):
         async with _SMALL:
@@ -144,7 +144,7 @@ async def _small(files: list[bytes], config: ServiceConfig, studio: StudioConfig
     return kept
 
 
-async def _file(upload: UploadFile, number: int, config: ServiceConfig) -> bytes:
+async def _file(upload: UploadFile, number: int, config: StudioServiceConfig) -> bytes:
     data = await upload.read(config.max_image_bytes + 1)
     if not data:
         raise Problem("invalid_image", f"Picture {number + 1}: the file is empty; choose another.")

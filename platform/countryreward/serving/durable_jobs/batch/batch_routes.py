@@ -13,7 +13,7 @@ from countryreward.serving.durable_jobs.batch.batch_runner import BatchJobs
 from countryreward.serving.durable_jobs.batch.batch_store import create_job, ending_of
 from countryreward.serving.http.form_fields import markets_of
 from countryreward.serving.http.problems import Problem
-from countryreward.serving.service_config import ServiceConfig
+from countryreward.serving.service_config import RewardServiceConfig
 
 Table = Annotated[UploadFile, File(description="CSV, TSV, JSONL or Parquet, told by its file name's ending.")]
 Images = Annotated[UploadFile | None, File(description="A zip archive of the images that the table names.")]
@@ -28,7 +28,7 @@ Format = Literal["parquet", "csv"]
 CONFLICT: dict[int | str, dict[str, Any]] = {409: {"model": schemas.ErrorAnswer}}
 
 
-def add_batch_routes(app: FastAPI, jobs: BatchJobs, config: ServiceConfig) -> None:
+def add_batch_routes(app: FastAPI, jobs: BatchJobs, config: RewardServiceConfig) -> None:
     """The routes. The gate has set `request.state.caller` and `request.state.request_id`; a job is its tenant's alone."""
     route = "/v1/batch"
     store = jobs.store

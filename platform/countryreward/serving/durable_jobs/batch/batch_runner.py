@@ -19,7 +19,7 @@ from countryreward.serving.durable_jobs.retrying_scorer import NoAnswer
 from countryreward.serving.http.request_log import fault
 from countryreward.serving.inference.async_scorer import AsyncScorer
 from countryreward.serving.metrics_observer import MetricsObserver
-from countryreward.serving.service_config import ServiceConfig
+from countryreward.serving.service_config import RewardServiceConfig
 
 _SAVE_S = 1.0  # job.json is written at most so often
 
@@ -30,10 +30,12 @@ class BatchJobs(JobWorker[StoredJob]):
     Any number of replicas may share the folder. A job whose replica was killed is taken up by another one at the next part.
     """
 
+    config: RewardServiceConfig
+
     def __init__(
         self,
         asked: AsyncScorer,
-        config: ServiceConfig,
+        config: RewardServiceConfig,
         *,
         watching: MetricsObserver | None = None,
         now: Clock = utc_now,

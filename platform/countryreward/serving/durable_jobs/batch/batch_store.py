@@ -16,6 +16,7 @@ from countryreward.api.schemas import BatchJob
 from countryreward.serving.durable_jobs.durable_job import Stored, unfinished
 from countryreward.serving.durable_jobs.job_folders import JobFolders, arriving, check_key
 from countryreward.serving.http.problems import Problem
+from countryreward.serving.service_config import RewardLimits
 
 
 class StoredJob(BatchJob, Stored):
@@ -35,6 +36,7 @@ class StoredJob(BatchJob, Stored):
 class JobStore(JobFolders[StoredJob]):
     """Finds, claims, ends and removes batch jobs. `create.py` brings them in."""
 
+    config: RewardLimits
     model = StoredJob
     letter, noun, smaller, again = "b", "batch job", "a smaller table", "the table"
 

@@ -20,7 +20,7 @@ from countryreward.scoring.pair_table import PairTable, read_pairs
 from countryreward.scoring.scoring_config import TableScoring
 from countryreward.scoring.verdict_shards import write_rows
 from countryreward.serving.durable_jobs.batch.batch_store import StoredJob
-from countryreward.serving.service_config import ServiceConfig
+from countryreward.serving.service_config import RewardServiceConfig
 
 MAX_COLUMNS = 256
 MAX_FILES = 200_000
@@ -29,7 +29,7 @@ _DIRECTORY_ENTRY = b"PK\x01\x02"
 _BLOCK = 2**20
 
 
-def check_table(path: Path, config: ServiceConfig) -> None:
+def check_table(path: Path, config: RewardServiceConfig) -> None:
     """Raises `UserError`: too many rows or columns, or text that is larger than any upload once it is unpacked."""
     if path.suffix == ".parquet":
         _check_parquet(path, config)
@@ -39,7 +39,7 @@ def check_table(path: Path, config: ServiceConfig) -> None:
         _check_csv(path, config, "\t" if path.suffix == ".tsv" else ",")
 
 
-def check_archive(path: Path, config: ServiceConfig) -> None:
+def check_archive(path: Path, config: RewardServiceConfig) -> None:
     """Raises `UserError`: no zip archive, too many files, or files that are together much larger than any upload.
 
     Each file's own size is checked when it is read; but a thousand entries may share the same bytes.
@@ -60,7 +60,7 @@ def check_archive(path: Path, config: ServiceConfig) -> None:
     _cap("images", "bytes when unpacked", size, 4 * config.max_table_bytes)
 
 
-def _check_csv(path: Path, config: ServiceConfig, delimiter: str) -> None:
+def _check_csv(path: Path, config: RewardServiceConfig, delimiter: str) -> None:
     with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
         rows = csv.reader(file, delimiter=delimiter, strict=True)
         try:
@@ -71,7 +71,7 @@ def _check_csv(path: Path, config: ServiceConfig, delimiter: str) -> None:
             return
 
 
-def _check_jsonl(path: Path, config: ServiceConfig) -> None:
+def _check_jsonl(path: Path, config: RewardServiceConfig) -> None:
     names: set[str] = set()
     with open(path, "rb") as file:
         for count, line in enumerate(file, start=1):
@@ -84,7 +84,7 @@ def _check_jsonl(path: Path, config: ServiceConfig) -> None:
             _cap("table", "columns", len(names), MAX_COLUMNS)
 
 
-def _check_parquet(path: Path, config: ServiceConfig) -> None:
+def _check_parquet(path: Path, config: RewardServiceConfig) -> None:
     with pq.ParquetFile(path) as file:
         leaves = [file.schema.column(i) for i in range(len(file.schema))]
         _cap("table", "columns", max(len(leaves), len(file.schema_arrow)), MAX_COLUMNS)
@@ -161,7 +161,7 @@ class JobTable:
         return self.images.read(content_hash, self.places[content_hash])
 
 
-def read_job(folder: Path, job: StoredJob, config: ServiceConfig, go_on: Callable[[], None]) -> JobTable:
+def read_job(folder: Path, job: StoredJob, config: RewardServiceConfig, go_on: Callable[[], None]) -> JobTable:
     """Read and check an upload. go_on: called now and then; what it raises ends the reading.
 
     Only the archive, and bytes in the table, can be read as images: nothing else of this machine, no storage, no URL.

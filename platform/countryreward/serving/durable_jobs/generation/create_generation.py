@@ -19,17 +19,17 @@ from countryreward.serving.durable_jobs.durable_job import load, unfinished
 from countryreward.serving.durable_jobs.generation.generation_store import Asked, GenerationStore, StoredGeneration
 from countryreward.serving.durable_jobs.job_folders import Arrival, arriving, check_key
 from countryreward.serving.http.problems import Problem, image_problem
-from countryreward.serving.service_config import ServiceConfig
+from countryreward.serving.service_config import GenerationLimits
 
 
-def designs_of(texts: Sequence[str], config: ServiceConfig) -> tuple[Design, ...]:
+def designs_of(texts: Sequence[str], config: GenerationLimits) -> tuple[Design, ...]:
     """Of each text: its four lines, or a JSON object of the four fields. Raises `Problem`."""
     if len(texts) > config.max_designs:
         raise Problem("invalid_input", f"design: more than {config.max_designs}; send fewer at a time")
     return tuple(_design(text, number, config) for number, text in enumerate(texts, start=1))
 
 
-def _design(text: str, number: int, config: ServiceConfig) -> Design:
+def _design(text: str, number: int, config: GenerationLimits) -> Design:
     if len(text) > config.max_text:
         raise Problem(
             "invalid_input", f"design: number {number} is longer than {config.max_text} characters; shorten it"
@@ -190,7 +190,7 @@ def _useful(job: StoredGeneration) -> bool:
     return unfinished(job) or (job.state == "done" and (job.note is None or job.judge is None))
 
 
-def _check_numbers(config: ServiceConfig, **numbers: int | None) -> None:
+def _check_numbers(config: GenerationLimits, **numbers: int | None) -> None:
     ranges = {
         "count": (1, config.max_designs),
         "keep": (1, config.max_designs),
@@ -204,7 +204,7 @@ def _check_numbers(config: ServiceConfig, **numbers: int | None) -> None:
             raise Problem("invalid_input", f"{name}: it must be {least} to {most}")
 
 
-def _check_image(image: bytes, config: ServiceConfig) -> None:
+def _check_image(image: bytes, config: GenerationLimits) -> None:
     if not image:
         raise Problem("invalid_image", "image: the file is empty; send a PNG, JPEG or WEBP file")
     try:

@@ -23,7 +23,7 @@ from countryreward.scoring.contracts import Product
 from countryreward.serving.durable_jobs.generation.generation_results import read_plan, write_image, write_refused
 from countryreward.serving.durable_jobs.generation.generation_store import Asked, Plan, PlannedDesign, StoredGeneration
 from countryreward.serving.metrics_observer import MetricsObserver
-from countryreward.serving.service_config import ServiceConfig
+from countryreward.serving.service_config import GenerationLimits
 
 
 @dataclass(eq=False)
@@ -40,7 +40,7 @@ class Order:
     """The designs, where some were to be written; None: they are yet to be planned, or none is to be."""
 
     @classmethod
-    def read(cls, folder: Path, config: ServiceConfig) -> "Order":
+    def read(cls, folder: Path, config: GenerationLimits) -> "Order":
         """From a job's folder. Raises `ImageError` where the picture's limits have changed."""
         asked = Asked.model_validate_json((folder / "asked.json").read_bytes())
         original = (folder / "product.image").read_bytes()

@@ -27,7 +27,7 @@ from countryreward.serving.http.keys import KeyStore
 from countryreward.serving.http.rates import Rates
 from countryreward.serving.http.request_log import RequestLog
 from countryreward.serving.http.score_routes import Attributes, Category, ProductId, Tags, Title
-from countryreward.serving.service_config import ServiceConfig
+from countryreward.serving.service_config import GenerationLimits
 
 ROUTE = "/v1/generate"
 """All paths begin with it: Ray Serve sends to an app by its prefix."""
@@ -52,7 +52,7 @@ Px = Annotated[int | None, Form(description="Width and height in pixels; none: t
 Steps = Annotated[int | None, Form(description="Denoising steps, where the renderer has any; none: its own.")]
 
 
-def add_generator_routes(app: FastAPI, jobs: GenerationJobs, config: ServiceConfig) -> None:
+def add_generator_routes(app: FastAPI, jobs: GenerationJobs, config: GenerationLimits) -> None:
     """The routes. The gate has set `request.state.caller` and `request.state.request_id`; a job is its tenant's alone."""
     store = jobs.store
 
@@ -140,7 +140,7 @@ def add_generator_routes(app: FastAPI, jobs: GenerationJobs, config: ServiceConf
 
 def create_generator_app(
     jobs: GenerationJobs,
-    config: ServiceConfig,
+    config: GenerationLimits,
     *,
     keys: KeyStore,
     rates: Rates,

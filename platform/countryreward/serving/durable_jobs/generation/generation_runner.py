@@ -32,7 +32,7 @@ from countryreward.serving.durable_jobs.retrying_scorer import NoAnswer, Retryin
 from countryreward.serving.http.request_log import fault
 from countryreward.serving.inference.async_scorer import AsyncScorer
 from countryreward.serving.metrics_observer import MetricsObserver
-from countryreward.serving.service_config import ServiceConfig
+from countryreward.serving.service_config import GeneratorServiceConfig
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -45,10 +45,12 @@ class GenerationJobs(JobWorker[StoredGeneration]):
     Any number of replicas may share the folder. A job whose replica was killed is taken up by another one at the next image.
     """
 
+    config: GeneratorServiceConfig
+
     def __init__(
         self,
         renderer: Renderer,
-        config: ServiceConfig,
+        config: GeneratorServiceConfig,
         *,
         writer: DesignWriter | None = None,
         asked: AsyncScorer | None = None,

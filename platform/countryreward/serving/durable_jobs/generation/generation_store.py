@@ -18,6 +18,7 @@ from countryreward.api.schemas import DesignFields
 from countryreward.data.artifacts import write_atomically
 from countryreward.serving.durable_jobs.durable_job import Stored
 from countryreward.serving.durable_jobs.job_folders import JobFolders
+from countryreward.serving.service_config import GenerationLimits
 
 
 class StoredGeneration(Stored):
@@ -98,6 +99,7 @@ class Versions:
 class GenerationStore(JobFolders[StoredGeneration]):
     """Finds, claims, ends and removes generation jobs. `create.py` brings them in, `results.py` shows them."""
 
+    config: GenerationLimits
     model = StoredGeneration
     letter, noun, smaller, again = "g", "generation job", "fewer designs", "the request"
 
