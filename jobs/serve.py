@@ -59,7 +59,7 @@ class Config:
 def main(config: Config, load: "Load | None" = None) -> None:
     """load: how a model is loaded, for benchmarks that emulate one."""
     from countryreward.on_ray.ray_security import private_token
-    from countryreward.on_ray.serve_environment import serve_environment
+    from countryreward.on_ray.serve_environment import serve_environment, stop_serve
     from countryreward.serving.local_service import demo_key, example_call, free_port, studio_link, until_stopped
 
     free_port(config.host, config.port)
@@ -111,7 +111,7 @@ def main(config: Config, load: "Load | None" = None) -> None:
         print("serve: Ctrl-C ends it")
         until_stopped()
         print("serve: stopping")
-        serve.shutdown()
+        stop_serve()
 
 
 def writer_folder(config: Config) -> str:
@@ -123,7 +123,7 @@ def writer_folder(config: Config) -> str:
 
 
 def _serve_generator(config: Config, quiet: dict[str, Any]) -> None:
-    """ServicePool the reward, which ranks for it. It takes no whole processor: on a small machine the replicas have them all."""
+    """Beside the reward, which ranks for it. It takes no whole processor: on a small machine the replicas have them all."""
     from ray import serve
 
     from countryreward.on_ray.deployments.generator_deployment import ROUTE_PREFIX, GeneratorArgs, build
@@ -141,7 +141,7 @@ def _serve_generator(config: Config, quiet: dict[str, Any]) -> None:
 
 
 def _serve_studio(model: str, config: Config, quiet: dict[str, Any]) -> None:
-    """ServicePool the reward, which it asks, and the generator where there is one."""
+    """Beside the reward, which it asks, and the generator where there is one."""
     from ray import serve
 
     from countryreward.on_ray.deployments.studio_deployment import StudioArgs, build

@@ -30,7 +30,7 @@ from countryreward.on_ray.ray_config import PairLoopConfig, RayConfig, ServicesC
 from countryreward.serving.inference.async_scorer import FromScorer, ScoreRequest
 from countryreward.serving.inference.hot_reload import Published
 from countryreward.serving.metrics_observer import MetricsObserver
-from countryreward.serving.service_config import ServiceConfig
+from countryreward.serving.service_config import RewardServiceConfig
 from tests.cluster.service_harness import Emulated
 from tests.unit.literal_renderer import LiteralRenderer
 from tests.unit.literal_writer import LiteralScorer, LiteralWriter
@@ -109,7 +109,9 @@ class LiteralModel(Emulated):
         return await FromScorer(LiteralScorer(), MARKETS).judge(ask)
 
 
-def load_literal(published: Published, config: ServiceConfig, device: str, watching: MetricsObserver) -> LiteralModel:
+def load_literal(
+    published: Published, config: RewardServiceConfig, device: str, watching: MetricsObserver
+) -> LiteralModel:
     return LiteralModel(published.model, config, watching)
 
 

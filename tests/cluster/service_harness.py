@@ -26,7 +26,7 @@ from countryreward.serving.inference.batching import TokenBatcher
 from countryreward.serving.inference.engine import InferenceEngine
 from countryreward.serving.inference.hot_reload import Published
 from countryreward.serving.metrics_observer import MetricsObserver
-from countryreward.serving.service_config import ServiceConfig
+from countryreward.serving.service_config import RewardServiceConfig, ServiceConfig
 from tests.cluster.service_load import Answer, Plan
 
 ROOT = Path(__file__).parents[2]
@@ -38,7 +38,7 @@ TOKENS = 100
 class Emulated(InferenceEngine):
     """As InferenceEngine, but images are not looked at and a pass only takes its time. Its folder: `emulated`."""
 
-    def __init__(self, folder: Path, config: ServiceConfig, watching: MetricsObserver) -> None:
+    def __init__(self, folder: Path, config: RewardServiceConfig, watching: MetricsObserver) -> None:
         told = json.loads((folder / "emulated.json").read_text())
         if told["broken"]:
             raise UserError("model: its folder is damaged")
@@ -81,7 +81,7 @@ class Emulated(InferenceEngine):
 
 
 def load_emulated(
-    published: Published, config: ServiceConfig, device: str, watching: MetricsObserver
+    published: Published, config: RewardServiceConfig, device: str, watching: MetricsObserver
 ) -> InferenceEngine:
     """What `Reward` loads instead of a model of ours."""
     return Emulated(published.model, config, watching)

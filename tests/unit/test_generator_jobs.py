@@ -577,7 +577,7 @@ def test_many_jobs_and_two_replicas_in_turn(tmp_path: Path) -> None:
     log = tmp_path / "made.log"
 
     async def both(store: GenerationStore, ids: list[str]) -> None:
-        workers = [GenerationJobs(LiteralRenderer(log=log), store.config) for _ in range(2)]
+        workers = [GenerationJobs(LiteralRenderer(log=log), settings) for _ in range(2)]
         for worker in workers:
             await worker.start()
         while any(store.find("acme", job_id)[1].state != "done" for job_id in ids):
@@ -585,7 +585,8 @@ def test_many_jobs_and_two_replicas_in_turn(tmp_path: Path) -> None:
         for worker in workers:
             await worker.stop()
 
-    store = GenerationStore(config(tmp_path, max_generations=100))
+    settings = config(tmp_path, max_generations=100)
+    store = GenerationStore(settings)
     ids = [
         create_generation(
             store, tenant="acme", image=picture(), product=Product(title=f"mug{i}"), designs=designs(3), seed=10 * i

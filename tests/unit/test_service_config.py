@@ -54,7 +54,7 @@ def test_yaml_of_the_release_before_is_read(name, services):
 
 
 def test_rayservice_of_the_release_before_is_read():
-    document, _ = yaml.safe_load_all((RELEASE_BEFORE / "kuberay_rayservice.yaml").read_text(encoding="utf-8"))
+    document = next(yaml.safe_load_all((RELEASE_BEFORE / "kuberay_rayservice.yaml").read_text(encoding="utf-8")))
     args = RewardArgs.model_validate(applications(document["spec"]["serveConfigV2"])["reward"])
     assert (args.model, args.service.state) == ("/data/runs/demo/model", "/data/runs/service")
 
@@ -97,7 +97,8 @@ def test_an_option_that_no_service_has_is_refused():
 
 def test_one_config_of_all_three_services_is_each_of_theirs():
     everything = ServiceConfig(state="s", max_px=64, cache_mib=0)
-    for args in (RewardArgs(service=everything), GeneratorArgs(service=everything), StudioArgs(service=everything)):
+    reward = RewardArgs(model="m", knowledge_base="", device="cpu", service=everything)
+    for args in (reward, GeneratorArgs(service=everything), StudioArgs(service=everything)):
         assert args.service is everything
 
 

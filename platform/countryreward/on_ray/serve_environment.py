@@ -1,4 +1,4 @@
-"""How Ray Serve's processes are to run, said before Ray starts; imports no Ray.
+"""How Ray Serve's processes are to run, said before Ray starts, and how they end. Importing it imports no Ray.
 
 eval "$(python -m countryreward.on_ray.serve_environment)"      # in the shell that starts Ray, where no job of ours does
 """
@@ -8,6 +8,7 @@ import os
 import shlex
 import shutil
 import socket
+import sys
 import sysconfig
 import tempfile
 from importlib.util import find_spec
@@ -60,6 +61,31 @@ def serve_environment() -> None:
     atexit.register(shutil.rmtree, place, ignore_errors=True)
     for name, value in wanted(place).items():
         os.environ.setdefault(name, value)
+
+
+def stop_serve(timeout_s: float = 30.0) -> None:
+    """End Serve with its applications, proxies and controller, and wait for it at most this long; with none running, nothing.
+
+    `serve.shutdown` alone asks the controller to end and waits for its answer; the controller answers by killing itself, and
+    Ray then prints that a call with infinite retries has failed. The same call without retries just ends.
+    """
+    import ray
+    from ray import serve
+    from ray.exceptions import GetTimeoutError, RayActorError
+    from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
+
+    try:
+        controller = ray.get_actor(SERVE_CONTROLLER_NAME, SERVE_NAMESPACE)
+    except ValueError:
+        return
+    try:
+        ray.get(controller.graceful_shutdown.options(max_task_retries=0).remote(), timeout=timeout_s)
+    except RayActorError:
+        pass  # it has ended, as it should
+    except GetTimeoutError:
+        print(f"serve: not all replicas have ended within {timeout_s:g} s; they are ended with Ray", file=sys.stderr)
+        return
+    serve.shutdown()  # what this process keeps of the controller that is gone
 
 
 def _unused_port() -> str:
