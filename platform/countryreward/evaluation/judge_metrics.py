@@ -1,6 +1,6 @@
 """Any number of judges measured on the same records: the numbers of report.json.
 
-Legend: R records (item x market), I items, S draws of a judge that is random by nature.
+Legend: R records (item x market), I items, D bootstrap draws, S draws of a judge that is random by nature.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ from countryreward.equations.metrics import (
     row_sums,
     total,
 )
-from countryreward.evaluation.judge_rows import LETTERS_ONLY
+from countryreward.evaluation.judge_rows import judge_row
 from countryreward.evaluation.statistics import (
     Interval,
     Unit,
@@ -43,12 +43,14 @@ from countryreward.evaluation.statistics import (
 
 REPORTED = RANKING_METRICS + PROBABILITY_METRICS
 NOTHING: Interval = {"value": None, "low": None, "high": None}
+_ALL = ""
+"""Beside the markets' codes."""
 CeilingSource = Literal["simulator truth", "estimated by empirical Bayes"]
 
 
 @dataclass(frozen=True)
 class _Rows:
-    """The evaluated rows as arrays."""
+    """The evaluated rows as arrays [R], and how often each item counts in every draw of the bootstrap."""
 
     label: NDArray[np.int8]
     item: Ints
@@ -56,6 +58,27 @@ class _Rows:
     market: NDArray[np.object_]
     markets: tuple[str, ...]
     weights: UnitWeights
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """One judge on all rows, or on those of one market."""
+
+    totals: Sums
+    value: Mapping[str, Floats]
+    """Every metric."""
+    drawn: Mapping[str, Floats]
+    """Every metric in every draw of the bootstrap [D]."""
+
+
+@dataclass(frozen=True)
+class _Judge:
+    """One judge: its logits, of a random one those of the first draw, and how it fares."""
+
+    logit: Floats
+    letter_only: bool
+    overall: _Measured
+    by_market: Mapping[str, _Measured]
 
 
 def evaluate(
@@ -68,16 +91,15 @@ def evaluate(
     draws: int = 2000,
     seed: int = 0,
     compare: Sequence[tuple[str, str]] | None = None,
-    letters_only: Sequence[str] = LETTERS_ONLY,
 ) -> dict[str, Any]:
-    """Every metric with its interval for every variant, ceilings and paired differences, ready for JSON.
+    """Every metric with its interval for every judge, ceilings and paired differences, ready for JSON.
 
-    records: the test rows (RECORDS). logits: {variant: log-odds of A per row [R], or [S, R] for a variant that is random
-    by nature: its metrics are those of all S draws together, its per-market table and McNemar those of the first}.
+    records: the test rows (RECORDS). logits: {judge: log-odds of A per row [R], or [S, R] for a judge that is random
+    by nature: its metrics are those of all S draws together, its per-market table and McNemar those of the first}; one that
+    answers with a bare letter (`JUDGE_ROWS`) has no Brier score, log loss and ECE.
     unit: what the data were split by and therefore what the bootstrap resamples. q: P(observed label is A | truth) per
     row, or None where nobody knows; then the ceilings are null. ceiling_source: where q is from, required with it.
-    compare: pairs of variants (default: the first against each other one). letters_only: variants whose logit is a
-    bare letter; their Brier, log loss and ECE are null.
+    compare: pairs of judges (default: the first against each other one). Raises `ValueError` for what does not fit.
     """
     if len(records) == 0:
         raise ValueError("records: no row to evaluate; check the split and the filters")
@@ -86,32 +108,12 @@ def evaluate(
     if unit not in get_args(Unit):
         raise ValueError(f"unit={unit!r}: expected 'product' or 'image'")
     rows = _rows(records, unit, draws, seed)
-    repeated = {
-        name: [_checked(name, draw, len(records)) for draw in np.atleast_2d(values)] for name, values in logits.items()
-    }
-    clean = {name: several[0] for name, several in repeated.items()}
-    sums = {name: _mean_item_sums(rows, several) for name, several in repeated.items()}
-    values = {name: metrics_of(total(table)) for name, table in sums.items()}
-    drawn = {name: metrics_of(table) for name, table in bootstrap_totals(sums, rows.weights).items()}
-    by_market = {name: _by_market(rows, logit) for name, logit in clean.items()}
-
-    first = next(iter(sums))
-    variants = {}
-    for name in clean:
-        metrics = metric_intervals(values[name], drawn[name])
-        skipped = PROBABILITY_METRICS if name in letters_only else ()
-        no_evidence = float(np.mean(clean[name] == 0))
-        variants[name] = {
-            **{metric: NOTHING if metric in skipped else metrics[metric] for metric in REPORTED},
-            "coverage": 1 - no_evidence,  # share of rows with any evidence; a logit of exactly 0 is none
-            "no_evidence": no_evidence,
-            "per_market": _per_market(by_market[name], with_probabilities=name not in letters_only),
-            "reliability": None if skipped else _reliability(sums[name]),
-        }
-    pairs = list(compare) if compare is not None else [(first, other) for other in clean if other != first]
-    for name in sorted({name for pair in pairs for name in pair} - set(clean)):
-        raise ValueError(f"compare: no variant {name!r}; there are {', '.join(clean)}")
-    counted = {name: int(column.sum()) for name, column in sums[first].items() if name in ("pairs", "discordant")}
+    judges = {name: _measure(name, values, rows) for name, values in logits.items()}
+    first = next(iter(judges))
+    pairs = list(compare) if compare is not None else [(first, other) for other in judges if other != first]
+    for name in sorted({name for pair in pairs for name in pair} - set(judges)):
+        raise ValueError(f"compare: no variant {name!r}; there are {', '.join(judges)}")
+    overall = judges[first].overall
     return {
         "n": {
             "rows": len(records),
@@ -119,39 +121,45 @@ def evaluate(
             "units": rows.weights.n_units,
             "unit": unit,
             "markets": len(rows.markets),
-            "country_pairs": counted["pairs"],
-            "discordant_pairs": counted["discordant"],
+            "country_pairs": int(overall.totals["pairs"]),
+            "discordant_pairs": int(overall.totals["discordant"]),
         },
         "bootstrap": {"draws": draws, "seed": seed, "level": 0.95, "unit": unit},
-        "discordant_share": interval(float(values[first]["discordant_share"]), drawn[first]["discordant_share"]),
+        "discordant_share": interval(float(overall.value["discordant_share"]), overall.drawn["discordant_share"]),
         "ceilings": _ceilings(q, ceiling_source, rows),
-        "variants": variants,
-        "differences": {
-            f"{a} - {b}": _difference(rows, a, b, clean, values, drawn, by_market, {a, b} & set(letters_only))
-            for a, b in pairs
-        },
+        "variants": {name: _variant(judge) for name, judge in judges.items()},
+        "differences": {f"{a} - {b}": _difference(rows, judges[a], judges[b]) for a, b in pairs},
     }
 
 
 def _rows(records: pd.DataFrame, unit: Unit, draws: int, seed: int) -> _Rows:
     item, _ = pd.factorize(item_keys(records))
-    n_items = int(item.max()) + 1
     firsts = records.iloc[np.unique(item, return_index=True)[1]]  # one row per item, in the order of the codes
     market = records["market"].to_numpy(object)
     return _Rows(
         label=records["label"].to_numpy(np.int8),
         item=item.astype(np.int64),
-        n_items=n_items,
+        n_items=len(firsts),
         market=market,
         markets=tuple(sorted(set(market))),
         weights=record_weights(firsts, unit, draws=draws, seed=seed),
     )
 
 
-def _mean_item_sums(rows: _Rows, logits: Sequence[Floats]) -> Sums:
-    """Sums per item, averaged over the draws of a random variant."""
-    tables = [item_sums(rows.label, draw, rows.item, rows.n_items) for draw in logits]
-    return {name: np.mean([table[name] for table in tables], axis=0) for name in tables[0]}
+def _measure(name: str, logits: NDArray[np.float64], rows: _Rows) -> _Judge:
+    """Sums per item of all rows, averaged over the draws of a random judge, and of every market; their totals and draws."""
+    several = [_checked(name, draw, rows.item.size) for draw in np.atleast_2d(logits)]
+    by_draw = [item_sums(rows.label, logit, rows.item, rows.n_items) for logit in several]
+    tables = {_ALL: {column: np.mean([table[column] for table in by_draw], axis=0) for column in by_draw[0]}}
+    for market in rows.markets:
+        here = rows.market == market
+        tables[market] = row_sums(rows.label[here], several[0][here], rows.item[here], rows.n_items)
+    drawn = bootstrap_totals(tables, rows.weights)
+    measured = {
+        key: _Measured(total(table), metrics_of(total(table)), metrics_of(drawn[key])) for key, table in tables.items()
+    }
+    overall = measured.pop(_ALL)
+    return _Judge(several[0], judge_row(name).letter_only, overall, measured)
 
 
 def _checked(name: str, values: NDArray, n: int) -> Floats:
@@ -164,45 +172,28 @@ def _checked(name: str, values: NDArray, n: int) -> Floats:
     return values
 
 
-@dataclass(frozen=True)
-class _InMarket:
-    """One variant in one market: rows, metrics, and metrics of every draw."""
-
-    n: int
-    value: Mapping[str, Floats]
-    drawn: Mapping[str, Floats]
+def _reported(metrics: Mapping[str, Interval], names: Sequence[str], *, letter_only: bool) -> dict[str, Interval]:
+    """The named metrics; those of probabilities are empty where a judge states none."""
+    return {name: NOTHING if letter_only and name in PROBABILITY_METRICS else metrics[name] for name in names}
 
 
-def _by_market(rows: _Rows, logit: Floats) -> dict[str, _InMarket]:
-    sums = {}
-    for market in rows.markets:
-        here = rows.market == market
-        sums[market] = row_sums(rows.label[here], logit[here], rows.item[here], rows.n_items)
-    drawn = bootstrap_totals(sums, rows.weights)
+def _variant(judge: _Judge) -> dict[str, Any]:
+    """What report.json says of a judge."""
+    totals, no_evidence = judge.overall.totals, float(np.mean(judge.logit == 0))
+    metrics = metric_intervals(judge.overall.value, judge.overall.drawn)
+    per_market = {}
+    for market, measured in judge.by_market.items():
+        there = metric_intervals(measured.value, measured.drawn)
+        shown = _reported(there, ("accuracy", "brier", "ece"), letter_only=judge.letter_only)
+        per_market[market] = {"n": int(measured.totals["rows"]), **shown}
+    curve = reliability_curve(totals["bin_rows"], totals["bin_p"], totals["bin_y"])
     return {
-        market: _InMarket(int(table["rows"].sum()), metrics_of(total(table)), metrics_of(drawn[market]))
-        for market, table in sums.items()
+        **_reported(metrics, REPORTED, letter_only=judge.letter_only),
+        "coverage": 1 - no_evidence,  # share of rows with any evidence; a logit of exactly 0 is none
+        "no_evidence": no_evidence,
+        "per_market": per_market,
+        "reliability": None if judge.letter_only else curve,
     }
-
-
-def _per_market(by_market: Mapping[str, _InMarket], *, with_probabilities: bool) -> dict[str, Any]:
-    """Per market: n, accuracy, and for judges that state probabilities Brier and debiased ECE."""
-    table = {}
-    for market, here in by_market.items():
-        metrics = metric_intervals(here.value, here.drawn)
-        table[market] = {
-            "n": here.n,
-            "accuracy": metrics["accuracy"],
-            "brier": metrics["brier"] if with_probabilities else NOTHING,
-            "ece": metrics["ece"] if with_probabilities else NOTHING,
-        }
-    return table
-
-
-def _reliability(sums: Sums) -> list[dict[str, float]]:
-    """Stated and observed share of A, bin by bin."""
-    totals = total(sums)
-    return reliability_curve(totals["bin_rows"], totals["bin_p"], totals["bin_y"])
 
 
 def _ceilings(q: NDArray | None, source: CeilingSource | None, rows: _Rows) -> dict[str, Any]:
@@ -221,47 +212,35 @@ def _ceilings(q: NDArray | None, source: CeilingSource | None, rows: _Rows) -> d
     return {"source": source, **{name: {m: metrics[name][m] for m in RANKING_METRICS} for name in sums}}
 
 
-def _difference(
-    rows: _Rows,
-    a: str,
-    b: str,
-    logits: Mapping[str, Floats],
-    values: Mapping,
-    drawn: Mapping,
-    by_market: Mapping[str, Mapping[str, _InMarket]],
-    letters: set[str],
-) -> dict[str, Any]:
-    """Metric by metric a - b on the same draws; p of the difference in accuracy, over all and per market (Holm).
+def _difference(rows: _Rows, first: _Judge, second: _Judge) -> dict[str, Any]:
+    """Metric by metric first - second on the same draws; p of the difference in accuracy, over all and per market (Holm).
 
     p is from the bootstrap over units. McNemar's p stands beside it: it takes rows as independent, which they are not.
     """
-    differences = difference_intervals(values[a], values[b], drawn[a], drawn[b])
-    right = {name: predicts_a(logits[name]) == (rows.label == 1) for name in (a, b)}
-
-    def gap(of: Mapping, draws: Mapping) -> tuple[float, float]:
-        """Difference in accuracy and its p."""
-        value = float(of[a]["accuracy"] - of[b]["accuracy"])
-        return value, bootstrap_p(value, draws[a]["accuracy"] - draws[b]["accuracy"])
-
-    in_market = {
-        m: gap(*({name: getattr(by_market[name][m], part) for name in (a, b)} for part in ("value", "drawn")))
-        for m in rows.markets
-    }
-    corrected = holm({m: p for m, (_, p) in in_market.items()})
-    skipped = PROBABILITY_METRICS if letters else ()
+    whole = first.overall, second.overall
+    metrics = difference_intervals(whole[0].value, whole[1].value, whole[0].drawn, whole[1].drawn)
+    right_1, right_2 = (predicts_a(judge.logit) == (rows.label == 1) for judge in (first, second))
+    in_market = {market: _accuracy_gap(first.by_market[market], second.by_market[market]) for market in rows.markets}
+    corrected = holm({market: p for market, (_, p) in in_market.items()})
     return {
-        "metrics": {metric: NOTHING if metric in skipped else differences[metric] for metric in REPORTED},
-        "p": gap(values, drawn)[1],
-        "mcnemar_p": mcnemar_p(right[a], right[b]),
+        "metrics": _reported(metrics, REPORTED, letter_only=first.letter_only or second.letter_only),
+        "p": _accuracy_gap(*whole)[1],
+        "mcnemar_p": mcnemar_p(right_1, right_2),
         "per_market": {
-            m: {
-                "accuracy_difference": in_market[m][0],
-                "p": in_market[m][1],
-                "p_holm": corrected[m],
-                "mcnemar_p": mcnemar_p(right[a][here], right[b][here]),
+            market: {
+                "accuracy_difference": gap,
+                "p": p,
+                "p_holm": corrected[market],
+                "mcnemar_p": mcnemar_p(right_1[here], right_2[here]),
                 "n": int(here.sum()),
             }
-            for m in rows.markets
-            for here in [rows.market == m]
+            for market, (gap, p) in in_market.items()
+            for here in [rows.market == market]
         },
     }
+
+
+def _accuracy_gap(first: _Measured, second: _Measured) -> tuple[float, float]:
+    """Difference in accuracy and its p."""
+    gap = float(first.value["accuracy"] - second.value["accuracy"])
+    return gap, bootstrap_p(gap, first.drawn["accuracy"] - second.drawn["accuracy"])

@@ -114,8 +114,6 @@ JUDGE_ROWS: Mapping[str, JudgeRow] = {
 CEILINGS = {"noise": "Knows the true click rates", "market_blind": "Knows them, but country-blind"}
 """Key of a ceiling in report.json -> its name in plain words."""
 
-LETTERS_ONLY = tuple(key for key, row in JUDGE_ROWS.items() if row.letter_only)
-
 
 def judge_row(key: str) -> JudgeRow:
     """The entry of a judge; one that has none is called by its key."""
