@@ -10,7 +10,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from countryreward.command import run
-from countryreward.data.artifacts import Artifact, open_artifact, publish, write_atomically
+from countryreward.data.artifacts import Artifact, open_artifact, publish
+from countryreward.data.file_primitives import write_atomically
 from countryreward.errors import UserError
 from countryreward.generation.generation_config import RendererConfig
 from countryreward.models.writer_options import SamplingConfig

@@ -15,8 +15,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from countryreward.data.artifacts import Artifact, open_artifact, publish, write_atomically
+from countryreward.data.artifacts import Artifact, open_artifact, publish
 from countryreward.data.dataset import Dataset
+from countryreward.data.file_primitives import write_atomically
 from countryreward.data.images import ImageTable
 from countryreward.data.quarantine import Quarantine
 from countryreward.equations.ceilings import label_probability

@@ -3,10 +3,11 @@ elsewhere, so that a page opens anywhere and can be mailed."""
 
 import base64
 import io
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+from countryreward.data.file_primitives import write_atomically
 
 
 def write_page(template: str, path: Path | str, **values: Any) -> None:
@@ -17,10 +18,7 @@ def write_page(template: str, path: Path | str, **values: Any) -> None:
         loader=PackageLoader("countryreward.evaluation"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     page = environment.get_template(template).render(**values)
-    target = Path(path)
-    partial = target.with_name(target.name + ".partial")
-    partial.write_text(page, encoding="utf-8")
-    os.replace(partial, target)
+    write_atomically(Path(path), page)
 
 
 def figures(plots: Iterable[tuple[bytes, str]]) -> list[dict[str, str]]:

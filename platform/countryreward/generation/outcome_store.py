@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from countryreward.data.artifacts import write_atomically
+from countryreward.data.file_primitives import write_atomically
 from countryreward.generation.outcomes import Outcome
 
 

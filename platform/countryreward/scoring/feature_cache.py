@@ -14,7 +14,6 @@ Legend: n images, P patches, W the tower's width, D width of the retrieval encod
 """
 
 import json
-import os
 import secrets
 import shutil
 from collections import OrderedDict
@@ -27,7 +26,7 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
-from countryreward.data.artifacts import write_atomically
+from countryreward.data.file_primitives import replaced_file, sync_file, write_atomically
 from countryreward.errors import UserError
 from countryreward.scoring.model_folder import ModelFolder
 from countryreward.scoring.prior_scorer import SeenImage
@@ -48,15 +47,10 @@ def write_shard(
     array = bits.view(torch.int16).numpy() if bits.dtype == torch.bfloat16 else bits.numpy()
     name = secrets.token_hex(8)
     for ending, values in ((FEATURES, array), (VECTORS, vectors)):
-        with open(folder / f"{name}{ending}", "wb") as file:
-            np.save(file, values)
-            file.flush()
-            os.fsync(file.fileno())
-    index = folder / f".tmp-{name}{INDEX}"
-    pq.write_table(pa.table({"content_hash": list(names), "perceptual_hash": list(perceptual)}), index)
-    with open(index, "rb") as file:
-        os.fsync(file.fileno())
-    os.replace(index, folder / f"{name}{INDEX}")
+        np.save(folder / f"{name}{ending}", values)
+        sync_file(folder / f"{name}{ending}")
+    with replaced_file(folder / f"{name}{INDEX}") as index:
+        pq.write_table(pa.table({"content_hash": list(names), "perceptual_hash": list(perceptual)}), index)
 
 
 def write_refused(folder: Path, refused: Mapping[str, tuple[str, str]]) -> None:

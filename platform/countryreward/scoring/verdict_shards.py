@@ -1,7 +1,6 @@
 """Rows of a table judged in parts of a fixed number of rows, each written in one step, and put together at the end."""
 
 import json
-import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from countryreward.data.artifacts import write_atomically
+from countryreward.data.file_primitives import replaced_file, write_atomically
 from countryreward.scoring.contracts import Product
 from countryreward.scoring.pair_table import PairTable
 
@@ -45,9 +44,8 @@ def write_rows(table: PairTable, hashes: pd.DataFrame, keep: Iterable[str], path
     for name in ("row_id", "product_id", "title", "category", "hash_a", "hash_b", "market", *keep):
         if name in good:
             columns[name] = pa.array([cell if isinstance(cell, str) else None for cell in good[name]], pa.string())
-    fresh = path.with_name(f".tmp-{path.name}")
-    pq.write_table(pa.table(columns), fresh, row_group_size=part_rows)
-    os.replace(fresh, path)  # an actor that outlives a killed job keeps the file it has open
+    with replaced_file(path) as temporary:  # an actor that outlives a killed job keeps the file it has open
+        pq.write_table(pa.table(columns), temporary, row_group_size=part_rows)
     return len(good)
 
 

@@ -6,7 +6,6 @@ rows.parquet, images.bin    written anew by every run
 """
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import shutil
@@ -14,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from countryreward.data.file_primitives import FileLock, LockHeldError
 from countryreward.errors import UserError
 
 
@@ -28,13 +28,15 @@ class WorkFolder:
     def held(self) -> Iterator[None]:
         """Raises `UserError` when another job holds it. A killed job holds nothing."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        with open(self.folder / "lock", "w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UserError(
-                    f"work: another job is at work in {self.folder}; wait for it, or write another folder as work"
-                ) from None
+        try:
+            lock = FileLock.take(self.folder / "lock", wait_s=0)
+        except LockHeldError:
+            raise UserError(
+                f"work: another job is at work in {self.folder}; wait for it, or write another folder as work"
+            ) from None
+        with lock:
+            for leftover in self.folder.glob(".tmp-*"):  # of a job that was killed while it wrote rows.parquet
+                leftover.unlink()
             yield
 
     def of(self, kind: str, made_from: Any) -> Path:
