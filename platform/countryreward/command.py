@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import TypeVar
 
 from countryreward.errors import Stopped, UserError
+from countryreward.renamed_options import current_arguments
 
 ConfigT = TypeVar("ConfigT")
 SUBMITTED = "RAY_JOB_CONFIG_JSON_ENV_VAR"
@@ -25,7 +26,8 @@ def run(config_class: type[ConfigT], main: Callable[[ConfigT], object], argument
     """Parse the command line (over `--config FILE`, over the defaults) into `config_class` and call `main` with it.
 
     Options may be written with dashes (`--run-name`). `--print_config` prints every option; an unknown key, in the file or on
-    the line, is an error that names it. Exits with code 2 on a `UserError`; any other exception is ours and keeps its traceback.
+    the line, is an error that names it; one that was renamed is read and its new name said. Exits with code 2 on a `UserError`;
+    any other exception is ours and keeps its traceback.
     """
     from jsonargparse import auto_cli, set_parsing_settings
 
@@ -33,6 +35,7 @@ def run(config_class: type[ConfigT], main: Callable[[ConfigT], object], argument
     if not sys.stdout.line_buffering:  # progress must be seen when the output is a pipe
         sys.stdout.reconfigure(line_buffering=True)  # pyright: ignore[reportAttributeAccessIssue]
     arguments = [_underscored(argument) for argument in (sys.argv[1:] if arguments is None else arguments)]
+    arguments = current_arguments(arguments, config_class)
     try:
         config: ConfigT = auto_cli(config_class, as_positional=False, args=arguments, allow_abbrev=False)  # pyright: ignore
         _go_home(config)

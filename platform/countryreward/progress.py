@@ -1,4 +1,4 @@
-"""Progress bars for long work: a bar on a terminal, one line at the end elsewhere."""
+"""Progress bars for long work: a bar on a terminal, one line at the end elsewhere; and none of others' for short work."""
 
 import contextlib
 import time
@@ -41,3 +41,20 @@ def bar(title: str) -> Iterator[ShowProgress]:
         yield progress
     if not console.is_terminal and last:
         print(f"  {title:<22} {last:,} in {time.monotonic() - started:.1f} s")
+
+
+@contextlib.contextmanager
+def quiet_loading() -> Iterator[None]:
+    """Without the bar "Loading weights" that transformers draws for every model that it loads; warnings and errors are said.
+
+    Loading takes a moment, and each actor and each encoder of a job would leave a line in its log.
+    """
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()

@@ -16,7 +16,7 @@ from tests.cluster.kill_run import DDP, SHORT, Training
 def collapse(best: Path) -> None:
     """Make the weights of a run answer 0 to everything."""
     weights = load_file(best / "model.safetensors")
-    for name in ("classifier.weight", "trust"):
+    for name in ("classifier.weight", "prior_weight"):
         weights[name] = torch.zeros_like(weights[name])
     save_file(weights, best / "model.safetensors", metadata={"format": "pt"})
     seal(Draft(best), kind=WEIGHTS)

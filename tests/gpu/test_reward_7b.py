@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from countryreward.equations import focus as equations
+from countryreward.models.attention import attention_implementation
 from countryreward.models.learning_rate_groups import rate_groups
 from countryreward.models.pair_batch import collate
 from countryreward.models.reward_config import PRESETS, RewardOptions
-from countryreward.models.reward_model import CountryRewardModel, attention_implementation, preset_config
+from countryreward.models.reward_model import CountryRewardModel, preset_config
 from countryreward.models.reward_prompts import PromptBuilder
 from tests.unit.micro_qwen import PAD, TOKENIZER, fields
 

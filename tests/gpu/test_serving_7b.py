@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from countryreward.models.attention import attention_implementation
 from countryreward.models.reward_config import RewardOptions
-from countryreward.models.reward_model import CountryRewardModel, attention_implementation, preset_config
+from countryreward.models.reward_model import CountryRewardModel, preset_config
 from countryreward.serving.service_config import ServiceConfig
 from tests.gpu import serving_rates as rates
 

@@ -10,10 +10,11 @@ import torch
 
 from countryreward import cli
 from countryreward.errors import UserError
+from countryreward.models.attention import attention_implementation
 from countryreward.models.learning_rate_groups import freeze, rate_groups
 from countryreward.models.pair_batch import collate
 from countryreward.models.reward_config import LoraOptions, Rates, RewardOptions
-from countryreward.models.reward_model import CountryRewardConfig, CountryRewardModel, attention_implementation
+from countryreward.models.reward_model import CountryRewardConfig, CountryRewardModel
 from countryreward.training.engine import TorchEngine
 from countryreward.training.planning.memory import Setting, kept_bytes, memory
 from countryreward.training.planning.options import PlanOptions, gpus

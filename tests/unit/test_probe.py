@@ -120,13 +120,13 @@ def fill_model(tmp_path: Path, make_world: Callable[..., Any]) -> Fill:
     }
     known = {"encoder_names": names, "encoders": made_by}
 
-    def fill(folder: Path, logits: list[list[float]], *, trust: float = 0.5) -> None:
+    def fill(folder: Path, logits: list[list[float]], *, prior_weight: float = 0.5) -> None:
         model = CountryRewardModel.from_backbone(backbone_folder("tiny"), RewardOptions(strategy="soft"))
         model.config.image_px = 28
-        assert model.trust is not None
+        assert model.prior_weight is not None
         with torch.no_grad():
             model.classifier.weight.zero_()
-            model.trust.fill_(trust)  # both orders are asked: half of it each
+            model.prior_weight.fill_(prior_weight)  # both orders are asked: half of it each
         model.save_pretrained(folder)
         load_processor(backbone_folder("tiny")).save_pretrained(folder)
         with publish(tmp_path / "base", kind="knowledge_base", config=known) as draft:
@@ -155,11 +155,11 @@ def fill_model(tmp_path: Path, make_world: Callable[..., Any]) -> Fill:
 
 
 def publish_model(
-    fill_model: Fill, folder: Path, logits: list[list[float]], *, allowed: str, trust: float = 0.5
+    fill_model: Fill, folder: Path, logits: list[list[float]], *, allowed: str, prior_weight: float = 0.5
 ) -> None:
     """As jobs/train_reward.py does, into `folder`/model."""
     with publish(folder / "model", kind="model") as draft:
-        fill_model(draft.path, logits, trust=trust)
+        fill_model(draft.path, logits, prior_weight=prior_weight)
         check_draft(draft, allowed=allowed, kept=folder / "run")
 
 
@@ -209,7 +209,7 @@ def test_a_collapsed_model_is_refused_until_somebody_says_why(
 @pytest.mark.slow
 def test_a_reason_does_not_help_a_model_without_numbers(fill_model: Fill, tmp_path: Path):
     with pytest.raises(UserError, match="15 of 15 logits are not finite"):
-        publish_model(fill_model, tmp_path, CHANGING, allowed="because", trust=float("nan"))
+        publish_model(fill_model, tmp_path, CHANGING, allowed="because", prior_weight=float("nan"))
     assert not (tmp_path / "model").exists()
 
 

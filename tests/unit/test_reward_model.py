@@ -16,11 +16,12 @@ from transformers import Qwen2VLForConditionalGeneration
 
 from countryreward.equations import focus as focus_equations
 from countryreward.errors import UserError
+from countryreward.models.attention import attention_implementation
 from countryreward.models.focus_probe import FocusProbe
 from countryreward.models.learning_rate_groups import GROUPS, freeze, group_of, rate_groups
 from countryreward.models.pair_batch import collate
 from countryreward.models.reward_config import PRESETS, Rates, RewardOptions
-from countryreward.models.reward_model import CountryRewardModel, attention_implementation, preset_config
+from countryreward.models.reward_model import CountryRewardModel, preset_config
 from countryreward.models.reward_prompts import PromptBuilder
 from tests.unit.micro_qwen import (
     PAD,
@@ -164,11 +165,11 @@ def test_the_prior_reaches_the_logit_as_each_strategy_says() -> None:
             assert (prior_a - plain, prior_b - plain) == pytest.approx((0.8, -0.8), abs=1e-5)
 
 
-def test_the_trust_starts_at_the_prior_in_one_order_and_in_both() -> None:
-    assert model(antisymmetric="off").trust.item() == 1.0
-    assert model(antisymmetric="on").trust.item() == 0.5
-    assert model(antisymmetric="on", trust_start=0.0).trust.item() == 0.0
-    assert model(strategy="scaled").trust is None
+def test_the_weight_of_the_prior_starts_at_the_prior_in_one_order_and_in_both() -> None:
+    assert model(antisymmetric="off").prior_weight.item() == 1.0
+    assert model(antisymmetric="on").prior_weight.item() == 0.5
+    assert model(antisymmetric="on", prior_weight_start=0.0).prior_weight.item() == 0.0
+    assert model(strategy="scaled").prior_weight is None
 
 
 @pytest.mark.parametrize("layer", ["final", "inner"])
@@ -241,7 +242,10 @@ def test_attention_penalty_reaches_queries_keys_country_and_adapter_and_nothing_
         assert gradients[layer(2) + name] > 1e-9  # read by the keys of layer 3
         assert gradients[layer(3) + name] == 0.0  # read by no attention
     assert (
-        gradients["classifier.weight"] == gradients["trust"] == gradients["backbone.language_model.norm.weight"] == 0.0
+        gradients["classifier.weight"]
+        == gradients["prior_weight"]
+        == gradients["backbone.language_model.norm.weight"]
+        == 0.0
     )
     assert gradients["adapter.up.weight"] > 1e-9
     assert gradients["backbone.visual.merger.mlp.2.weight"] > 1e-9
@@ -372,7 +376,7 @@ def test_from_backbone_takes_a_whole_qwen2_vl_as_it_is(tmp_path, dtype) -> None:
     assert made.adapter.up.weight.abs().max() == 0
     assert made.adapter.down.weight.std() > 0.01
     assert made.classifier.weight.std() > 0.005
-    assert made.trust.item() == 0.5
+    assert made.prior_weight.item() == 0.5
     assert made.options.max_length == 2_000
     assert torch.isfinite(judged(made, *PAIRS).logit).all()
 
@@ -417,7 +421,7 @@ def test_rate_groups_are_complete_and_disjoint() -> None:
     assert [group["name"] for group in frozen] == ["merger", "llm", "adapter", "classifier"]
     assert sum(len(group["params"]) for group in frozen) == sum(p.requires_grad for p in made.parameters())
     assert {group_of(n) for n, p in made.named_parameters() if not p.requires_grad} == {"tower"}
-    assert any(p is made.trust for p in frozen[3]["params"])
+    assert any(p is made.prior_weight for p in frozen[3]["params"])
 
 
 TYPICAL = {

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from transformers import LogitsProcessorList, Qwen2VLForConditionalGeneration
 
 from countryreward.data.design import Design
+from countryreward.models.attention import attention_implementation
 from countryreward.models.design_batch import IGNORED, answer_row, pictures_of, stack
 from countryreward.models.design_prompt import PHRASES, DesignFields, DesignPrompt, SplicedPrompt
 from countryreward.models.processor import PairProcessor, Picture
-from countryreward.models.reward_model import attention_implementation
 from countryreward.models.token_sampling import SeededSampling
 from countryreward.models.tower import backbone_folder
 from countryreward.models.writer_options import SamplingConfig

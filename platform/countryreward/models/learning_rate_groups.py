@@ -8,7 +8,7 @@ from countryreward.models.reward_config import Rates
 from countryreward.models.reward_model import CountryRewardModel
 
 GROUPS = ("merger", "llm", "lora", "adapter", "classifier", "tower")
-"""`merger` lies inside the vision tower's module and is trained; `classifier` holds the trust in the prior as well."""
+"""`merger` lies inside the vision tower's module and is trained; `classifier` holds the prior's weight as well."""
 
 
 def group_of(parameter_name: str) -> str:
@@ -21,7 +21,7 @@ def group_of(parameter_name: str) -> str:
         ("backbone.language_model.", "llm"),
         ("adapter.", "adapter"),
         ("classifier.", "classifier"),
-        ("trust", "classifier"),
+        ("prior_weight", "classifier"),
     ):
         if parameter_name.startswith(prefix):
             return group

@@ -38,7 +38,7 @@ class RewardOptions:
     """off: the baseline that is never told the country: "this market" in prompt and adapter, and no prior."""
     adapter: bool = True
     """Whether the country adapter (Eq. 4-6) modulates the visual tokens."""
-    trust_start: float = 1.0
+    prior_weight_start: float = 1.0
     """`soft`: weight of the prior's log-odds in the logit before training; 1 starts from the prior as it is, 0 without it."""
     max_length: int = 1024
     """Longest accepted prompt in tokens, visual tokens included; a longer one is an error and is never cut."""
@@ -89,7 +89,7 @@ class Rates:
     adapter: float = 1e-4
     """The country adapter."""
     classifier: float = 1e-4
-    """The classification head and, with `soft`, the trust in the prior."""
+    """The classification head and, with `soft`, the prior's weight."""
     tower: float = 0.0
     """The vision tower; 0: frozen, as in the paper, and stored features may stand for it."""
 

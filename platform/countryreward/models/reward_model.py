@@ -1,10 +1,11 @@
 """CountryRewardModel: Qwen2-VL without its language head, the country adapter and the classification head.
 
-Legend: B pairs, R rows (see batch.py), T tokens, D width of the language model, V visual tokens of all rows, P patches of all
-images, W width of the vision tower, S spans.
+Legend: B pairs, R rows (B, or 2 B where both orders are asked), T tokens, C tokens of a country or of an augmentation sentence,
+D width of the language model, V visual tokens of all rows, M different images, P patches of all images, W width of the vision
+tower, S spans.
 """
 
-import importlib.util
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,10 +21,14 @@ from countryreward.equations import focus as focus_equations
 from countryreward.equations import reward_layers
 from countryreward.equations.reward_layers import CountryAdapter, modulate
 from countryreward.errors import UserError
-from countryreward.models import attention
 from countryreward.models.focus_probe import FocusProbe
 from countryreward.models.pair_batch import Batch
 from countryreward.models.reward_config import PRESETS, RewardOptions
+from countryreward.progress import quiet_loading
+from countryreward.renamed_options import renamed
+
+RENAMED_TENSORS = {"trust": "prior_weight"}
+"""Tensor of a model of the release before -> its name now: in model folders, in weights and checkpoints of run folders."""
 
 
 class CountryRewardConfig(PreTrainedConfig):
@@ -37,7 +42,7 @@ class CountryRewardConfig(PreTrainedConfig):
     image_px: int = 0  # side of the square that its training resized images to
 
     def __post_init__(self, **kwargs: Any) -> None:
-        self.options = asdict(RewardOptions(**(self.options or {})).resolved())
+        self.options = asdict(RewardOptions(**renamed(self.options or {}, within="reward")).resolved())
         super().__post_init__(**kwargs)
 
     @property
@@ -84,24 +89,37 @@ class CountryRewardModel(PreTrainedModel):
     _supports_attention_backend = True
 
     def __init__(self, config: CountryRewardConfig, backbone: Qwen2VLModel | None = None) -> None:
-        """backbone: one that holds its weights already (see `from_backbone`)."""
+        """backbone: one that holds its weights already; None: a new one with random weights."""
         super().__init__(config)
         self.options = config.reward
         width = cast(PreTrainedConfig, config.backbone.text_config).hidden_size
         self.backbone = Qwen2VLModel(config.backbone) if backbone is None else backbone
         self.adapter = CountryAdapter(width) if self.options.adapter else None
         self.classifier = Classifier(width)
-        self.trust = nn.Parameter(torch.zeros(1)) if self.options.option("strategy") == "soft" else None
+        self.prior_weight = nn.Parameter(torch.zeros(1)) if self.options.option("strategy") == "soft" else None
         self.both_orders = self.options.option("antisymmetric") == "on"
+        self.register_load_state_dict_pre_hook(_rename_tensors)
         self.post_init()
+
+    @classmethod
+    def from_pretrained(cls, *source: Any, key_mapping: Mapping[str, str] | None = None, **loading: Any) -> Any:
+        """As transformers' own; also reads what an earlier release saved (`RENAMED_TENSORS`)."""
+        before = {f"^{old}$": new for old, new in RENAMED_TENSORS.items()}
+        with quiet_loading():
+            return super().from_pretrained(*source, key_mapping={**before, **(key_mapping or {})}, **loading)
+
+    def save_pretrained(self, *folder: Any, **saving: Any) -> None:
+        """As transformers' own, under today's names whatever the names in the folder that this model came from."""
+        super().save_pretrained(*folder, save_original_format=False, **saving)
 
     @classmethod
     def from_backbone(cls, source: str | Path, options: RewardOptions, **loading: Any) -> "CountryRewardModel":
         """A model whose backbone comes from a Qwen2-VL folder or id, with an adapter and a head that know nothing yet.
 
-        loading: as for `from_pretrained`: dtype, attn_implementation (see `attention_implementation`), revision.
+        loading: as for `from_pretrained`: dtype, attn_implementation (`models/attention.py` names one), revision.
         """
-        backbone = Qwen2VLModel.from_pretrained(source, use_safetensors=True, **loading)
+        with quiet_loading():
+            backbone = Qwen2VLModel.from_pretrained(source, use_safetensors=True, **loading)
         for module in backbone.modules():
             module._is_hf_initialized = True  # pyright: ignore[reportArgumentType]  # its weights stay as loaded
         config = CountryRewardConfig(qwen2_vl=backbone.config, options=asdict(options), dtype=backbone.dtype)
@@ -121,8 +139,8 @@ class CountryRewardModel(PreTrainedModel):
             weight, bias = self.adapter.up.weight, self.adapter.up.bias
             init.zeros_(weight)
             init.copy_(bias, torch.cat([torch.ones_like(bias[::2]), torch.zeros_like(bias[::2])]))
-        if module is self and self.trust is not None:  # both orders count the prior twice
-            init.constant_(self.trust, self.options.trust_start / (2 if self.both_orders else 1))
+        if module is self and self.prior_weight is not None:  # both orders count the prior twice
+            init.constant_(self.prior_weight, self.options.prior_weight_start / (2 if self.both_orders else 1))
 
     def get_input_embeddings(self) -> nn.Module:
         """The language model's token embeddings."""
@@ -216,7 +234,16 @@ class CountryRewardModel(PreTrainedModel):
             e_RD = self._mean_embedding(batch.augment_ids, batch.augment_mask)
             h_RD = reward_layers.augment(h_RD.float(), e_RD.float(), strategy)
         logit_R = self.classifier(h_RD)
-        return logit_R if self.trust is None else reward_layers.soft_logit(logit_R, batch.log_odds, self.trust.float())
+        if self.prior_weight is None:
+            return logit_R
+        return reward_layers.soft_logit(logit_R, batch.log_odds, self.prior_weight.float())
+
+
+def _rename_tensors(_: nn.Module, state_dict: dict[str, Tensor], prefix: str, *__: Any) -> None:
+    """Before `load_state_dict`: an old name in `state_dict` becomes the new one (checkpoints of a run begun before)."""
+    for old, new in RENAMED_TENSORS.items():
+        if prefix + old in state_dict:
+            state_dict[prefix + new] = state_dict.pop(prefix + old)
 
 
 def preset_config(name: str, options: RewardOptions, **text: Any) -> CountryRewardConfig:
@@ -229,13 +256,3 @@ def preset_config(name: str, options: RewardOptions, **text: Any) -> CountryRewa
         raise UserError(f"preset: the shape of {name} is in its folder only; use from_backbone")
     backbone = Qwen2VLConfig(text_config=preset.text | text, vision_config=preset.vision)
     return CountryRewardConfig(qwen2_vl=backbone, options=asdict(options))
-
-
-def attention_implementation(device: torch.device | str, dtype: torch.dtype) -> str:
-    """flash_attention_2 where it is importable, on CUDA and in half precision; on a processor in half precision SDPA on float32
-    copies (models/attention.py); sdpa otherwise."""
-    half = dtype in (torch.bfloat16, torch.float16)
-    on_cuda = torch.device(device).type == "cuda"
-    if half and not on_cuda:
-        return attention.NAME
-    return "flash_attention_2" if on_cuda and half and importlib.util.find_spec("flash_attn") else "sdpa"

@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from transformers.utils import logging
 
 from countryreward import markets as countries
 from countryreward.errors import UserError
+from countryreward.models.attention import attention_implementation
 from countryreward.models.pair_batch import collate
 from countryreward.models.processor import PairProcessor, Picture, load_processor, pixels
-from countryreward.models.reward_model import CountryRewardModel, attention_implementation
+from countryreward.models.reward_model import CountryRewardModel
 from countryreward.models.reward_prompts import Example, PairFields, PromptBuilder
 from countryreward.scoring.contracts import Product, Verdict
 from countryreward.scoring.model_folder import ModelFolder
@@ -178,7 +178,6 @@ def load_model(folder: Path, device: torch.device | str) -> CountryRewardModel:
 
     Raises `UserError` for weights that cannot be read.
     """
-    logging.disable_progress_bar()  # of loading, which takes a moment
     dtype = torch.bfloat16 if torch.device(device).type == "cuda" else torch.float32
     attention = attention_implementation(device, dtype)
     try:

@@ -128,10 +128,10 @@ class TorchEngine:
     def load(self, folder: Path) -> None:
         """See `Engine.load`."""
         state = torch.load(folder / _STATE, map_location="cpu", weights_only=True)
-        own = dict(self.bare.named_parameters())
-        with torch.no_grad():
-            for name, value in state["weights"].items():
-                own[name].copy_(value)
+        unknown = self.bare.load_state_dict(
+            state["weights"], strict=False
+        ).unexpected_keys  # frozen weights are not in it
+        assert not unknown, f"{folder} has weights that the model lacks: {unknown}"
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.passes = 0

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from countryreward.models.reward_model import RENAMED_TENSORS
 from countryreward.training.distributed import ProcessGroup
 
 
@@ -45,3 +46,6 @@ def _convert(shards: Path, into: Path) -> None:
     )  # fmt: skip
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         ds_to_universal.main(options)
+    for old, new in RENAMED_TENSORS.items():  # DeepSpeed finds the states of a weight by its name: in zero/NAME/
+        if (into / "zero" / old).is_dir():
+            (into / "zero" / old).rename(into / "zero" / new)

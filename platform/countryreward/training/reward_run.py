@@ -24,14 +24,15 @@ from countryreward.data.artifacts import open_artifact
 from countryreward.data.dataset import Dataset
 from countryreward.data.quarantine import Quarantine
 from countryreward.errors import UserError
-from countryreward.models.attention import fast_bfloat16
+from countryreward.models.attention import attention_implementation, fast_bfloat16
 from countryreward.models.learning_rate_groups import rate_groups
 from countryreward.models.lora import add_lora, loading_options, merged, save_adapter
 from countryreward.models.processor import PairProcessor
 from countryreward.models.reward_config import preset
-from countryreward.models.reward_model import CountryRewardModel, attention_implementation
+from countryreward.models.reward_model import CountryRewardModel
 from countryreward.models.reward_prompts import PromptBuilder
 from countryreward.models.tower import backbone_folder
+from countryreward.renamed_options import names_before
 from countryreward.scoring.examples import build_examples
 from countryreward.scoring.image_inputs import image_inputs, with_images
 from countryreward.scoring.predict import Loader
@@ -343,14 +344,17 @@ NO_PART_OF_THE_RESULT = ("checkpoint_every", "keep_checkpoints", "log_every")
 
 
 def as_plain(job: RewardTraining) -> dict[str, Any]:
-    """For a manifest: every option in force that shapes the result; inputs are told by their versions, not by their paths."""
+    """For a manifest: every option in force that shapes the result; inputs are told by their versions, not by their paths.
+
+    Options that were renamed go by their old names: a run or a model that was begun under them is the same one.
+    """
     loop = asdict(job.loop.resolved(preset(job.preset)))
     options = asdict(job) | {
         "rates": asdict(job.all_rates()),
         "loop": {name: value for name, value in loop.items() if name not in NO_PART_OF_THE_RESULT},
         "reward": asdict(job.reward.resolved()),
     }
-    return {name: value for name, value in options.items() if name not in (*PATHS, "trackers")}
+    return names_before({name: value for name, value in options.items() if name not in (*PATHS, "trackers")})
 
 
 def identity_of(job: RewardTraining, versions: Mapping[str, str], workers: int) -> dict[str, Any]:

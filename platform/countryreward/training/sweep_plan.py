@@ -16,6 +16,7 @@ from typing import Any
 
 from countryreward.data.artifacts import write_atomically
 from countryreward.errors import UserError
+from countryreward.renamed_options import RENAMED_OPTIONS
 from countryreward.training.run_folder import DROPPED
 from countryreward.training.training_config import RewardTraining
 
@@ -68,7 +69,7 @@ def with_params(job: RewardTraining, params: Mapping[str, Any]) -> RewardTrainin
     """The same training with the named options at other values. Raises `UserError` for what it does not have."""
     changed = job
     for name, value in params.items():
-        parts = name.split(".")
+        parts = RENAMED_OPTIONS.get(name, name).split(".")
         if parts[0] not in SWEPT:
             raise UserError(f"space: {name} is no option of a training; a name begins with {', '.join((*SWEPT, *KS))}")
         changed = _changed(changed, parts, value, name)

@@ -17,7 +17,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from countryreward.models.reward_model import CountryRewardConfig, CountryRewardModel, attention_implementation
+from countryreward.models.attention import attention_implementation
+from countryreward.models.reward_model import CountryRewardConfig, CountryRewardModel
 from countryreward.models.reward_prompts import Example, PromptWriter
 from countryreward.scoring.examples import Examples
 from countryreward.scoring.predict import Loader
