@@ -18,6 +18,7 @@ import pytest
 import build_records
 import draw_variants
 import import_data
+import import_designs
 import make_marketplace
 from countryreward.data.artifacts import Artifact, as_plain
 from countryreward.data.data_config import ImagesConfig, ImportConfig, RecordsConfig, SplitConfig, TableSource
@@ -31,6 +32,7 @@ DATASET = {
     "products.parquet": "6a7d2e26f36058c1",
 }
 RECORDS = {"records.parquet": "2908527773334b23", "units.parquet": "c0d0187763307f4f"}
+DESIGNS = {"designs.parquet": "1fe2acad1ec17658"}
 EXPORT = {
     "creatives.csv": "2cd2c53bb019b7db",
     "observations.csv": "5ab25a947d10fef6",
@@ -157,6 +159,31 @@ def test_records_are_recognised_by_these_options_and_hold_these_rows(tmp_path: P
     assert list(artifact.manifest.inputs) == ["dataset"]
     assert (artifact.manifest.kind, artifact.manifest.schema_version) == ("records", 1)
     assert content(artifact) == RECORDS
+
+
+@pytest.mark.usefixtures("in_root")
+def test_designs_are_recognised_by_these_options_and_hold_these_rows(tmp_path: Path):
+    import_data.main(import_data.Config(source=sample_source(), out=str(tmp_path / "dataset")))
+    build_records.main(build_records.Config(dataset=str(tmp_path / "dataset"), out=str(tmp_path / "records")))
+    lines = ["creative_id,foreground,background,color_tone,lighting"]
+    lines += [f"mug-{letter},a mug,a table,warm {letter},soft" for letter in "abc"]
+    (tmp_path / "designs.csv").write_text("\n".join(lines) + "\n")
+    config = import_designs.Config(
+        designs=TableSource(path=str(tmp_path / "designs.csv")),
+        dataset=str(tmp_path / "dataset"),
+        records=str(tmp_path / "records"),
+        out=str(tmp_path / "designs"),
+    )
+    artifact = import_designs.main(config)
+    assert artifact.manifest.config == {
+        "designs": {"path": str(tmp_path / "designs.csv"), "columns": {}, "constants": {}},
+        "sha256": hashlib.sha256((tmp_path / "designs.csv").read_bytes()).hexdigest(),
+        "won": True,
+        "market_aliases": {},
+    }
+    assert sorted(artifact.manifest.inputs) == ["dataset", "records"]
+    assert (artifact.manifest.kind, artifact.manifest.schema_version) == ("designs", 1)
+    assert content(artifact) == DESIGNS
 
 
 def test_a_marketplace_is_recognised_by_these_options(tmp_path: Path):

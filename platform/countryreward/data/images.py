@@ -61,8 +61,9 @@ class ImageSource:
             self._open_local(Path(config.root))
 
     def read(self, uri: str) -> bytes:
-        """The bytes behind a URI. Raises `ImageError`: forbidden_uri, missing_image, image_too_large or
-        undecodable_image (a damaged archive).
+        """The bytes behind a URI.
+
+        Raises `ImageError`: forbidden_uri, missing_image, image_too_large or undecodable_image (a damaged archive).
         """
         scheme = _scheme(uri)
         if "\0" in uri or (scheme and scheme not in (*CLOUD_SCHEMES, "file")):

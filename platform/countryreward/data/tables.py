@@ -183,4 +183,4 @@ CASES = pa.schema(
 """What a writer is worth: one ad per (product, market), judged against the original creative. Judges: `JUDGES`."""
 
 JUDGES = ("reward", "held_out", "truth")
-"""Who says it: the reward that trained the writer, a judge that took no part, on the simulator the true click rates."""
+"""Judges of a case: the reward that trained the writer, one that took no part, and, of the simulator, the true click rates."""

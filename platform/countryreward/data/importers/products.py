@@ -64,7 +64,7 @@ def described(raw: RawTable, checks: RowChecks, names: Sequence[str]) -> pd.Data
 
 
 class _Refused(NamedTuple):
-    """Why an image is not taken. Not the exception itself: its traceback would keep the bytes in memory."""
+    """An image that is refused, and why. Not the exception itself: its traceback would keep the bytes in memory."""
 
     reason: str
     value: str

@@ -34,11 +34,11 @@ class RawTable:
     frame: pd.DataFrame
     """The present columns under our names, strings; an empty cell is missing."""
     malformed: pd.Series
-    """What stands in a row that is none (too many cells, no JSON object), else missing."""
+    """The text of a row that cannot be read (too many cells, no JSON object), else missing."""
     field: str
     """The configuration's name of the table, for messages."""
     source: TableSource
-    """Where it came from."""
+    """The configured file."""
     names: list[str]
     """The file's own columns."""
     skipped: frozenset[str]

@@ -21,7 +21,7 @@ _GAIN_ONE = 96  # a lighting gain of 1 as uint8, so gains reach 2.65
 
 @dataclass(frozen=True, kw_only=True)
 class ProductLook:
-    """How a product looks, whatever it stands in."""
+    """The appearance of a product, the same in every scene."""
 
     category: str
     """Key of CATEGORIES."""
@@ -45,7 +45,7 @@ class Craft:
     offset_x: float = 0.0
     """Distance of the product from the centre to the right, as a share of the picture."""
     offset_y: float = 0.0
-    """The same, downwards."""
+    """Distance of the product from the centre downwards, as a share of the picture."""
     blur: float = 0.0
     """Standard deviation of the blur, as a share of the picture."""
     contrast: float = 1.0

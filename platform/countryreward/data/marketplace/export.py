@@ -59,7 +59,7 @@ def write_export(folder: Path, config: MarketplaceConfig, *, progress: ShowProgr
 
 
 def spec_of(row: Mapping[str, Any]) -> Spec:
-    """The Spec in a row of `Marketplace.specs` or in `spec` of designs.jsonl."""
+    """The design in a row of `Marketplace.specs` or in `spec` of designs.jsonl."""
     return Spec(**{item.name: row[item.name] for item in fields(Spec)})
 
 

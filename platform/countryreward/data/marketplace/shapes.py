@@ -43,11 +43,11 @@ class Tile:
     def ring(
         self, x: float, y: float, rx: float, ry: float, width: float, colour: RGB, arc: tuple[float, float] = (0, 360)
     ) -> None:
-        """An elliptic outline."""
+        """The outline of an ellipse; `width` as a share of the tile."""
         self._on_all(False, colour, lambda canvas, value: canvas.ring(x, y, rx, ry, width, value, arc=arc))
 
     def line(self, points: list[Point], width: float, colour: RGB) -> None:
-        """A line."""
+        """An open line through the points; `width` as a share of the tile."""
         self._on_all(False, colour, lambda canvas, value: canvas.line(points, width, value))
 
     def apply_pattern(self, pattern: str) -> None:
