@@ -197,20 +197,21 @@ class _Asked:
         import shlex
         import sys
 
-        from countryreward.evaluation.alignment_report import case_boards, write_alignment_report
+        from countryreward.evaluation.ad_gallery import case_boards
+        from countryreward.evaluation.alignment_report import write_alignment_report
         from countryreward.generation.ad_tasks import originals_of
         from countryreward.machine import describe_machine
 
         config, table = self.config, self.table(variants)
-        shown = sorted(variants[0].cases["product_id"].unique())[:4]
-        originals = originals_of(open_artifact(config.dataset, kind="dataset", verify=False), shown)
+        products = sorted(variants[0].cases["product_id"].unique())[:4]
+        originals = originals_of(open_artifact(config.dataset, kind="dataset", verify=False), products)
         kept = next(variant for variant in variants if variant.name == decision.last_good)
-        sides = [variants[0], kept] if kept is not variants[0] else [variants[0]]
+        compared = [variants[0], kept] if kept is not variants[0] else [variants[0]]
         judges = {"reward": self.config.services.reward, "held_out": config.held_out, "truth": config.truth}
         write_alignment_report(
             table,
             decision,
-            case_boards(sides, originals, shown),
+            case_boards(compared, originals, products),
             Path(config.out).parent,
             rule=config.stop,
             judges={name: what for name, what in judges.items() if what},

@@ -168,9 +168,9 @@ def _show(config: Config) -> None:
     )
     print("table 2, ours: ads that are preferred to the product's original creative (simulated marketplace)")
     for row in table["rows"]:
-        found = row["all"]
-        low, high = (f"{100 * (found[side] or 0):.0f}" for side in ("low", "high"))
-        print(f"  {row['variant']:<10} by {row['judge']:<9} {100 * found['value']:.1f} % [{low}, {high}]")
+        share = row["all"]
+        low, high = (f"{100 * (share[bound] or 0):.0f}" for bound in ("low", "high"))
+        print(f"  {row['variant']:<10} by {row['judge']:<9} {100 * share['value']:.1f} % [{low}, {high}]")
     print(f"next: open {out}/alignment.html   # before and after, by three judges, with the ads")
     print(f"next: open {out}/gallery.html     # one product in every market")
     print("next: make serve   # the studio's button for new pictures asks the aligned writer")
