@@ -70,7 +70,7 @@ class ImageSource:
             raise ImageError("forbidden_uri", uri)
         if scheme in CLOUD_SCHEMES:
             return self._read_cloud_uri(uri)
-        path = unquote(urlsplit(uri).path) if scheme == "file" else uri
+        path = _path(uri)
         if self._cloud:
             filesystem, prefix, _ = self._cloud
             return self._read_cloud(filesystem, f"{prefix}/{_inside(path, uri)}", uri)
@@ -86,7 +86,7 @@ class ImageSource:
         """A text that changes when the file behind a URI does, without reading it; None: only reading it can tell (storage)."""
         if _scheme(uri) in CLOUD_SCHEMES or self._cloud:
             return None
-        path = unquote(urlsplit(uri).path) if _scheme(uri) == "file" else uri
+        path = _path(uri)
         try:
             if self._zip:
                 info = self._members.get(self._member_name(path, uri))
@@ -100,7 +100,7 @@ class ImageSource:
         """The URI under which `read_located` finds the same bytes without this source's root."""
         if _scheme(uri) in CLOUD_SCHEMES:
             return uri
-        path = unquote(urlsplit(uri).path) if _scheme(uri) == "file" else uri
+        path = _path(uri)
         if self._cloud:
             return f"{self._cloud[2]}/{path}"
         if self._zip:
@@ -235,6 +235,11 @@ def _located_source(folder: str, max_bytes: int) -> ImageSource:
 def _scheme(uri: str) -> str:
     match = _SCHEME.match(uri.strip())
     return (match.group(1) or match.group(2)).lower() if match else ""
+
+
+def _path(uri: str) -> str:
+    """The path inside a file:// URI; anything else is a path already."""
+    return unquote(urlsplit(uri).path) if _scheme(uri) == "file" else uri
 
 
 def _inside(path: str, uri: str) -> str:
