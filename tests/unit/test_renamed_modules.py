@@ -34,3 +34,34 @@ def test_every_old_path_leads_to_a_module(old):
 def test_an_unknown_module_is_still_unknown():
     with pytest.raises(ModuleNotFoundError):
         importlib.import_module("countryreward.serving.nothing")
+
+
+@pytest.mark.parametrize(
+    ("old", "name"),
+    [
+        ("data.image_source", "ImageSource"),
+        ("data.image_table", "ImageTable"),
+        ("data.images", "decode"),
+        ("data.items", "item_keys"),
+        ("data.own_pictures", "own_pictures"),
+        ("data.records", "Dataset"),
+        ("data.thumbnails", "thumbnail"),
+        ("data.importers.creatives", "import_creatives"),
+        ("data.importers.dataset", "import_dataset"),
+        ("data.importers.fingerprint", "source_fingerprint"),
+        ("data.importers.output", "write_sorted"),
+        ("data.marketplace.variants", "draw_variant_pairs"),
+        ("data.marketplace.wording", "spec_to_design"),
+        ("equations.adapter", "CountryAdapter"),
+        ("equations.diffusion", "denoised"),
+        ("equations.diversity", "market_effect"),
+        ("equations.gain", "preferred"),
+        ("equations.head", "augment"),
+        ("equations.preference", "dpo_loss"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_what_a_merged_module_held_is_still_found_by_its_old_path(old, name):
+    assert hasattr(importlib.import_module(f"countryreward.{old}"), name)
+    if old in RENAMED:
+        del sys.modules[f"countryreward.{old}"]
