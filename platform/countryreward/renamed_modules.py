@@ -173,7 +173,7 @@ RENAMED = {
     "training.run": "training.reward_run",
     "training.sampling": "training.data_order",
     "training.sweep": "training.sweep_plan",
-    "training.turns": "training.microbatches",
+    "training.turns": "training.data_order",
     "training.watch": "training.console",
     "training.writer_config": "training.writer_training_config",
 }

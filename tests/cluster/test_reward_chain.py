@@ -19,8 +19,8 @@ from tests.cluster.demo_run import MARKETS, OF_MODEL, Run
 
 NEW = Product(title="Blue coffee mug 350 ml", category="Tableware", attributes={"colour": "blue"}, tags=["gift"])
 STEP_KEYS = {
-    "loss", "bce", "penalty", "wrong_share", "penalty_to_bce_gradient", "rates", "pairs_per_second", "padding_share",
-    "data_wait_share",
+    "loss", "bce", "penalty", "wrong_share", "gradient_norm", "penalty_to_bce_gradient", "learning_rates", "pairs_per_second",
+    "padding_share", "data_wait_share",
 }  # fmt: skip
 
 
@@ -93,7 +93,7 @@ def test_the_run_folder_tells_how_it_went(demo: Run):
     steps = [line for line in lines if line["kind"] == "step"]
     assert steps
     assert all(set(line) >= STEP_KEYS for line in steps)
-    assert all(len(line["rates"]) == 4 for line in steps)
+    assert all(len(line["learning_rates"]) == 4 for line in steps)
     assert all(line["penalty_to_bce_gradient"] is not None for line in steps)
     assert [line["kind"] for line in lines].count("validation") == 2
     assert list((folder / "tensorboard").iterdir())

@@ -12,7 +12,7 @@ import torch
 
 from countryreward.equations import focus as equations
 from countryreward.models.attention import attention_implementation
-from countryreward.models.learning_rate_groups import rate_groups
+from countryreward.models.learning_rate_groups import parameter_groups
 from countryreward.models.pair_batch import collate
 from countryreward.models.reward_config import PRESETS, RewardOptions
 from countryreward.models.reward_model import CountryRewardModel, preset_config
@@ -29,7 +29,7 @@ def test_three_steps_of_the_7b_shape_in_bf16() -> None:
     implementation = attention_implementation("cuda", torch.bfloat16)
     with torch.device("cuda"):
         model = CountryRewardModel._from_config(config, dtype=torch.bfloat16, attn_implementation=implementation)
-    optimizer = torch.optim.AdamW(rate_groups(model, PRESETS["qwen2-vl-7b"].rates))
+    optimizer = torch.optim.AdamW(parameter_groups(model, PRESETS["qwen2-vl-7b"].learning_rates))
     side = PX // 14
     builder = PromptBuilder(TOKENIZER, model.options)
     pairs = [

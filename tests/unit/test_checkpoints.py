@@ -12,9 +12,8 @@ import torch
 
 from countryreward.errors import UserError
 from countryreward.training import checkpoints
-from countryreward.training.checkpoints import CheckpointStore
+from countryreward.training.checkpoints import CheckpointStore, random_state, set_random_state
 from countryreward.training.distributed import ProcessGroup
-from countryreward.training.randomness import random_state, set_random_state
 
 IDENTITY = {"dataset": "v1", "loop": {"seed": 0}}
 

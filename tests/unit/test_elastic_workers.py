@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from countryreward.training.data_order import microbatches
 from countryreward.training.distributed import ProcessGroup
-from countryreward.training.microbatches import turns
 from tests.unit.training_processes import train
 
 
@@ -16,14 +16,14 @@ from tests.unit.training_processes import train
 def test_every_batch_is_taken_once_whoever_is_there(planned: int, accumulation: int):
     batches = {(part, worker) for part in range(accumulation) for worker in range(planned)}
     for world in range(1, planned + 2):
-        mine = [turns(planned, accumulation, ProcessGroup(rank, world)) for rank in range(world)]
+        mine = [microbatches(planned, accumulation, ProcessGroup(rank, world)) for rank in range(world)]
         assert len({len(one) for one in mine}) == 1  # all make as many passes
         real = [turn for one in mine for turn in one if turn.weight]
         assert sorted((turn.part, turn.planned) for turn in real) == sorted(batches)
         # the mean over workers and passes, as engines take it, is the mean over the step's batches
         for turn in real:
             assert turn.weight / len(mine[0]) / world == pytest.approx(1 / len(batches))
-    as_planned = turns(planned, accumulation, ProcessGroup(planned - 1, planned))
+    as_planned = microbatches(planned, accumulation, ProcessGroup(planned - 1, planned))
     assert [dataclasses.astuple(turn) for turn in as_planned] == [(a, planned - 1, 1.0) for a in range(accumulation)]
 
 
@@ -51,9 +51,9 @@ def test_two_one_two_workers(engine: str, fixed: dict[str, Any], tmp_path: Path)
     for line, other in zip(lines, fixed["lines"], strict=True):
         for name in ("loss", "bce", "penalty", "wrong_share"):
             assert line[name] == pytest.approx(other[name], abs=1e-4), (engine, line["step"], name)
-        assert line["rates"] == pytest.approx(other["rates"])
+        assert line["learning_rates"] == pytest.approx(other["learning_rates"])
     for part, step in zip(parts[1:], (3, 6), strict=True):  # at once after loading: no group has another's rate
-        assert part["rates"] == pytest.approx(fixed["lines"][step - 1]["rates"])
+        assert part["learning_rates"] == pytest.approx(fixed["lines"][step - 1]["learning_rates"])
     assert np.abs(np.array(parts[-1]["logits"]) - np.array(fixed["logits"])).max() < 1e-3
     seen = [record for part in parts for batch in part["seen"] for record in batch]
     assert sorted(seen) == sorted(list(range(32)) * 4)  # every record once in each of four epochs, over all cuts

@@ -12,7 +12,7 @@ import pytest
 pytestmark = pytest.mark.slow
 
 SCRIPT = """
-    import json, os, sys
+    import json, math, os, sys
     import torch
     from torch import nn
     from countryreward.training.engine import DeepSpeedEngine, TorchEngine
@@ -33,14 +33,19 @@ SCRIPT = """
             engine = TorchEngine(model, groups, factor, **shared)
         else:
             engine = DeepSpeedEngine(model, groups, factor, **shared, batch_size=4, zero_stage=stage)
-        draws, found, steps = torch.Generator().manual_seed(1), [], []
+        draws, found, steps, norms = torch.Generator().manual_seed(1), [], [], []
         for _ in range(8):
             x = torch.randn(4, 8, generator=draws)
             loss = (engine.model(x) - x.sum(1, keepdim=True)).pow(2).mean()
             engine.backward(loss)
             steps.append(engine.step())
+            norms.append(engine.gradient_norm() if steps[-1] else 0.0)
             found.append(loss.item())
-        return {"losses": found, "steps": steps, "rates": engine.rates()}
+        told = {"losses": found, "steps": steps, "norms": norms, "learning_rates": engine.learning_rates()}
+        for _ in range(2):
+            engine.backward(engine.model(torch.full((4, 8), float("inf"))).mean())
+            engine.step()
+        return told | {"finite": math.isfinite(engine.gradient_norm())}
 
     found = {"torch": losses("torch"), **{str(stage): losses("deepspeed", stage) for stage in range(4)}}
     print("FOUND" + json.dumps(found))
@@ -63,6 +68,10 @@ def test_deepspeed_of_every_stage_equals_plain_torch():
     found = json.loads(done.stdout.split("FOUND")[1].splitlines()[0])
     plain = found.pop("torch")
     assert plain["steps"] == [False, True] * 4
-    assert plain["rates"] == [1e-2 / 5, 1e-3 / 5]
+    assert plain["learning_rates"] == [1e-2 / 5, 1e-3 / 5]
+    norms = plain.pop("norms")
+    assert norms[1] > 1  # measured before clipping
+    assert not plain["finite"]
     for stage, other in found.items():
+        assert other.pop("norms") == pytest.approx(norms, rel=1e-5), f"ZeRO-{stage}"
         assert other == plain, f"ZeRO-{stage}"

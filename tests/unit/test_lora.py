@@ -10,10 +10,10 @@ from peft import PeftModel
 from transformers import Qwen2VLModel
 
 from countryreward.errors import UserError
-from countryreward.models.learning_rate_groups import rate_groups
+from countryreward.models.learning_rate_groups import parameter_groups
 from countryreward.models.lora import TARGETS, add_lora, loading_options, lora_layers, merged, save_adapter
 from countryreward.models.pair_batch import collate
-from countryreward.models.reward_config import LoraOptions, Rates, RewardOptions
+from countryreward.models.reward_config import LearningRates, LoraOptions, RewardOptions
 from countryreward.models.reward_model import CountryRewardModel
 from countryreward.training.engine import TorchEngine
 from countryreward.training.training_config import LoopConfig, RewardTraining
@@ -45,8 +45,10 @@ def trained(folder: Path, lora: LoraOptions, steps: int = 3, **engine) -> tuple[
     )
     if lora.rank:
         add_lora(model, lora)
-    rates = Rates(merger=1e-2, llm=0.0 if lora.rank else 1e-2, lora=1e-2, adapter=1e-2, classifier=1e-2)
-    made = TorchEngine(model, rate_groups(model, rates), lambda step: 1.0, accumulation=1, max_grad_norm=1.0, **engine)
+    rates = LearningRates(merger=1e-2, llm=0.0 if lora.rank else 1e-2, lora=1e-2, adapter=1e-2, classifier=1e-2)
+    made = TorchEngine(
+        model, parameter_groups(model, rates), lambda step: 1.0, accumulation=1, max_grad_norm=1.0, **engine
+    )
     batch = batch_for(model, *PAIRS)
     for _ in range(steps):
         made.backward(model(batch, pixel_values=pixels(batch)).logit.sum())
@@ -144,7 +146,7 @@ def test_the_focus_penalty_reaches_the_updates_under_gradient_checkpointing(tmp_
     folder = backbone(tmp_path / "b")
     model = CountryRewardModel.from_backbone(folder, RewardOptions(max_length=4096))
     add_lora(model, LORA)
-    rate_groups(model, Rates(llm=0.0))
+    parameter_groups(model, LearningRates(llm=0.0))
     for _, layer in lora_layers(model):
         torch.nn.init.normal_(layer.lora_B["default"].weight, std=0.1)
     model.gradient_checkpointing_enable({"use_reentrant": False})

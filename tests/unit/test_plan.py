@@ -11,9 +11,9 @@ import torch
 from countryreward import cli
 from countryreward.errors import UserError
 from countryreward.models.attention import attention_implementation
-from countryreward.models.learning_rate_groups import freeze, rate_groups
+from countryreward.models.learning_rate_groups import freeze, parameter_groups
 from countryreward.models.pair_batch import collate
-from countryreward.models.reward_config import LoraOptions, Rates, RewardOptions
+from countryreward.models.reward_config import LearningRates, LoraOptions, RewardOptions
 from countryreward.models.reward_model import CountryRewardConfig, CountryRewardModel
 from countryreward.training.engine import TorchEngine
 from countryreward.training.planning.memory import Setting, kept_bytes, memory
@@ -96,7 +96,9 @@ def test_another_depth_changes_the_layers_alone() -> None:
 def test_weights_gradients_and_optimizer_states_are_exactly_the_engines() -> None:
     torch.manual_seed(0)
     model = CountryRewardModel(micro_config())
-    engine = TorchEngine(model, rate_groups(model, Rates()), lambda _: 1.0, accumulation=1, max_grad_norm=1.0)
+    engine = TorchEngine(
+        model, parameter_groups(model, LearningRates()), lambda _: 1.0, accumulation=1, max_grad_norm=1.0
+    )
     batch = batch_of_four()
     output = engine.model(batch, pixel_values=pixels(batch), focus=True)
     engine.backward(output.logit.sum() + output.focus.sum())
@@ -123,7 +125,7 @@ def test_kept_activations_are_those_that_autograd_keeps(precision: str, checkpoi
     if precision == "weights":
         for parameter in model.parameters():
             parameter.data = parameter.data.bfloat16()
-    freeze(model, Rates())
+    freeze(model, LearningRates())
     model.train()
     if checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
@@ -182,7 +184,7 @@ def test_work_counts_what_the_model_multiplies() -> None:
 
     torch.manual_seed(0)
     model = CountryRewardModel(micro_config())
-    freeze(model, Rates())
+    freeze(model, LearningRates())
     batch = batch_of_four()
     with FlopCounterMode(display=False) as counter:
         output = model(batch, pixel_values=pixels(batch))

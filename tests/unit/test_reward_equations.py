@@ -11,7 +11,7 @@ from countryreward.equations import focus, reward_layers
 from countryreward.equations.readings import READINGS
 from countryreward.equations.reward_layers import CountryAdapter, modulate
 from countryreward.errors import UserError
-from countryreward.models.reward_config import PRESETS, Rates, RewardOptions
+from countryreward.models.reward_config import PRESETS, LearningRates, RewardOptions
 
 
 def test_adapter_eq_4_and_5_by_hand() -> None:
@@ -160,7 +160,9 @@ def test_wrong_options_name_their_field(changes, named) -> None:
 
 def test_the_papers_rates() -> None:
     for name in ("qwen2-vl-2b", "qwen2-vl-7b"):
-        assert PRESETS[name].rates == Rates(merger=1e-5, llm=5e-6, adapter=1e-4, classifier=1e-4, tower=0.0)
+        assert PRESETS[name].learning_rates == LearningRates(
+            merger=1e-5, llm=5e-6, adapter=1e-4, classifier=1e-4, tower=0.0
+        )
     assert RewardOptions().focus_weight == 0.1
     with pytest.raises(UserError, match=r"rates\.llm"):
-        Rates(llm=-1.0)
+        LearningRates(llm=-1.0)

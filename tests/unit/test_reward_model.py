@@ -18,9 +18,9 @@ from countryreward.equations import focus as focus_equations
 from countryreward.errors import UserError
 from countryreward.models.attention import attention_implementation
 from countryreward.models.focus_probe import FocusProbe
-from countryreward.models.learning_rate_groups import GROUPS, freeze, group_of, rate_groups
+from countryreward.models.learning_rate_groups import GROUPS, freeze, group_of, parameter_groups
 from countryreward.models.pair_batch import collate
-from countryreward.models.reward_config import PRESETS, Rates, RewardOptions
+from countryreward.models.reward_config import PRESETS, LearningRates, RewardOptions
 from countryreward.models.reward_model import CountryRewardModel, preset_config
 from countryreward.models.reward_prompts import PromptBuilder
 from tests.unit.micro_qwen import (
@@ -292,7 +292,7 @@ def test_every_trained_parameter_gets_a_gradient() -> None:
     """Else DistributedDataParallel would wait for it for ever."""
     for options in ({}, {"reading": "paper"}, {"adapter": False}, {"strategy": "instruct"}):
         made = trained_adapter(model(**options)) if options.get("adapter", True) else model(**options)
-        freeze(made, Rates())
+        freeze(made, LearningRates())
         judged(made, *PAIRS).logit.sum().backward()
         assert all((p.grad is not None) == p.requires_grad for p in made.parameters())
 
@@ -301,7 +301,7 @@ def test_stored_features_are_as_good_as_pixels() -> None:
     losses, grads = [], []
     for stored in (False, True):
         made = trained_adapter(model())
-        freeze(made, Rates())
+        freeze(made, LearningRates())
         batch = batch_for(made, *PAIRS)
         with torch.no_grad():
             features = made.encode_images(pixels(batch), batch.image_grid_thw)
@@ -330,7 +330,7 @@ def test_features_come_image_by_image_as_well() -> None:
 
 def test_a_trained_tower_gets_a_gradient() -> None:
     made = model()
-    freeze(made, Rates(tower=1e-6))
+    freeze(made, LearningRates(tower=1e-6))
     judged(made, *PAIRS).logit.sum().backward()
     assert made.backbone.visual.blocks[0].mlp.fc1.weight.grad.norm() > 0
 
@@ -410,14 +410,14 @@ def test_attention_implementation() -> None:
 
 def test_rate_groups_are_complete_and_disjoint() -> None:
     made = model()
-    rates = Rates(merger=1.0, llm=2.0, adapter=3.0, classifier=4.0, tower=5.0)
-    groups = rate_groups(made, rates)
+    rates = LearningRates(merger=1.0, llm=2.0, adapter=3.0, classifier=4.0, tower=5.0)
+    groups = parameter_groups(made, rates)
     assert [group["name"] for group in groups] == [name for name in GROUPS if name != "lora"]  # there is none here
     assert [group["lr"] for group in groups] == [1.0, 2.0, 3.0, 4.0, 5.0]
     ids = [id(p) for group in groups for p in group["params"]]
     assert sorted(ids) == sorted(id(p) for p in made.parameters())
     assert len(set(ids)) == len(ids)
-    frozen = rate_groups(made, Rates())
+    frozen = parameter_groups(made, LearningRates())
     assert [group["name"] for group in frozen] == ["merger", "llm", "adapter", "classifier"]
     assert sum(len(group["params"]) for group in frozen) == sum(p.requires_grad for p in made.parameters())
     assert {group_of(n) for n, p in made.named_parameters() if not p.requires_grad} == {"tower"}
@@ -482,7 +482,7 @@ def test_the_7b_preset_on_the_meta_device() -> None:
     assert len(made.backbone.visual.blocks) == 32
     adapter = sum(p.numel() for p in made.adapter.parameters())
     assert adapter == 19_276_544  # 19.3 million
-    groups = rate_groups(made, PRESETS["qwen2-vl-7b"].rates)
+    groups = parameter_groups(made, PRESETS["qwen2-vl-7b"].learning_rates)
     assert [(group["name"], group["lr"]) for group in groups] == [
         ("merger", 1e-5),
         ("llm", 5e-6),

@@ -14,16 +14,17 @@ from countryreward.data.artifacts import publish
 from countryreward.data.feature_store import KIND, FeatureStore
 from countryreward.data.quarantine import Quarantine
 from countryreward.errors import UserError
-from countryreward.models.learning_rate_groups import rate_groups
+from countryreward.models.learning_rate_groups import parameter_groups
 from countryreward.models.processor import load_processor, pixels
-from countryreward.models.reward_config import Rates, RewardOptions
+from countryreward.models.reward_config import LearningRates, RewardOptions
 from countryreward.models.reward_model import CountryRewardModel
 from countryreward.models.reward_prompts import PromptBuilder
 from countryreward.models.tower import VisionTower, backbone_folder
-from countryreward.scoring.examples import build_examples
+from countryreward.scoring.examples import Examples, build_examples
 from countryreward.scoring.image_inputs import StoredFeatures
 from countryreward.scoring.predict import Loader, judge
 from countryreward.training.data_order import DataOrder, Swaps
+from countryreward.training.divergence import Diverged
 from countryreward.training.engine import TorchEngine
 from countryreward.training.reward_loop import train_reward
 from countryreward.training.training_config import LoopConfig
@@ -110,8 +111,8 @@ def test_a_few_steps_lower_the_loss_and_the_log_tells(store: FeatureStore, order
         validations=2,
         engine="torch",
     )
-    rates = Rates(merger=3e-3, llm=3e-3, adapter=3e-3, classifier=3e-3)
-    engine = TorchEngine(model, rate_groups(model, rates), lambda step: 1.0, accumulation=1, max_grad_norm=1.0)
+    rates = LearningRates(merger=3e-3, llm=3e-3, adapter=3e-3, classifier=3e-3)
+    engine = TorchEngine(model, parameter_groups(model, rates), lambda step: 1.0, accumulation=1, max_grad_norm=1.0)
     lines: list[dict] = []
     validated: list[int] = []
     made = train_reward(engine, model, loader, config, steps=40, log=lines.append, validate=validated.append)
@@ -121,6 +122,31 @@ def test_a_few_steps_lower_the_loss_and_the_log_tells(store: FeatureStore, order
     assert lines[-1]["bce"] < 0.1  # a coin: .69
     assert all(line["penalty_to_bce_gradient"] is not None for line in lines)
     assert 0 <= lines[-1]["padding_share"] < 0.5
+    assert 0 < lines[-1]["gradient_norm"] < lines[0]["gradient_norm"]
+
+
+def test_a_planted_nan_ends_the_training_at_its_step_before_anything_is_logged_validated_or_saved(store: FeatureStore):
+    model, loader = make(store)
+    loader.examples.records.loc[7, "target"] = float("nan")
+    loader = Loader(Examples(loader.examples.prompts, loader.examples.records), loader.images, loader.pad_id)
+    config = LoopConfig(
+        epochs=1, precision="fp32", orders="one", batch_size=4, accumulation=1, log_every=1, validations=3, engine="torch",
+        checkpoint_every=1,
+    )  # fmt: skip
+    order = DataOrder(loader.examples.lengths, batch_size=4, seed=0, workers=1)
+    bad = next(step for step in range(1, 4) if 7 in order.batch(step - 1, 0)[1])
+    rates = LearningRates(merger=3e-3, llm=1e-3, adapter=3e-3, classifier=3e-3)
+    engine = TorchEngine(model, parameter_groups(model, rates), lambda step: 1.0, accumulation=1, max_grad_norm=1.0)
+    reached: dict[str, list[int]] = {"log": [], "validate": [], "checkpoint": []}
+    with pytest.raises(Diverged) as error:
+        train_reward(
+            engine, model, loader, config, steps=4, log=lambda line: reached["log"].append(line["step"]),
+            validate=reached["validate"].append, checkpoint=lambda progress: reached["checkpoint"].append(progress.step),
+        )  # fmt: skip
+    assert f"at step {bad} of 4 the loss is nan for the batch of 4 records" in str(error.value)
+    assert loader.examples.records["record_id"][7] in str(error.value)
+    assert "llm 0.001" in str(error.value)
+    assert all(step < bad for steps in reached.values() for step in steps)
 
 
 def test_one_order_of_each_pair_is_drawn_anew_in_every_epoch_and_the_same_for_any_number_of_workers(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from countryreward.training.data_order import epoch_batches
-from countryreward.training.schedule import cosine_with_warmup
+from countryreward.training.engine import cosine_with_warmup
 
 
 def test_schedule_literals():

@@ -1,7 +1,8 @@
 """One process of a small reward training, which tests start as `training_process.py ENGINE OPTIONS` with torch's variables.
 
-OPTIONS is JSON: planned (workers), folder (of checkpoints; empty: none), stop (step to stop at; 0: the end), records, epochs. The
-first rank prints FOUND and what it found.
+OPTIONS is JSON: planned (workers), folder (of checkpoints; empty: none), stop (step to stop at; 0: the end), records, epochs,
+planted (number of the record whose target is no number; -1: none). The first rank prints FOUND and what it found; where the
+training diverges every rank prints DIVERGED and what is said.
 """
 
 import functools
@@ -17,17 +18,17 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from countryreward.models.learning_rate_groups import rate_groups
-from countryreward.models.reward_config import Rates
+from countryreward.models.learning_rate_groups import parameter_groups
+from countryreward.models.reward_config import LearningRates
 from countryreward.models.reward_prompts import PromptBuilder
 from countryreward.scoring.examples import Examples
 from countryreward.scoring.predict import Loader, judge
 from countryreward.training.checkpoints import CheckpointStore
+from countryreward.training.data_order import microbatches
 from countryreward.training.distributed import ProcessGroup
-from countryreward.training.engine import DeepSpeedEngine, TorchEngine
-from countryreward.training.microbatches import turns
+from countryreward.training.divergence import Diverged
+from countryreward.training.engine import DeepSpeedEngine, TorchEngine, cosine_with_warmup
 from countryreward.training.reward_loop import Progress, total_steps, train_reward
-from countryreward.training.schedule import cosine_with_warmup
 from countryreward.training.training_config import LoopConfig
 from tests.unit import micro_qwen
 
@@ -57,8 +58,8 @@ class RequestLog(Loader):
         return super().load(positions, *args, **options)
 
 
-def main(kind: str, planned: int, folder: str, stop: int, records: int, epochs: float) -> None:
-    """Train from the newest checkpoint in `folder`, where there is one, to `stop`."""
+def main(kind: str, planned: int, folder: str, stop: int, records: int, epochs: float, planted: int) -> None:
+    """Train from the newest checkpoint in `folder`, where there is one, to `stop`. planted: the record whose target is NaN."""
     torch.set_num_threads(1)
     torch.distributed.init_process_group(
         "gloo", init_method=os.environ["MEET"], rank=int(os.environ["RANK"]), world_size=int(os.environ["WORLD_SIZE"])
@@ -72,7 +73,8 @@ def main(kind: str, planned: int, folder: str, stop: int, records: int, epochs: 
         market = ("KR", "BR")[n % 2]
         images = (f"a{n // 2}", f"b{n // 2}")
         prompts.append(builder.example(micro_qwen.fields(images=images, market=market, title=f"Bag {n}")))
-        rows.append({"target": float((n // 2 + n) % 2), "label": (n // 2 + n) % 2})
+        target = float("nan") if n == planted else float((n // 2 + n) % 2)
+        rows.append({"record_id": f"r{n}", "target": target, "label": (n // 2 + n) % 2})
     loader = RequestLog(Examples(prompts, pd.DataFrame(rows)), Images(), micro_qwen.PAD)
     size = 8 // planned
     loop = LoopConfig(
@@ -81,8 +83,8 @@ def main(kind: str, planned: int, folder: str, stop: int, records: int, epochs: 
     )  # fmt: skip
     steps = total_steps(records, loop, planned)
     factor = functools.partial(cosine_with_warmup, total=steps, warmup_share=0.1)
-    groups = rate_groups(model, Rates(merger=1e-3, llm=5e-4, adapter=2e-3, classifier=1e-3))
-    mine = turns(planned, ACCUMULATION, ranks)
+    groups = parameter_groups(model, LearningRates(merger=1e-3, llm=5e-4, adapter=2e-3, classifier=1e-3))
+    mine = microbatches(planned, ACCUMULATION, ranks)
     store = CheckpointStore(Path(folder or "nowhere"), {"planned": planned}, ranks)
     found = store.newest(print) if folder else None
     shared: dict[str, Any] = {"accumulation": len(mine), "max_grad_norm": 1.0}
@@ -97,7 +99,7 @@ def main(kind: str, planned: int, folder: str, stop: int, records: int, epochs: 
     if found:
         engine.load(found[0])
         start = Progress.shared([state["progress"] for state in found[1]], ranks.world)
-    rates = engine.rates()
+    rates = engine.learning_rates()
     lines: list[dict[str, Any]] = []
     done = [start.step]
 
@@ -105,11 +107,17 @@ def main(kind: str, planned: int, folder: str, stop: int, records: int, epochs: 
         state = {"progress": {"step": progress.step, "window": progress.window}}
         store.save(progress.step, state, engine.save, size=engine.state_bytes())
 
-    train_reward(
-        engine, model, loader, loop, steps=steps, log=lines.append, validate=lambda step: None, ranks=ranks,
-        workers=planned, start=start, checkpoint=checkpoint if folder else None,
-        progress=lambda step, total: done.append(step), stop=lambda: done[-1] == stop,
-    )  # fmt: skip
+    try:
+        train_reward(
+            engine, model, loader, loop, steps=steps, log=lines.append, validate=lambda step: None, ranks=ranks,
+            workers=planned, start=start, checkpoint=checkpoint if folder else None,
+            progress=lambda step, total: done.append(step), stop=lambda: done[-1] == stop,
+        )  # fmt: skip
+    except Diverged as error:
+        print(f"DIVERGED{error}")
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+        return
     seen = [call for number, call in enumerate(loader.__dict__.get("calls", [])) if mine[number % len(mine)].weight]
     everyone: list[Any] = [None] * ranks.world
     torch.distributed.all_gather_object(everyone, seen)
@@ -127,7 +135,7 @@ def main(kind: str, planned: int, folder: str, stop: int, records: int, epochs: 
             "FOUND"
             + json.dumps(
                 {
-                    "lines": lines, "logits": logits.tolist(), "total": total, "rates": rates,
+                    "lines": lines, "logits": logits.tolist(), "total": total, "learning_rates": rates,
                     "seen": [one for calls in everyone for one in calls], "step": done[-1],
                 }
             )

@@ -10,9 +10,14 @@ from typing import Any
 
 
 def train(engine: str, world: int, **options: Any) -> dict[str, Any]:
-    """What the first of `world` processes found. options: see training_process.py."""
+    """What the first of `world` processes found. options: those of training_process.py."""
+    return json.loads(run(engine, world, **options)[0].split("FOUND")[1].splitlines()[0])
+
+
+def run(engine: str, world: int, **options: Any) -> list[str]:
+    """What each of `world` processes printed. options: those of training_process.py."""
     here = Path(__file__).parent
-    told = json.dumps({"planned": 0, "folder": "", "stop": 0, "records": 32, "epochs": 1} | options)
+    told = json.dumps({"planned": 0, "folder": "", "stop": 0, "records": 32, "epochs": 1, "planted": -1} | options)
     workers = []
     meet = Path(tempfile.mkdtemp(), "meet")  # a file: a port that was free may be taken by the time it is used
     for rank in range(world):
@@ -26,4 +31,4 @@ def train(engine: str, world: int, **options: Any) -> dict[str, Any]:
     done = [worker.communicate(timeout=240) for worker in workers]
     ended = [worker.returncode for worker in workers]
     assert ended == [0] * world, (ended, *(errors[-3000:] for _, errors in done))
-    return json.loads(done[0][0].split("FOUND")[1].splitlines()[0])
+    return [printed for printed, _ in done]

@@ -77,7 +77,7 @@ def _allowed() -> dict[str, tuple[str, ...]]:
 
 
 @dataclass(kw_only=True)
-class Rates:
+class LearningRates:
     """Peak learning rate of every parameter group (Appendix G)."""
 
     merger: float = 1e-5
@@ -97,7 +97,7 @@ class Rates:
         for rate in dataclasses.fields(self):
             if getattr(self, rate.name) < 0:
                 raise UserError(
-                    f"rates.{rate.name}: {getattr(self, rate.name)} must be at least 0; 0 freezes the group"
+                    f"learning_rates.{rate.name}: {getattr(self, rate.name)} must be at least 0; 0 freezes the group"
                 )
 
 
@@ -134,7 +134,7 @@ class Preset:
     """`tiny` (shipped with the library) or a Hugging Face id or folder."""
     image_px: int
     """Side of the square that every image is resized to; a multiple of 28."""
-    rates: Rates
+    learning_rates: LearningRates
     """Peak learning rates."""
     loop: dict[str, Any] = field(default_factory=dict)
     """Values of `training.config.LoopConfig` that are not the paper's."""
@@ -156,13 +156,13 @@ PRESETS: dict[str, Preset] = {
     "tiny": Preset(
         backbone="tiny",
         image_px=112,
-        rates=Rates(merger=3e-4, llm=3e-4, lora=3e-3, adapter=5e-3, classifier=1e-2, tower=0.0),
+        learning_rates=LearningRates(merger=3e-4, llm=3e-4, lora=3e-3, adapter=5e-3, classifier=1e-2, tower=0.0),
         loop={"epochs": 1, "batch_size": 16, "accumulation": 1, "precision": "auto", "orders": "one"},
     ),
     "qwen2-vl-2b": Preset(
         backbone="Qwen/Qwen2-VL-2B-Instruct",
         image_px=448,
-        rates=Rates(),
+        learning_rates=LearningRates(),
         text=_QWEN2_VL_TEXT
         | {
             "vocab_size": 151936,
@@ -176,7 +176,7 @@ PRESETS: dict[str, Preset] = {
     "qwen2-vl-7b": Preset(
         backbone="Qwen/Qwen2-VL-7B-Instruct",
         image_px=448,
-        rates=Rates(),
+        learning_rates=LearningRates(),
         loop={"gradient_checkpointing": True},  # activations of both orders do not fit 80 GB
         text=_QWEN2_VL_TEXT
         | {

@@ -1,9 +1,16 @@
-"""The order of records in training: shuffled, bucketed by length, the same for every world size up to who takes which batch."""
+"""The order of records in training, and who takes which batch of it, also where fewer workers are there than were planned for.
+
+Records are shuffled and bucketed by length, the same for every number of workers. An optimizer step is planned workers x
+accumulation batches, whoever is there: with fewer workers each takes more of them, so weights, losses and the order of the data
+stay what they would have been, up to the order in which floats are added.
+"""
 
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+
+from countryreward.training.distributed import ProcessGroup
 
 
 def epoch_batches(
@@ -72,3 +79,31 @@ class Swaps:
         if epoch != self._epoch:
             self._epoch, self._drawn = epoch, np.random.default_rng([self.seed, epoch, 1]).random(self.records) < 0.5
         return self._drawn[chosen]
+
+
+@dataclass(frozen=True)
+class Microbatch:
+    """One forward and backward pass of one worker."""
+
+    part: int
+    """Of the accumulation."""
+    planned: int
+    """The planned worker whose batch it is."""
+    weight: float
+    """On the batch's loss, so that the mean over all workers and their microbatches is the mean over the step's batches. 0: a
+    batch that another worker takes, here only because all workers must make as many passes."""
+
+
+def microbatches(planned: int, accumulation: int, ranks: ProcessGroup) -> list[Microbatch]:
+    """The microbatches of one worker in every step: as many for each, batch n to worker n modulo their number.
+
+    With as many workers as planned, worker r has the batches of planned worker r, each with weight 1.
+    """
+    batches = planned * accumulation
+    each = -(-batches // ranks.world)
+    weight = ranks.world * each / batches
+    numbers = [ranks.rank + place * ranks.world for place in range(each)]
+    return [
+        Microbatch(number % batches // planned, number % planned, weight if number < batches else 0.0)
+        for number in numbers
+    ]

@@ -42,17 +42,23 @@ class ProcessGroup:
         """The arrays of all processes, [world, n], the same on each; all have one length."""
         if self.world == 1:
             return values[None]
-        gathered: list = [None] * self.world
-        torch.distributed.all_gather_object(gathered, values)
-        return np.stack(gathered)
+        return np.stack(self.gather_objects(values))
+
+    def gather_objects(self, value: Any) -> list[Any]:
+        """The values of all processes by rank, the same list on each. They travel by pickle: for small things, seldom."""
+        if self.world == 1:
+            return [value]
+        gathered: list[Any] = [None] * self.world
+        torch.distributed.all_gather_object(gathered, value)
+        return gathered
 
     def first_of(self, value: Any) -> Any:
         """The first process's value, given to all."""
         if self.world == 1:
             return value
-        told = [value if self.first else None]
-        torch.distributed.broadcast_object_list(told, src=0)
-        return told[0]
+        box = [value if self.first else None]
+        torch.distributed.broadcast_object_list(box, src=0)
+        return box[0]
 
     def any(self, value: bool, device: torch.device | str = "cpu") -> bool:
         """Whether it is true on any process, the same on each."""
@@ -60,13 +66,9 @@ class ProcessGroup:
 
     def agree(self, refusal: str | None) -> None:
         """Raise `UserError` on every process when any of them has a refusal, so that none is left waiting for another."""
-        refusals: list[Any] = [refusal]
-        if self.world > 1:
-            refusals = [None] * self.world
-            torch.distributed.all_gather_object(refusals, refusal)
-        for one in refusals:
-            if one is not None:
-                raise UserError(one)
+        for text in self.gather_objects(refusal):
+            if text is not None:
+                raise UserError(text)
 
     def share(self, count: int) -> NDArray[np.int64]:
         """Positions of this process among `count`: every world-th. All processes get equally many; some come twice."""

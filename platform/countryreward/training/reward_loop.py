@@ -6,7 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
@@ -14,10 +16,10 @@ from countryreward.equations import focus as equations
 from countryreward.models.pair_batch import Batch
 from countryreward.models.reward_model import CountryRewardModel, RewardOutput
 from countryreward.scoring.predict import Loader
-from countryreward.training.data_order import DataOrder, Swaps
+from countryreward.training.data_order import DataOrder, Swaps, microbatches
 from countryreward.training.distributed import ProcessGroup
+from countryreward.training.divergence import check_finite
 from countryreward.training.engine import Engine
-from countryreward.training.microbatches import turns
 from countryreward.training.training_config import LoopConfig
 
 Log = Callable[[dict[str, Any]], None]
@@ -37,12 +39,13 @@ class Progress:
     @classmethod
     def shared(cls, saved: list[dict[str, Any]], workers: int) -> "Progress":
         """What so many workers go on from, when the plain forms of others' progress were saved: each gets an equal share."""
-        windows = [one["window"] for one in saved if one["window"]]
+        windows = [progress["window"] for progress in saved if progress["window"]]
         window: dict[str, Any] = {}
         for name in ("pairs", "padded", "tokens", "sums", "parts") if windows else ():
-            window[name] = sum(one[name] for one in windows) / workers
-        for name in ("waited", "seconds") if windows else ():
-            window[name] = sum(one[name] for one in windows) / len(windows)
+            window[name] = sum(values[name] for values in windows) / workers
+        for name in ("waited", "seconds", "gradient_norms", "steps") if windows else ():
+            # a checkpoint of an earlier version knows no gradient norms
+            window[name] = sum(values.get(name, 0) for values in windows) / len(windows)
         return cls(saved[0]["step"], window)
 
 
@@ -71,16 +74,18 @@ def train_reward(
 ) -> int:
     """Train from `start` (default: the beginning) to `steps` optimizer steps. Returns the step reached: less when stopped.
 
-    workers: how many the training was planned for (0: those that are here); fewer do the same steps in more turns (`turns`), and
-    the engine's accumulation must be that of `turns`.
+    workers: how many the training was planned for (0: those that are here); fewer do the same steps in more `microbatches` each,
+    whose number must be the engine's accumulation.
 
     Each step: BCE on the target (soft where counts exist) plus lambda times the focus penalty on wrong answers (Eq. 11).
-    `log` gets a dict every `log_every` steps: means over those steps and over all ranks of loss, bce, penalty and the share of
-    wrong answers; the ratio of the penalty's gradient norm to BCE's at the last of them; rates, pairs/s, padding share, share of
-    time spent waiting for data. `validate` is called `validations` times with the step, on every rank. `checkpoint` is called
-    on every rank after each `checkpoint_every` steps, after a validation, when stopped and when warned, but not at the last step;
-    `stop` is asked after every step, and one rank's yes stops all. `warned`, whether a node is about to be taken away, is asked
-    on all ranks together, every `WARNING_S`; it says yes once for each warning.
+    `log` gets a dict every `log_every` steps: means over those steps and over all ranks of loss, bce, penalty, the share of wrong
+    answers and the gradient norm before clipping; the ratio of the penalty's gradient norm to BCE's at the last of them; learning
+    rates, pairs/s, padding share, share of time spent waiting for data. `validate` is called `validations` times with the step,
+    on every rank. `checkpoint` is called on every rank after each `checkpoint_every` steps, after a validation, when stopped and
+    when warned, but not at the last step; `stop` is asked after every step, and one rank's yes stops all. `warned`, whether a
+    node is about to be taken away, is asked on all ranks together, every `WARNING_S`; it says yes once for each warning.
+
+    Raises `Diverged` on every rank at a step whose loss or gradient norm is not finite, before it is logged, validated or saved.
     """
     ranks = ranks or ProcessGroup()
     workers = workers or ranks.world
@@ -91,43 +96,69 @@ def train_reward(
     window = _Window.of(start.window)
     order = DataOrder(loader.examples.lengths, config.value("batch_size"), config.seed, workers)
     swaps = Swaps(config.seed, len(loader.examples.lengths)) if config.value("orders") == "one" else None
-    mine = turns(workers, accumulation, ranks)
-    asked = time.monotonic()
+    mine = microbatches(workers, accumulation, ranks)
+    asked_for_warning = time.monotonic()
     engine.model.train()
     for step in range(start.step + 1, steps + 1):
         due, ratio = step % config.log_every == 0 or step == steps, None
-        for number, turn in enumerate(mine, 1):
+        learning_rates = dict(zip(engine.groups, engine.learning_rates(), strict=True))
+        losses: list[float] = []
+        batches: list[NDArray[np.int64]] = []
+        for number, microbatch in enumerate(mine, 1):
             before = time.monotonic()
-            epoch, chosen = order.batch((step - 1) * accumulation + turn.part, turn.planned)
+            epoch, chosen = order.batch((step - 1) * accumulation + microbatch.part, microbatch.planned)
             batch, images, target = loader.load(chosen, device, swap=swaps.of(epoch, chosen) if swaps else None)
             window.waited += time.monotonic() - before
             with engine.precision():
                 output = engine.model(batch, **images, focus=weight > 0)
                 bce, penalty, wrong = _losses(output, target, weight)
                 loss = equations.objective(bce, penalty, weight)
-            engine.backward(loss * turn.weight)
-            if due and number == len(mine) and weight > 0 and turn.weight and engine.whole_weights:
+            engine.backward(loss * microbatch.weight)
+            if due and number == len(mine) and weight > 0 and microbatch.weight and engine.whole_weights:
                 with engine.precision():  # after the backward pass: two passes' activations at once would not fit
                     ratio = gradient_ratio(model, batch, images, target)
-            if turn.weight:
+            if microbatch.weight:
                 window.add(batch, loss, bce, penalty, wrong)
+            losses.append(float(loss.detach()))
+            batches.append(chosen)
             stepped = engine.step()
             assert stepped == (number == len(mine)), "engine and loop disagree on accumulation"
+        gradient_norm = engine.gradient_norm()
+        check_finite(
+            losses,
+            gradient_norm,
+            ranks=ranks,
+            device=device,
+            step=step,
+            steps=steps,
+            records=lambda taken=batches: [
+                loader.examples.records["record_id"].iloc[chosen].tolist() for chosen in taken
+            ],
+            learning_rates=learning_rates,
+        )
+        window.gradient_norms += gradient_norm
+        window.steps += 1
         if progress:
             progress(step, steps)
         if due:
-            log({"step": step, "of": steps} | window.line(ranks, device, ratio) | {"rates": engine.rates()})
+            log(
+                {"step": step, "of": steps}
+                | window.line(ranks, device, ratio)
+                | {"learning_rates": engine.learning_rates()}
+            )
             window = _Window()
         paused = time.monotonic()
         if step in when:
             engine.model.eval()
             validate(step)
             engine.model.train()
-        ask = warned is not None and time.monotonic() - asked > WARNING_S
-        told = ranks.mean([float(stop is not None and stop()), float(ask and ranks.first)], device)
-        stopping, leaving = told[0] > 0, False
-        if warned and told[1] > 0:
-            leaving, asked = warned(), time.monotonic()
+        warning_due = warned is not None and time.monotonic() - asked_for_warning > WARNING_S
+        stops, warnings_due = ranks.mean(
+            [float(stop is not None and stop()), float(warning_due and ranks.first)], device
+        )
+        stopping, leaving = stops > 0, False
+        if warned and warnings_due > 0:
+            leaving, asked_for_warning = warned(), time.monotonic()
         every = config.checkpoint_every
         if checkpoint and step < steps and (stopping or leaving or (every and (step % every == 0 or step in when))):
             checkpoint(Progress(step, window.plain()))
@@ -149,6 +180,8 @@ class _Window:
     tokens: float = 0
     sums: Tensor | float = 0.0
     parts: float = 0
+    gradient_norms: float = 0.0
+    steps: float = 0
 
     @classmethod
     def of(cls, plain: dict[str, Any]) -> "_Window":
@@ -189,6 +222,7 @@ class _Window:
             "bce": bce,
             "penalty": penalty,
             "wrong_share": wrong,
+            "gradient_norm": self.gradient_norms / max(self.steps, 1),  # the same on all ranks
             "penalty_to_bce_gradient": summed / ratios if ratios else None,
             "pairs_per_second": ranks.world * pairs,
             "padding_share": padded / tokens,

@@ -25,7 +25,7 @@ from countryreward.data.dataset import Dataset
 from countryreward.data.quarantine import Quarantine
 from countryreward.errors import UserError
 from countryreward.models.attention import attention_implementation, fast_bfloat16
-from countryreward.models.learning_rate_groups import rate_groups
+from countryreward.models.learning_rate_groups import parameter_groups
 from countryreward.models.lora import add_lora, loading_options, merged, save_adapter
 from countryreward.models.processor import PairProcessor
 from countryreward.models.reward_config import preset
@@ -36,14 +36,13 @@ from countryreward.renamed_options import names_before
 from countryreward.scoring.examples import build_examples
 from countryreward.scoring.image_inputs import image_inputs, with_images
 from countryreward.scoring.predict import Loader
-from countryreward.training.checkpoints import CheckpointStore
+from countryreward.training.checkpoints import CheckpointStore, random_state, set_random_state
+from countryreward.training.data_order import microbatches
 from countryreward.training.distributed import ProcessGroup
-from countryreward.training.engine import DeepSpeedEngine, Engine, TorchEngine
-from countryreward.training.microbatches import turns
-from countryreward.training.randomness import random_state, set_random_state
+from countryreward.training.divergence import Diverged, last_checkpoint, weights_are_finite
+from countryreward.training.engine import DeepSpeedEngine, Engine, TorchEngine, cosine_with_warmup
 from countryreward.training.reward_loop import Progress, total_steps, train_reward
 from countryreward.training.run_folder import STARTED, RunFolder, Tell, held, read_json
-from countryreward.training.schedule import cosine_with_warmup
 from countryreward.training.trackers import open_trackers
 from countryreward.training.training_config import PATHS, LoopConfig, RewardTraining
 from countryreward.training.validation import Validation, some_items, validate
@@ -88,7 +87,10 @@ def run_training(
                 refusal = str(error)
         ranks.agree(refusal)
         identity = identity or RunIdentity(inputs={}, options=as_plain(job))
-        return _train(job, folder, ranks, device, tell, identity, workers or ranks.world, warned)
+        try:
+            return _train(job, folder, ranks, device, tell, identity, workers or ranks.world, warned)
+        except Diverged as error:
+            raise Diverged(f"{error}; {last_checkpoint(folder / 'checkpoints')}") from None
 
 
 def _train(
@@ -122,7 +124,7 @@ def _train(
     )
     found = store.newest(run.say)
     resized = found is not None and len(found[1]) != ranks.world
-    each = len(turns(workers, loop.value("accumulation"), ranks))
+    each = len(microbatches(workers, loop.value("accumulation"), ranks))
     engine = make_engine(model, job, loop, steps, accumulation=each, resized=resized)
     torch.manual_seed(loop.seed * ranks.world + ranks.rank)  # dropout: every rank its own
     start = Progress()
@@ -151,6 +153,10 @@ def _train(
         with engine.precision():
             measured = validate(engine.bare, validation, ranks, batch_size=4 * loop.value("batch_size"))
         weights = engine.state_dict()  # every rank: gathering shards is done together
+        if ranks.any(ranks.first and not weights_are_finite(weights), device):
+            raise Diverged(
+                f"training: it has diverged: after step {step:,} of {steps:,} there are weights that are not finite"
+            )
         if not ranks.first:
             return
         names = ["last"] + (["best"] if not best or measured.score > max(best) else [])
@@ -256,7 +262,7 @@ def make_engine(
     resized: bool = False,
 ) -> Engine:
     """accumulation: passes per step (0: the loop's); resized: it will load what another number of ranks saved."""
-    groups = rate_groups(model, job.all_rates(), weight_decay=loop.weight_decay)
+    groups = parameter_groups(model, job.all_rates(), weight_decay=loop.weight_decay)
     factor = functools.partial(cosine_with_warmup, total=steps, warmup_share=loop.warmup)
     shared: dict[str, Any] = {
         "accumulation": accumulation or loop.value("accumulation"),

@@ -118,7 +118,7 @@ class RunFolder:
             for name, value in line.items()
             if isinstance(value, int | float) and name not in ("step", "of")
         }
-        numbers |= {f"rates/{number}": rate for number, rate in enumerate(line.get("rates", ()))}
+        numbers |= {f"learning_rates/{number}": rate for number, rate in enumerate(line.get("learning_rates", ()))}
         for tracker in list(self.trackers):
             try:
                 tracker.log(numbers, line["step"])

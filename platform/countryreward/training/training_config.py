@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from countryreward.errors import UserError
-from countryreward.models.reward_config import LoraOptions, Preset, Rates, RewardOptions, preset
+from countryreward.models.reward_config import LearningRates, LoraOptions, Preset, RewardOptions, preset
 
 _PAPER: dict[str, Any] = {
     "epochs": 3,
@@ -132,7 +132,7 @@ class RewardTraining:
 
     def __post_init__(self) -> None:
         preset(self.preset)
-        names = [rate.name for rate in dataclasses.fields(Rates)]
+        names = [rate.name for rate in dataclasses.fields(LearningRates)]
         unknown = sorted(set(self.rates) - set(names))
         if unknown:
             raise UserError(f"rates: {', '.join(unknown)} is no group; write {', '.join(names)}")
@@ -147,9 +147,9 @@ class RewardTraining:
                 "features: a trained tower (rates.tower above 0) outdates stored features; write features: ''"
             )
 
-    def all_rates(self) -> Rates:
+    def all_rates(self) -> LearningRates:
         """The preset's with the given ones over them. LoRA freezes the language model's own weights."""
-        found = dataclasses.replace(preset(self.preset).rates, **self.rates)
+        found = dataclasses.replace(preset(self.preset).learning_rates, **self.rates)
         return dataclasses.replace(found, llm=0.0) if self.lora.rank else found
 
     def source(self) -> str:

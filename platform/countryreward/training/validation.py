@@ -12,6 +12,7 @@ from countryreward.equations.calibration import fit_temperature
 from countryreward.equations.metrics import metrics
 from countryreward.scoring.predict import Loader, judge
 from countryreward.training.distributed import ProcessGroup
+from countryreward.training.divergence import Diverged
 
 CHOSEN_BY = "discordant_ordering"
 """The metric that decides which weights are the best: the only one a country-blind judge cannot score on."""
@@ -43,13 +44,19 @@ def some_items(records: pd.DataFrame, most: int, seed: int) -> pd.DataFrame:
 
 
 def validate(model: torch.nn.Module, loader: Loader, ranks: ProcessGroup, *, batch_size: int = 64) -> Validation:
-    """Every rank judges its share; all get the same result."""
+    """Every rank judges its share; all get the same result. Raises `Diverged` on all where a logit is not finite."""
     records = loader.examples.records
     mine = ranks.share(len(records))
     gathered = ranks.gather(judge(model, loader, positions=mine, batch_size=batch_size))
     logits = np.zeros(len(records))
     for rank, found in enumerate(gathered):
         logits[ProcessGroup(rank, ranks.world).share(len(records))] = found
+    broken = records["record_id"][~np.isfinite(logits)]
+    if len(broken):
+        raise Diverged(
+            f"validation: it has diverged: the logits of {len(broken)} of {len(logits)} records are not finite, the first that "
+            f"of {broken.iloc[0]}"
+        )
     label = records["label"].to_numpy(np.int8)
     item = pd.factorize(item_keys(records))[0].astype(np.int64)
     return Validation(logits, metrics(label, logits, item), fit_temperature(label, logits))
