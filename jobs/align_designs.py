@@ -20,7 +20,7 @@ from countryreward.evaluation.evaluation_config import StopRule
 from countryreward.generation.generation_config import PairRule
 from countryreward.models.reward_config import LoraOptions
 from countryreward.on_ray.ray_config import PairLoopConfig, RayConfig, ServicesConfig, WorkersConfig, WritersConfig
-from countryreward.training.writer_training_config import WriterLoop
+from countryreward.training.training_config import WriterLoop, WriterTraining
 
 
 @dataclass(kw_only=True)
@@ -148,11 +148,9 @@ class _Asked:
         config, out = self.config, str(self.at / name / "designer")
         train_designer.main(
             train_designer.Config(
-                pairs=str(pairs.path),
-                writer=writer,
-                preset=config.preset,
-                lora=config.lora,
-                loop=config.training,
+                training=WriterTraining(
+                    pairs=str(pairs.path), writer=writer, preset=config.preset, lora=config.lora, loop=config.training
+                ),
                 workers=config.workers,
                 ray=config.ray,
                 out=out,

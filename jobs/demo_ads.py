@@ -31,8 +31,7 @@ from countryreward.on_ray.ray_config import (
     WorkersConfig,
     WritersConfig,
 )
-from countryreward.training.training_config import LoopConfig
-from countryreward.training.writer_training_config import WriterLoop
+from countryreward.training.training_config import LoopConfig, WriterLoop, WriterTraining
 
 
 @dataclass(kw_only=True)
@@ -80,10 +79,8 @@ def main(config: Config) -> None:
         )
         train_designer.main(
             train_designer.Config(
-                designs=at["designs"],
-                dataset=at["dataset"],
+                training=WriterTraining(designs=at["designs"], dataset=at["dataset"], loop=config.cold_start),
                 out=at["designer"],
-                loop=config.cold_start,
                 workers=config.workers,
             )
         )
@@ -137,7 +134,7 @@ def _held_out_judge(config: Config) -> str:
             source=ImportConfig(**tables, images=ImagesConfig(root=f"{export}/images")),
             records=RecordsConfig(split=SplitConfig(validation=0.08, test=0.02)),
             truth=f"{export}/truth.parquet",
-            loop=config.judge,
+            training=reward_chain.chain_training(loop=config.judge),
             workers=ElasticWorkersConfig(**asdict(config.workers)),
         ),
         report=False,

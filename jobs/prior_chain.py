@@ -83,4 +83,4 @@ def main(config: Config, *, report: bool = True) -> None:
 
 
 if __name__ == "__main__":
-    run(Config, main)
+    run(Config, main, reading=True)

@@ -5,7 +5,7 @@
 Each stage is a job of its own and is skipped when its result is up to date.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import build_features
@@ -13,31 +13,22 @@ import evaluate_reward
 import prior_chain
 import train_reward
 from countryreward.command import run
-from countryreward.models.reward_config import LoraOptions, RewardOptions
+from countryreward.job_options import contained
 from countryreward.on_ray.ray_config import ElasticWorkersConfig
-from countryreward.training.training_config import LoopConfig
+from countryreward.training.training_config import RewardTraining
+
+
+def chain_training(**options: Any) -> RewardTraining:
+    """A training whose inputs the chain names when it has made them."""
+    return RewardTraining(dataset="", records="", priors="", features="", **options)
 
 
 @dataclass(kw_only=True)
 class Config(prior_chain.Config):
     """From an export to a trained model and its report."""
 
-    preset: str = "tiny"
-    """tiny, qwen2-vl-2b or qwen2-vl-7b: backbone, picture size, rates, batch."""
-    backbone: str = ""
-    """Another backbone than the preset's: a Hugging Face id or folder of a Qwen2-VL."""
-    image_px: int = 0
-    """Side of the square that images are resized to; 0: the preset's."""
-    reward: RewardOptions = field(default_factory=RewardOptions)
-    """What the model computes."""
-    rates: dict[str, float] = field(default_factory=dict)
-    """Peak learning rates by group; what is not named is the preset's."""
-    lora: LoraOptions = field(default_factory=LoraOptions)
-    """Low-rank updates of the language model."""
-    loop: LoopConfig = field(default_factory=LoopConfig)
-    """The optimisation."""
-    trackers: list[str] = field(default_factory=list)
-    """Where the numbers go beside log and TensorBoard: mlflow, wandb (extras of the same names)."""
+    training: RewardTraining = contained(chain_training, hidden=RewardTraining.PATHS)
+    """What is trained; on what, the chain says."""
     run_name: str = ""
     """Name of the training's run folder: the same name goes on where it was. Empty: made from inputs and options."""
     allow_collapsed: str = ""
@@ -50,32 +41,29 @@ def main(config: Config, *, report: bool = True) -> None:
     """report: whether to end with the report of jobs/evaluate_reward.py."""
     from countryreward.on_ray.session import session
 
-    def same(names: tuple[str, ...]) -> dict[str, Any]:
-        return {name: getattr(config, name) for name in names}
-
     at = {name: f"{config.out}/{name}" for name in (*prior_chain.STAGES, "features", "model")}
-    tables: dict[str, Any] = {name: at[name] for name in ("dataset", "records", "knowledge_base")}
-    picture = same(("preset", "backbone", "image_px"))
+    job = replace(config.training, **{name: at[name] for name in RewardTraining.PATHS})
     with session(config.ray):  # one Ray for all stages
         prior_chain.main(config, report=False)
         features = build_features.main(
             build_features.Config(
                 dataset=at["dataset"],
                 out=at["features"],
-                **picture,
+                preset=job.preset,
+                backbone=job.backbone,
+                image_px=job.image_px,
                 gpus_per_actor=min(1.0, config.workers.gpus_per_worker),
                 ray=config.ray,
             )
         )
         model = train_reward.main(
             train_reward.Config(
-                **tables,
-                **picture,
-                **same(
-                    ("reward", "rates", "lora", "loop", "trackers", "run_name", "allow_collapsed", "workers", "ray")
-                ),
-                priors=at["priors"],
-                features=at["features"],
+                training=job,
+                knowledge_base=at["knowledge_base"],
+                run_name=config.run_name,
+                allow_collapsed=config.allow_collapsed,
+                workers=config.workers,
+                ray=config.ray,
                 out=at["model"],
                 simulated=bool(config.truth),
             )
@@ -84,7 +72,9 @@ def main(config: Config, *, report: bool = True) -> None:
         return
     evaluate_reward.main(
         evaluate_reward.Config(
-            **tables,
+            dataset=at["dataset"],
+            records=at["records"],
+            knowledge_base=at["knowledge_base"],
             model=at["model"],
             embeddings=at["embeddings"],
             features=at["features"],
@@ -99,4 +89,4 @@ def main(config: Config, *, report: bool = True) -> None:
 
 
 if __name__ == "__main__":
-    run(Config, main)
+    run(Config, main, reading=True)

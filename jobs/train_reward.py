@@ -14,23 +14,24 @@ from pathlib import Path
 
 from countryreward.command import run
 from countryreward.data.artifacts import Artifact, current, open_artifact, publish
-from countryreward.models.reward_config import LoraOptions, RewardOptions
+from countryreward.job_options import contained
 from countryreward.on_ray.ray_config import ElasticWorkersConfig, RayConfig
-from countryreward.training.training_config import LoopConfig, RewardTraining
+from countryreward.training.training_config import RewardTraining
 
 
 @dataclass(kw_only=True)
 class Config:
     """Train on the train split, choose on validation."""
 
-    dataset: str = "runs/demo/dataset"
-    """The published dataset."""
-    records: str = "runs/demo/records"
-    """Its records."""
-    priors: str = "runs/demo/priors"
-    """Priors of the records; empty: train without."""
-    features: str = "runs/demo/features"
-    """Feature store of the frozen tower; empty: decode and encode in every step."""
+    training: RewardTraining = contained(
+        lambda: RewardTraining(
+            dataset="runs/demo/dataset",
+            records="runs/demo/records",
+            priors="runs/demo/priors",
+            features="runs/demo/features",
+        )
+    )
+    """What is trained on what."""
     knowledge_base: str = "runs/demo/knowledge_base"
     """The knowledge base of the priors: the model will ask it."""
     out: str = "runs/demo/model"
@@ -42,22 +43,6 @@ class Config:
     goes on and another one starts anew."""
     embed_knowledge_base: bool = True
     """Copy the knowledge base into the model folder, so that the folder works wherever it is taken; else its path is noted."""
-    preset: str = "tiny"
-    """tiny, qwen2-vl-2b or qwen2-vl-7b: backbone, picture size, rates, batch."""
-    backbone: str = ""
-    """Another backbone than the preset's: a Hugging Face id or folder of a Qwen2-VL."""
-    image_px: int = 0
-    """Side of the square that images are resized to; 0: the preset's."""
-    reward: RewardOptions = field(default_factory=RewardOptions)
-    """What the model computes."""
-    rates: dict[str, float] = field(default_factory=dict)
-    """Peak learning rates by group (merger, llm, lora, adapter, classifier, tower); what is not named is the preset's."""
-    lora: LoraOptions = field(default_factory=LoraOptions)
-    """Low-rank updates of the language model."""
-    loop: LoopConfig = field(default_factory=LoopConfig)
-    """The optimisation."""
-    trackers: list[str] = field(default_factory=list)
-    """Where the numbers go beside log and TensorBoard: mlflow, wandb (extras of the same names)."""
     allow_collapsed: str = ""
     """Publish although the probe finds that the model has collapsed (one side, or one verdict for all markets); write why: the
     reason is kept in the model card and in probe.json."""
@@ -70,56 +55,52 @@ class Config:
 
 
 def main(config: Config) -> Artifact:
-    job = RewardTraining(
-        **{name: getattr(config, name) for name in RewardTraining.__dataclass_fields__ if hasattr(config, name)}
-    )
+    job = config.training
     from countryreward.retrieval.knowledge_base import KnowledgeBase
     from countryreward.scoring.model_folder import Sources, fill
-    from countryreward.training.reward_run import fingerprint, identity_of
-    from countryreward.training.trackers import check_trackers
+    from countryreward.training.trackers import check_trackers, console
 
-    dataset, records = open_artifact(config.dataset, kind="dataset"), open_artifact(config.records, kind="records")
-    priors = open_artifact(config.priors, kind="priors") if config.priors else None
+    dataset, records = open_artifact(job.dataset, kind="dataset"), open_artifact(job.records, kind="records")
+    priors = open_artifact(job.priors, kind="priors") if job.priors else None
     sources = Sources(dataset, records, priors, KnowledgeBase.open(config.knowledge_base))
     sources.check()
     inputs = {"dataset": dataset, "records": records, "knowledge_base": sources.base.artifact}
     inputs |= {"priors": priors} if priors else {}
-    inputs |= {"features": open_artifact(config.features, kind="features")} if config.features else {}
-    versions = {name: made.manifest.version for name, made in inputs.items()}
-    identity = identity_of(job, versions, config.workers.workers)
-    options = identity["options"] | {"embed": config.embed_knowledge_base}
-    found = current(config.out, kind="model", inputs=inputs, config=options)
-    if found:
+    inputs |= {"features": open_artifact(job.features, kind="features")} if job.features else {}
+    versions = {name: artifact.manifest.version for name, artifact in inputs.items()}
+    identity = job.identity(versions, config.workers.workers)
+    options = identity.options | {"embed": config.embed_knowledge_base}
+    model = current(config.out, kind="model", inputs=inputs, config=options)
+    if model:
         print(f"train: {config.out} is up to date")
-        return found
+        return model
     from countryreward.on_ray.job_metrics import JobMetrics, metered
-    from countryreward.on_ray.reward_training import train_on_ray
     from countryreward.on_ray.session import session
+    from countryreward.on_ray.training import train_on_ray
     from countryreward.scoring.model_card import card_facts, model_card
     from countryreward.scoring.probe import check_draft
-    from countryreward.training.console import watching
 
-    folder = Path(config.runs or Path(config.out).parent / "training") / (config.run_name or fingerprint(identity))
+    folder = Path(config.runs or Path(config.out).parent / "training") / (config.run_name or identity.fingerprint())
     check_trackers(job.trackers)
     with publish(config.out, kind="model", inputs=inputs, config=options) as draft:
-        with session(config.ray), watching() as watch:
-            heard = metered(watch, JobMetrics("train_reward"), folder.name, config.workers.workers)
-            train_on_ray(job, folder, config.workers, identity, watch=heard)
+        with session(config.ray), console() as watch:
+            watch = metered(watch, JobMetrics("train_reward"), folder.name, config.workers.workers)
+            train_on_ray(job, folder, config.workers, identity, watch=watch)
         fill(
             draft.path, open_artifact(folder / "best", kind="weights").path, sources, embed=config.embed_knowledge_base
         )
         probe = check_draft(draft, allowed=config.allow_collapsed, kept=folder)
         card = model_card(card_facts(draft.path, options, sources.dataset, simulated=config.simulated))
         (draft.path / "README.md").write_text(card, encoding="utf-8")
-    made = open_artifact(config.out, kind="model")
+    model = open_artifact(config.out, kind="model")
     print(
         f"train: probe: A to {probe.share_a:.0%} of {len(probe.rows)} questions; the verdict changes with the market on "
         f"{probe.changing} of {len(probe.shared)} pairs"
     )
     if collapsed := probe.collapsed():
         print(f"train: published although the model has collapsed: {collapsed}")
-    print(f"train: version {made.manifest.version}, log and TensorBoard in {folder} -> {config.out}")
-    return made
+    print(f"train: version {model.manifest.version}, log and TensorBoard in {folder} -> {config.out}")
+    return model
 
 
 if __name__ == "__main__":

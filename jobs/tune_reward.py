@@ -15,7 +15,7 @@ from typing import Any
 import train_reward
 from countryreward.command import run
 from countryreward.data.artifacts import Artifact, current, open_artifact, publish
-from countryreward.models.reward_config import LoraOptions, RewardOptions
+from countryreward.job_options import contained, options_of
 from countryreward.on_ray.ray_config import ElasticWorkersConfig, RayConfig, SweepConfig
 from countryreward.retrieval.retrieval_config import RetrievalConfig
 from countryreward.training.training_config import LoopConfig, RewardTraining
@@ -29,32 +29,24 @@ class Config:
     """What to vary: lambda_k, strategy or rates (tune_spaces/), or the path of a Python file with a function space()."""
     sweep: SweepConfig = field(default_factory=SweepConfig)
     """How the space is searched."""
-    dataset: str = "runs/demo/dataset"
-    """The published dataset."""
-    records: str = "runs/demo/records"
-    """Its records."""
+    training: RewardTraining = contained(
+        lambda: RewardTraining(
+            dataset="runs/demo/dataset",
+            records="runs/demo/records",
+            priors="-",
+            features="runs/demo/features",
+            # short, with validations after which a trial may be stopped
+            loop=LoopConfig(epochs=0.15, validations=4),
+        ),
+        hidden=("priors", "trackers"),
+    )
+    """The training of a trial, where the space does not say otherwise. Its priors are made for each k of the space."""
     embeddings: str = "runs/demo/embeddings"
     """Its embeddings, to search with."""
     knowledge_base: str = "runs/demo/knowledge_base"
     """Where to search."""
-    features: str = "runs/demo/features"
-    """Feature store of the frozen tower; empty: decode and encode in every step."""
     retrieval: RetrievalConfig = field(default_factory=RetrievalConfig)
     """Search and vote of trials whose space names no k, and everything but k of the others."""
-    preset: str = "tiny"
-    """tiny, qwen2-vl-2b or qwen2-vl-7b."""
-    backbone: str = ""
-    """Another backbone than the preset's."""
-    image_px: int = 0
-    """Side of the square that images are resized to; 0: the preset's."""
-    reward: RewardOptions = field(default_factory=RewardOptions)
-    """What the model computes, where the space does not say."""
-    rates: dict[str, float] = field(default_factory=dict)
-    """Peak learning rates by group, where the space does not say."""
-    lora: LoraOptions = field(default_factory=LoraOptions)
-    """Low-rank updates of the language model."""
-    loop: LoopConfig = field(default_factory=lambda: LoopConfig(epochs=0.15, validations=4))
-    """The optimisation of a trial: short, with validations after which it may be stopped."""
     workers: ElasticWorkersConfig = field(default_factory=ElasticWorkersConfig)
     """The processes of each trial."""
     simulated: bool = False
@@ -78,56 +70,56 @@ def main(config: Config) -> Artifact:
     from countryreward.evaluation.sweep_report import sweep_table
     from countryreward.on_ray import sweep_space, tuning
     from countryreward.on_ray.job_metrics import JobMetrics
-    from countryreward.on_ray.reward_training import absolute
     from countryreward.on_ray.session import session
-    from countryreward.training.console import watching
-    from countryreward.training.reward_run import as_plain, fingerprint
+    from countryreward.training.run_identity import RunIdentity
     from countryreward.training.sweep_plan import SweepPlan, drop_weights
+    from countryreward.training.trackers import console
 
     space = sweep_space.open_space(config.space)
-    job = RewardTraining(
-        priors="-",
-        **{name: getattr(config, name) for name in RewardTraining.__dataclass_fields__ if hasattr(config, name)},
-    )
+    job = config.training
     sweep_space.check_space(job, space, config.sweep)
-    kinds = ("dataset", "records", "knowledge_base", "embeddings", *(["features"] if config.features else []))
-    inputs = {name: open_artifact(getattr(config, name), kind=name) for name in kinds}
+    paths = {
+        "dataset": job.dataset, "records": job.records, "knowledge_base": config.knowledge_base, "embeddings": config.embeddings,
+    }  # fmt: skip
+    paths |= {"features": job.features} if job.features else {}
+    inputs = {name: open_artifact(path, kind=name) for name, path in paths.items()}
     options = {
-        "training": as_plain(job), "retrieval": config.retrieval, "space": sweep_space.described(space),
+        "training": job.options(), "retrieval": config.retrieval, "space": sweep_space.described(space),
         "sweep": {name: value for name, value in asdict(config.sweep).items() if name != "concurrent"},
         "workers": config.workers.workers,
     }  # fmt: skip
-    found = current(config.out, kind="sweep", inputs=inputs, config=options | {"draws": config.draws})
-    if found:
+    sweep = current(config.out, kind="sweep", inputs=inputs, config=options | {"draws": config.draws})
+    if sweep:
         print(f"sweep: {config.out} is up to date")
-        return found
-    versions = {name: made.manifest.version for name, made in inputs.items()}
-    folder = Path(config.sweeps or Path(config.out).parent / "sweeps") / fingerprint(
-        {"inputs": versions, "options": options}
-    )
+        return sweep
+    versions = {name: artifact.manifest.version for name, artifact in inputs.items()}
+    name = RunIdentity(inputs=versions, options=options).fingerprint()
+    folder = Path(config.sweeps or Path(config.out).parent / "sweeps") / name
     default_k = (config.retrieval.search.text_k, config.retrieval.search.image_k)
     priors = _priors(config, inputs["records"], folder / "priors", sweep_space.ks_of(space, default_k))
     del versions["embeddings"]  # of the priors, not of a training
-    job = replace(job, **absolute(job))
-    plan = SweepPlan(job=job, inputs=versions, priors=priors, ks=default_k, workers=config.workers.workers)
-    with session(config.ray), watching() as watch:
+    plan = SweepPlan(
+        job=job.with_absolute_paths(), inputs=versions, priors=priors, ks=default_k, workers=config.workers.workers
+    )
+    with session(config.ray), console() as watch:
         together = tuning.concurrent(config.sweep, config.workers)
         print(f"sweep: {sweep_space.count_trials(space, config.sweep)} trials, at most {together} at a time")
-        told = {"watch": watch, "metrics": JobMetrics("tune_reward")}
-        runs = tuning.run_sweep(plan, space, folder, config.workers, config.sweep, **told)
+        runs = tuning.run_sweep(
+            plan, space, folder, config.workers, config.sweep, watch=watch, metrics=JobMetrics("tune_reward")
+        )
         taken = tuning.wait_until_free()
         if taken:
             print(f"sweep: still taken after a minute: {taken}")
-    trials = [_trial(one) for one in runs]
+    trials = [_trial(run) for run in runs]
     table = sweep_table(trials, _validation(inputs["records"]), draws=config.draws, seed=config.sweep.seed)
-    chosen = next(one for one, told in zip(runs, trials, strict=True) if told.name == table["best"])
+    chosen = next(run for run, trial in zip(runs, trials, strict=True) if trial.name == table["best"])
     best, _ = plan.trial(chosen.params)
     with publish(config.out, kind="sweep", inputs=inputs, config=options | {"draws": config.draws}) as draft:
         _write(config, draft.path, table, _command(config, best, folder))
         draft.counts["trials"] = table["n"]
     if not config.keep_weights:
-        drop_weights([one.folder for one in runs if one.folder and one is not chosen])
-    if (repeated := sum(one.draws for one in runs) - len(runs)) > 0:
+        drop_weights([run.folder for run in runs if run.folder and run is not chosen])
+    if (repeated := sum(run.draws for run in runs) - len(runs)) > 0:
         print(f"sweep: {repeated} draws repeated an earlier one; each is trained and counted once")
     print(
         f"sweep: {table['n']['finished']} finished, {table['n']['stopped']} stopped early, {table['n']['failed']} failed"
@@ -157,21 +149,21 @@ def _priors(config: Config, records: Artifact, folder: Path, ks: list[tuple[int,
     return {k: Priors(path=str(one.path), version=one.manifest.version) for k, one in made.items()}
 
 
-def _trial(one: Any) -> Any:
+def _trial(run: Any) -> Any:
     """A TrialRun with what is in its folder."""
     import pandas as pd
 
     from countryreward.evaluation.sweep_report import Trial
     from countryreward.training.sweep_plan import validations_of
 
-    verdicts = one.folder / "best" / "validation.parquet" if one.folder else None
+    verdicts = run.folder / "best" / "validation.parquet" if run.folder else None
     return Trial(
-        name=one.folder.name if one.folder else "",
-        params=one.params,
-        status=one.status,
-        why=one.why,
-        seconds=one.seconds,
-        validations=validations_of(one.folder) if one.folder else [],
+        name=run.folder.name if run.folder else "",
+        params=run.params,
+        status=run.status,
+        why=run.why,
+        seconds=run.seconds,
+        validations=validations_of(run.folder) if run.folder else [],
         verdicts=pd.read_parquet(verdicts) if verdicts and verdicts.exists() else None,
     )
 
@@ -185,12 +177,13 @@ def _validation(records: Artifact) -> Any:
 
 def _command(config: Config, best: RewardTraining, folder: Path) -> dict[str, Any]:
     """Options of jobs/train_reward.py that are the best trial's, and find its run folder."""
-    shared = ("dataset", "records", "knowledge_base", "features", "simulated", "workers")
-    trained = ("preset", "backbone", "image_px", "reward", "rates", "lora", "loop", "priors")
-    return asdict(
+    paths = {name: getattr(config.training, name) for name in ("dataset", "records", "features")}
+    return options_of(
         train_reward.Config(
-            **{name: getattr(config, name) for name in shared},
-            **{name: getattr(best, name) for name in trained},
+            training=replace(best, **paths),
+            knowledge_base=config.knowledge_base,
+            simulated=config.simulated,
+            workers=config.workers,
             out=str(Path(config.out).parent / "tuned_model"),
             runs=str(folder / "trials"),
         )
@@ -219,4 +212,4 @@ def _write(config: Config, folder: Path, table: dict[str, Any], best: dict[str, 
 
 
 if __name__ == "__main__":
-    run(Config, main)
+    run(Config, main, reading=True)

@@ -11,9 +11,9 @@ def space() -> dict[str, Any]:
     from ray import tune
 
     return {
-        "rates.llm": tune.loguniform(1e-4, 3e-3),
-        "rates.merger": tune.loguniform(1e-4, 3e-3),
-        "rates.adapter": tune.loguniform(1e-3, 2e-2),
-        "rates.classifier": tune.loguniform(1e-3, 3e-2),
+        "learning_rates.llm": tune.loguniform(1e-4, 3e-3),
+        "learning_rates.merger": tune.loguniform(1e-4, 3e-3),
+        "learning_rates.adapter": tune.loguniform(1e-3, 2e-2),
+        "learning_rates.classifier": tune.loguniform(1e-3, 3e-2),
         "reward.focus_weight": tune.loguniform(0.01, 1.0),
     }

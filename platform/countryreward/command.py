@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import TypeVar
 
 from countryreward.errors import Stopped, UserError
+from countryreward.job_options import parse_options
 from countryreward.renamed_options import current_arguments
 
 ConfigT = TypeVar("ConfigT")
@@ -22,22 +23,27 @@ RUN_ID = "COUNTRYREWARD_RUN_ID"
 _DISK_ERRORS = (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT)
 
 
-def run(config_class: type[ConfigT], main: Callable[[ConfigT], object], arguments: list[str] | None = None) -> None:
+def run(
+    config_class: type[ConfigT],
+    main: Callable[[ConfigT], object],
+    arguments: list[str] | None = None,
+    *,
+    reading: bool = False,
+) -> None:
     """Parse the command line (over `--config FILE`, over the defaults) into `config_class` and call `main` with it.
 
     Options may be written with dashes (`--run-name`). `--print_config` prints every option; an unknown key, in the file or on
     the line, is an error that names it; one that was renamed is read and its new name said. Exits with code 2 on a `UserError`;
     any other exception is ours and keeps its traceback.
-    """
-    from jsonargparse import auto_cli, set_parsing_settings
 
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    reading: whether the job has `--reading`, one switch for all its stages.
+    """
     if not sys.stdout.line_buffering:  # progress must be seen when the output is a pipe
         sys.stdout.reconfigure(line_buffering=True)  # pyright: ignore[reportAttributeAccessIssue]
     arguments = [_underscored(argument) for argument in (sys.argv[1:] if arguments is None else arguments)]
     arguments = current_arguments(arguments, config_class)
     try:
-        config: ConfigT = auto_cli(config_class, as_positional=False, args=arguments, allow_abbrev=False)  # pyright: ignore
+        config = parse_options(config_class, arguments, reading=reading)
         _go_home(config)
         with one_run():
             main(config)

@@ -11,8 +11,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_type_hints
 
+CONTAINED = "contained"
+"""In the metadata of a field whose own fields are options of the job (`job_options.contained`)."""
 RENAMED_OPTIONS = {
     "reward.trust_start": "reward.prior_weight_start",
+    "rates": "learning_rates",
 }
 """Old dotted name -> new one, which differs in its last part alone. An entry holds in every job that has the new option and
 not the old one."""
@@ -34,6 +37,23 @@ def renamed(options: Mapping[str, Any], names: Mapping[str, str] = RENAMED_OPTIO
 def names_before(options: Mapping[str, Any]) -> dict[str, Any]:
     """A job's options under their old names: what identities are made from, so that a run begun before goes on."""
     return renamed(options, {new: old for old, new in RENAMED_OPTIONS.items()})
+
+
+def current_name(option: str) -> str:
+    """The name of today of an option, such as a parameter of a sweep: `rates.llm` is `learning_rates.llm`."""
+    return _renamed(option, RENAMED_OPTIONS)
+
+
+def name_before(option: str) -> str:
+    """The name that an option had in the release before."""
+    return _renamed(option, {new: old for old, new in RENAMED_OPTIONS.items()})
+
+
+def _renamed(option: str, names: Mapping[str, str]) -> str:
+    for old, new in names.items():
+        if f"{option}.".startswith(f"{old}."):
+            return new + option.removeprefix(old)
+    return option
 
 
 def current_arguments(arguments: Sequence[str], config_class: type) -> list[str]:
@@ -87,7 +107,10 @@ def _has(config_class: Any, option: str) -> bool:
     if not dataclasses.is_dataclass(config_class):
         return False
     hints = get_type_hints(config_class)
-    return first in hints and (not rest or _has(hints[first], rest))
+    if first in hints and (not rest or _has(hints[first], rest)):
+        return True
+    inner = [field.name for field in dataclasses.fields(config_class) if CONTAINED in field.metadata]
+    return any(_has(hints[name], option) for name in inner)
 
 
 def _say(old: str, new: str) -> None:

@@ -241,10 +241,12 @@ def test_spaces_are_checked_before_anything_starts(tmp_path: Path) -> None:
     assert "focus_weight: -1 must be at least 0" in refused({"reward.focus_weight": tune.choice([0, -1])})
     assert "space: loop.epoch: there is no epoch" in refused({"loop.epoch": 1})
     assert "priors are made beforehand" in refused({"search.text_k": tune.uniform(1, 2)})
-    assert "Optuna draws and has no grids" in refused({"rates.llm": tune.grid_search([1e-3])}, searcher="optuna")
-    assert "nothing in the space is drawn" in refused({"rates.llm": tune.grid_search([1e-3])}, samples=2)
+    assert "Optuna draws and has no grids" in refused(
+        {"learning_rates.llm": tune.grid_search([1e-3])}, searcher="optuna"
+    )
+    assert "nothing in the space is drawn" in refused({"learning_rates.llm": tune.grid_search([1e-3])}, samples=2)
     assert "it has no parameter" in refused({})
-    assert "a function of one's own" in refused({"rates.llm": tune.sample_from(lambda _: 1e-3)})
+    assert "a function of one's own" in refused({"learning_rates.llm": tune.sample_from(lambda _: 1e-3)})
     for one, other in (
         (tune.randn(1e-3, 1e-4), tune.randn(5e-3, 1e-4)),
         (tune.quniform(0, 1, 0.1), tune.quniform(0, 1, 0.2)),

@@ -19,7 +19,7 @@ from countryreward.generation.generation_config import PairRule
 from countryreward.on_ray.ray_config import PairLoopConfig, RayConfig, ServicesConfig, WritersConfig
 from countryreward.scoring.contracts import PairRequest, Verdict
 from countryreward.serving.inference.async_scorer import FromScorer, ScoreRequest
-from countryreward.training.writer_training_config import WriterLoop
+from countryreward.training.training_config import WriterLoop, WriterTraining
 
 BLUE = "loves-blue"
 
@@ -82,7 +82,8 @@ def test_a_reward_that_loves_one_colour_is_caught(run: Path, tmp_path: Path) -> 
         loop = WriterLoop(epochs=max(0.4, 250 / steps))
         train_designer.main(
             train_designer.Config(
-                designs=str(tmp_path / "designs"), dataset=at["dataset"], out=str(tmp_path / "designer"), loop=loop
+                training=WriterTraining(designs=str(tmp_path / "designs"), dataset=at["dataset"], loop=loop),
+                out=str(tmp_path / "designer"),
             )
         )
         serve.start(proxy_location="Disabled")

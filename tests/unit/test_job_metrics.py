@@ -102,7 +102,7 @@ def test_a_stage_that_never_rests_is_busy_before_its_call_is_back(monkeypatch: p
 
 @pytest.mark.slow
 def test_trials_are_counted_by_status(told: Told) -> None:
-    from countryreward.on_ray.sweep_progress import tell_trials
+    from countryreward.on_ray.tuning import tell_trials
 
     tell_trials(JobMetrics("x"), ["running", "stopping", "weights dropped", "finished", "failed"])
     assert [(tags["status"], value) for _, value, tags in told] == [
@@ -115,7 +115,7 @@ def test_trials_are_counted_by_status(told: Told) -> None:
 
 @pytest.mark.slow
 def test_the_best_of_all_trials_is_told_as_their_logs_grow(told: Told, tmp_path: Path) -> None:
-    from countryreward.on_ray.sweep_progress import followed
+    from countryreward.on_ray.tuning import followed
 
     seen: list[dict[str, Any]] = []
     for name, score in (("a", 0.7), ("b", 0.9), ("c", 0.8)):

@@ -162,7 +162,7 @@ def test_the_focus_penalty_reaches_the_updates_under_gradient_checkpointing(tmp_
         ({"lora": {"rank": -1}}, "lora.rank"),
         ({"lora": {"rank": 4, "dropout": 1.0}}, "lora.rank, alpha, dropout"),
         ({"lora": {"base": "nf4"}}, "lora.base: nf4 holds frozen weights"),
-        ({"lora": {"rank": 4}, "rates": {"llm": 1e-4}}, "rates.llm: LoRA freezes"),
+        ({"lora": {"rank": 4}, "learning_rates": {"llm": 1e-4}}, "learning_rates.llm: LoRA freezes"),
         ({"lora": {"rank": 4, "base": "nf4"}, "loop": {"zero_stage": 3}}, "loop.zero_stage: 3 cannot shard"),
         ({"loop": {"checkpoint_every": -1}}, "loop.checkpoint_every"),
         ({"loop": {"keep_checkpoints": 0}}, "loop.checkpoint_every, keep_checkpoints"),

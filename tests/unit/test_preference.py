@@ -24,7 +24,8 @@ from countryreward.equations.ad_generation import dpo_loss
 from countryreward.errors import UserError
 from countryreward.models.design_prompt import words_of
 from countryreward.models.design_writer import DesignWriterModel
-from countryreward.training.reward_run import RunIdentity
+from countryreward.training.run_identity import RunIdentity
+from countryreward.training.training_config import WriterLoop, WriterTraining
 from countryreward.training.writer_rows import WriterRow
 from countryreward.training.writer_run import run_writer_training
 from countryreward.training.writer_trainers import (
@@ -34,7 +35,6 @@ from countryreward.training.writer_trainers import (
     PreferenceTrainer,
     with_market_head,
 )
-from countryreward.training.writer_training_config import WriterLoop, WriterTraining
 from tests.unit.micro_writer import BEACH, CITY, PICTURES, PX, micro_writer
 
 pytestmark = pytest.mark.slow  # `make check` has 90 seconds for everything
@@ -172,7 +172,7 @@ def test_a_loss_of_the_other_stage_is_refused(stage: Any, name: str) -> None:
     some: dict[str, Any] = {name: 0.5}
     less: dict[str, Any] = {name: -1.0}
     with pytest.raises(UserError, match=f"loop.{name}: 0.5"):
-        WriterTraining(stage=stage, rows="r", pictures="p", loop=WriterLoop(**some))
+        WriterTraining(designs="d", pairs="p" if stage == "preference" else "", loop=WriterLoop(**some))
     with pytest.raises(UserError, match=f"loop.{name}: -1.0 must be at least 0"):
         WriterLoop(**less)
 
@@ -217,8 +217,7 @@ def test_a_writer_learns_what_was_preferred_and_goes_on_where_it_stopped(
         learning_rate=1e-3,
         example_loss=example_loss,
     )
-    options: dict[str, Any] = {"stage": "preference", "rows": str(pairs), "pictures": str(pairs), "loop": loop}
-    job = WriterTraining(**options, lora=LoraOptions(rank=rank), image_px=56)
+    job = WriterTraining(pairs=str(pairs), loop=loop, lora=LoraOptions(rank=rank), image_px=56)
     run, lines = tmp_path / "run", []
 
     def tell(message: dict[str, Any]) -> None:

@@ -16,7 +16,6 @@ from countryreward.models.reward_model import CountryRewardModel
 from countryreward.renamed_options import names_before, renamed
 from countryreward.training import resizing
 from countryreward.training.engine import TorchEngine
-from countryreward.training.reward_run import as_plain
 from countryreward.training.sweep_plan import with_params
 from countryreward.training.training_config import RewardTraining
 from tests.unit import micro_qwen
@@ -109,7 +108,7 @@ def test_the_identity_of_a_run_is_told_in_the_names_it_was_begun_with():
     job = RewardTraining(
         dataset="", records="", priors="", features="", reward=RewardOptions(reading="paper", prior_weight_start=0.5)
     )
-    assert as_plain(job)["reward"] == {
+    assert job.options()["reward"] == {
         "reading": "paper",
         "strategy": "scaled",
         "antisymmetric": "off",

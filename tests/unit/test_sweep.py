@@ -10,8 +10,16 @@ import pytest
 
 from countryreward.errors import UserError
 from countryreward.evaluation.sweep_report import Trial, findings, headline, sweep_table, varied, write_sweep_report
-from countryreward.training.reward_run import identity_of
-from countryreward.training.sweep_plan import Priors, SweepPlan, drop_weights, score_of, validations_of, with_params
+from countryreward.training.sweep_plan import (
+    Priors,
+    SweepPlan,
+    current_names,
+    drop_weights,
+    score_of,
+    stored_names,
+    validations_of,
+    with_params,
+)
 from countryreward.training.training_config import RewardTraining
 
 JOB = RewardTraining(dataset="d", records="r", priors="-", features="")
@@ -26,11 +34,11 @@ PLAN = SweepPlan(
 
 def test_parameters_become_the_training_that_train_reward_would_make() -> None:
     job, identity = PLAN.trial(
-        {"reward.focus_weight": 0.3, "search.text_k": 32, "search.image_k": 10, "rates.llm": 1e-4}
+        {"reward.focus_weight": 0.3, "search.text_k": 32, "search.image_k": 10, "learning_rates.llm": 1e-4}
     )
-    assert (job.reward.focus_weight, job.priors, job.rates) == (0.3, "/p/a", {"llm": 1e-4})
-    assert identity == identity_of(job, {**PLAN.inputs, "priors": "4"}, 2)
-    assert identity["options"]["rates"]["llm"] == 1e-4
+    assert (job.reward.focus_weight, job.priors, job.learning_rates) == (0.3, "/p/a", {"llm": 1e-4})
+    assert identity == job.identity({**PLAN.inputs, "priors": "4"}, 2)
+    assert identity.options["rates"]["llm"] == 1e-4
     assert PLAN.trial({})[0].priors == "/p/b"
     assert JOB.reward.focus_weight == 0.1
 
@@ -41,7 +49,7 @@ def test_parameters_become_the_training_that_train_reward_would_make() -> None:
         ({"focus_weight": 1}, "space: focus_weight is no option of a training; a name begins with preset, backbone"),
         ({"reward.focus": 1}, "space: reward.focus: there is no focus; there are reading, strategy"),
         ({"reward.focus_weight": -1.0}, "reward.focus_weight: -1.0 must be at least 0"),
-        ({"rates.lm": 1.0}, "rates: lm is no group"),
+        ({"learning_rates.lm": 1.0}, "learning_rates: lm is no group"),
         ({"dataset": "x"}, "space: dataset is no option"),
         ({"search.text_k": 50}, r"there are no priors for text_k, image_k = \(50, 39\); there are those of \(32, 10\)"),
     ],
@@ -49,6 +57,13 @@ def test_parameters_become_the_training_that_train_reward_would_make() -> None:
 def test_parameters_that_no_training_has(params: dict[str, Any], why: str) -> None:
     with pytest.raises(UserError, match=why):
         PLAN.trial(params)
+
+
+def test_a_sweep_of_the_release_before_goes_on_with_the_names_that_it_stored() -> None:
+    assert PLAN.trial({"rates.llm": 1e-4}) == PLAN.trial({"learning_rates.llm": 1e-4})
+    space = {"learning_rates.llm": 1, "reward.focus_weight": 2}
+    assert stored_names(space) == {"rates.llm": 1, "reward.focus_weight": 2}
+    assert current_names(stored_names(space)) == space
 
 
 def test_whole_options_and_nested_ones() -> None:

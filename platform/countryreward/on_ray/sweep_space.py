@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from ray.tune.search.sample import Categorical, Domain, Function
 
 from countryreward.errors import UserError
 from countryreward.on_ray.ray_config import SweepConfig
-from countryreward.training.sweep_plan import KS, with_params
+from countryreward.training.sweep_plan import KS, current_names, stored_names, with_params
 from countryreward.training.training_config import RewardTraining
 
 
@@ -22,30 +23,35 @@ def count_trials(space: Mapping[str, Any], config: SweepConfig) -> int:
 
 
 def open_space(name: str) -> dict[str, Any]:
-    """space() of tune_spaces/NAME.py, or of a Python file. Raises `UserError` where there is none."""
+    """space() of tune_spaces/NAME.py, or of a Python file, under the names of today. Raises `UserError` where there is none."""
     if name.endswith(".py"):
-        found = importlib.util.spec_from_file_location("space_of_a_user", name)
-        if found is None or found.loader is None or not Path(name).is_file():
+        spec = importlib.util.spec_from_file_location("space_of_a_user", name)
+        if spec is None or spec.loader is None or not Path(name).is_file():
             raise UserError(f"space: there is no file {name}")
-        module = importlib.util.module_from_spec(found)
-        found.loader.exec_module(module)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
     else:
-        there = sorted(
+        names = sorted(
             path.stem for path in Path(str(importlib.import_module("tune_spaces").__path__[0])).glob("[a-z]*.py")
         )
-        if name not in there:
-            raise UserError(f"space: {name!r} is unknown; write {', '.join(there)}, or the path of a Python file")
+        if name not in names:
+            raise UserError(f"space: {name!r} is unknown; write {', '.join(names)}, or the path of a Python file")
         module = importlib.import_module(f"tune_spaces.{name}")
     if not callable(getattr(module, "space", None)):
         raise UserError(f"space: {name} has no function space(); see tune_spaces/lambda_k.py")
-    return module.space()
+    space = module.space()
+    current = current_names(space)
+    for old, new in zip(space, current, strict=True):
+        if old != new:
+            print(f"space: {old} is called {new} now; the old name is read in this release only", file=sys.stderr)
+    return current
 
 
 def described(space: Mapping[str, Any]) -> dict[str, Any]:
-    """A space in words and numbers, for manifests and fingerprints."""
+    """A space in words and numbers, for manifests and fingerprints, under the names that these have."""
     return {
         name: {"values": list(listed)} if (listed := values_of(values)) is not None else _range(values)
-        for name, values in space.items()
+        for name, values in stored_names(space).items()
     }
 
 

@@ -13,7 +13,7 @@ from ray import tune
 
 from countryreward.on_ray.job_metrics import JobMetrics, metered
 from countryreward.on_ray.ray_config import ElasticWorkersConfig
-from countryreward.on_ray.reward_training import train_on_ray
+from countryreward.on_ray.training import train_on_ray
 from countryreward.training.sweep_plan import SweepPlan, score_of, validations_of
 from countryreward.training.training_config import STOP
 
@@ -28,14 +28,14 @@ TRIAL = ".trial"
 class RewardTrial(tune.Trainable):
     """One parameter set, in an actor of Ray Tune: a step is a validation, also one of an earlier life of this trial."""
 
-    def setup(self, config: dict[str, Any], plan: SweepPlan, folder: str, workers: dict[str, Any]) -> None:
-        """Start the training, or go on with it. See `tune.Trainable`."""
+    def setup(self, config: dict[str, Any], plan: SweepPlan, folder: str, workers: ElasticWorkersConfig) -> None:
+        """Start the training, or go on with it: called by Ray Tune with the trial's parameters."""
         job, identity = plan.trial(config)
         self.run = run_folder(Path(folder), plan, config)
         self.run.mkdir(parents=True, exist_ok=True)
-        self.mine = threading.Event()
-        self.heard: queue.SimpleQueue[dict[str, Any] | BaseException | None] = queue.SimpleQueue()
-        self.told: dict[str, Any] = {"step": 0, "best": -math.inf}
+        self.holds_folder = threading.Event()
+        self.messages: queue.SimpleQueue[dict[str, Any] | BaseException | None] = queue.SimpleQueue()
+        self.result: dict[str, Any] = {"step": 0, "best": -math.inf}
         sweep_stops = Path(folder) / STOP
 
         def train() -> None:
@@ -43,54 +43,51 @@ class RewardTrial(tune.Trainable):
                 with open(self.run / TRIAL, "a", encoding="utf-8") as place:
                     # the same parameters, drawn again, wait here, and then tell what was found
                     fcntl.flock(place, fcntl.LOCK_EX)
-                    self.mine.set()
+                    self.holds_folder.set()
                     for line in validations_of(self.run):
-                        self.heard.put(line)
+                        self.messages.put(line)
                     if not sweep_stops.exists():
-                        heard = metered(self.heard.put, JobMetrics("trial"), self.run.name, workers["workers"])
-                        train_on_ray(job, self.run, ElasticWorkersConfig(**workers), identity, watch=heard)
+                        watch = metered(self.messages.put, JobMetrics("trial"), self.run.name, workers.workers)
+                        train_on_ray(job, self.run, workers, identity, watch=watch)
                 if not sweep_stops.exists():  # else it is not over, and `step` waits for the end of this process
-                    self.heard.put(None)
-            except (
-                BaseException
-            ) as error:  # SystemExit, too: `step` waits for an end, raises it again, and `cleanup` logs it
-                self.heard.put(error)
+                    self.messages.put(None)
+            except BaseException as error:
+                # SystemExit, too: `step` waits for an end, raises it again, and `cleanup` logs it
+                self.messages.put(error)
 
         self.training = threading.Thread(target=train, daemon=True)
         self.training.start()
 
     def step(self) -> dict[str, Any]:
-        """The next validation; at the end the last one again. See `tune.Trainable`."""
-        while (message := self.heard.get()) is not None:
+        """The next validation; at the end the last one again. Called by Ray Tune."""
+        while (message := self.messages.get()) is not None:
             if isinstance(message, BaseException):
                 raise message
-            if message.get("kind") == "validation" and message["step"] > self.told["step"]:
+            if message.get("kind") == "validation" and message["step"] > self.result["step"]:
                 score = score_of(message)
-                best = max(score, self.told["best"])
-                self.told = {METRIC: score, "best": best, "step": message["step"]}
-                return dict(self.told)
-        if METRIC not in self.told:
+                best = max(score, self.result["best"])
+                self.result = {METRIC: score, "best": best, "step": message["step"]}
+                return dict(self.result)
+        if METRIC not in self.result:
             raise RuntimeError(f"the training in {self.run} ended before its first validation")
-        return {**self.told, "done": True}
+        return {**self.result, "done": True}
 
     def cleanup(self) -> None:
         """Ray Tune ends this trial: its workers write a checkpoint and leave their places before this process goes."""
-        if self.mine.is_set() and self.training.is_alive():
+        if self.holds_folder.is_set() and self.training.is_alive():
             (self.run / STOP).touch()
             self.training.join(timeout=PATIENCE_S)
-        if self.mine.is_set() and self.training.is_alive():
+        if self.holds_folder.is_set() and self.training.is_alive():
             _log.error(
                 "%s: no end after %.0f s; the process ends now, what counts is the last checkpoint",
                 self.run,
                 PATIENCE_S,
             )
-        while not self.heard.empty():  # nobody takes a step any more: an error of the last checkpoint would be lost
-            if isinstance(message := self.heard.get(), BaseException):
+        while not self.messages.empty():  # nobody takes a step any more: an error of the last checkpoint would be lost
+            if isinstance(message := self.messages.get(), BaseException):
                 _log.error("%s: it was stopped, and failed while it wrote its checkpoint", self.run, exc_info=message)
 
 
 def run_folder(folder: Path, plan: SweepPlan, params: Mapping[str, Any]) -> Path:
-    """Of a parameter set."""
-    from countryreward.training.reward_run import fingerprint
-
-    return folder / "trials" / fingerprint(plan.trial(params)[1])
+    """The run folder of a parameter set, below a sweep's folder."""
+    return folder / "trials" / plan.trial(params)[1].fingerprint()

@@ -1,4 +1,4 @@
-"""A training as a Ray Train job: one process per worker, whatever is trained.
+"""A training as a Ray Train job, of a reward model or of a design writer: one process per worker.
 
 Workers that die are started again and go on from the newest checkpoint; so does the next command of the same run when this
 process dies. Ctrl-C and SIGTERM make the workers write a checkpoint and end.
@@ -19,7 +19,8 @@ from typing import Any, TypeVar
 from countryreward.errors import Stopped, UserError
 from countryreward.on_ray.ray_config import ElasticWorkersConfig, WorkersConfig
 from countryreward.training.run_folder import RunFolder
-from countryreward.training.training_config import STOP
+from countryreward.training.run_identity import RunIdentity
+from countryreward.training.training_config import STOP, RewardTraining, Training, WriterTraining
 
 T = TypeVar("T")
 Watch = Callable[[dict[str, Any]], None]
@@ -35,8 +36,8 @@ class Worker:
     """The run's, on a disk that every worker reaches."""
     device: Any
     """Its torch device."""
-    identity: dict[str, Any]
-    """Fields of `training.run.RunIdentity`."""
+    identity: RunIdentity
+    """What the run is made from."""
     planned: int
     """Workers that the training is planned for."""
     tell: Callable[[dict[str, Any]], None]
@@ -46,25 +47,62 @@ class Worker:
     on a Ray of this job alone, whose node nobody takes away."""
 
 
-Work = Callable[[dict[str, Any], Worker], None]
-"""What every worker runs on the job in its plain form. A function of a module."""
+Work = Callable[[Any, Worker], None]
+"""What every worker runs on the training that it is given. A function of a module."""
+
+
+def train_on_ray(
+    job: RewardTraining | WriterTraining,
+    folder: Path,
+    workers: WorkersConfig,
+    identity: RunIdentity,
+    *,
+    watch: Watch,
+) -> None:
+    """Train and leave in `folder` a reward model's best/ and last/, or a design writer's last/.
+
+    Raises what `train_workers` raises.
+    """
+    if isinstance(job, RewardTraining):
+        train_workers(_train_reward, job, folder, workers, identity, watch=watch)
+    else:
+        train_workers(_train_writer, job, folder, workers, identity, watch=watch, best="last")
+
+
+def _train_reward(job: RewardTraining, worker: Worker) -> None:
+    from countryreward.training.reward_run import run_training
+
+    run_training(
+        job,
+        worker.folder,
+        device=worker.device,
+        tell=worker.tell,
+        identity=worker.identity,
+        workers=worker.planned,
+        warned=worker.warned,
+    )
+
+
+def _train_writer(job: WriterTraining, worker: Worker) -> None:
+    from countryreward.training.writer_run import run_writer_training
+
+    run_writer_training(job, worker.folder, device=worker.device, tell=worker.tell, identity=worker.identity)
 
 
 def train_workers(
     work: Work,
-    job: dict[str, Any],
+    job: Training,
     folder: Path,
     workers: WorkersConfig,
-    identity: dict[str, Any],
+    identity: RunIdentity,
     *,
     watch: Watch,
     best: str = "best",
 ) -> None:
     """Train, and leave what `work` leaves in `folder`, which every worker must be able to reach (a shared disk on a cluster).
 
-    identity: fields of `training.run.RunIdentity`. watch: gets what the first worker tells, in the caller's process. best: the
-    folder that a finished run has. Raises `UserError` where a worker met a user's error, `Stopped` after a signal, once the
-    workers have written a checkpoint.
+    watch: gets what the first worker tells, in the caller's process. best: the folder that a finished run has. Raises `UserError`
+    where a worker met a user's error, `Stopped` after a signal, once the workers have written a checkpoint.
     """
     # read by Ray Train's controller: how soon it sees that a worker died, or that all have ended
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "1")
@@ -77,30 +115,30 @@ def train_workers(
     from ray.util.queue import Queue
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    if RunFolder(folder, watch).finished({**identity["inputs"], **identity["options"]}, best=best):
+    if RunFolder(folder, watch).finished(identity.made_from, best=best):
         return
     folder.mkdir(parents=True, exist_ok=True)
     (folder / STOP).unlink(missing_ok=True)
     # on this process's node: on another one the messages would end with it
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     messages = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
-    refused: list[str] = []
+    refusals: list[str] = []
 
-    def heard(message: dict[str, Any]) -> None:
+    def hear(message: dict[str, Any]) -> None:
         if "refused" in message:
-            refused.append(message["refused"])
+            refusals.append(message["refused"])
         else:
             watch(message)
 
-    watching = threading.Thread(target=_watch, args=(messages, heard), daemon=True)
-    watching.start()
+    listener = threading.Thread(target=_watch, args=(messages, hear), daemon=True)
+    listener.start()
     use_gpu = workers.gpus_per_worker > 0
     each = {"CPU": workers.cpus_per_worker} | ({"GPU": workers.gpus_per_worker} if use_gpu else {})
     trainer = TorchTrainer(
         _worker,
         train_loop_config={
             "work": work,
-            "job": job,
+            "job": job.with_absolute_paths(),
             "folder": str(folder.absolute()),
             "identity": identity,
             "planned": workers.workers,
@@ -118,21 +156,21 @@ def train_workers(
     )
     failed: TrainingFailedError | None = None
     try:
-        with stopping(folder) as asked:
+        with stopping(folder) as signals:
             in_a_thread(trainer.fit)
     except TrainingFailedError as error:
         failed = error  # a worker's own words, if it had some, are still on their way
     finally:
         messages.put(None)
-        watching.join(timeout=30)
+        listener.join(timeout=30)
         messages.shutdown()
         shutil.rmtree(folder / ".ray", ignore_errors=True)
-    if refused:
-        raise UserError(refused[0]) from failed
+    if refusals:
+        raise UserError(refusals[0]) from failed
     if failed:
         raise failed
-    if asked and not (folder / "finished.json").exists():
-        raise Stopped("the run's checkpoint is written; the same command goes on from it", asked[0])
+    if signals and not (folder / "finished.json").exists():
+        raise Stopped("the run's checkpoint is written; the same command goes on from it", signals[0])
 
 
 def _size(workers: WorkersConfig) -> dict[str, Any]:
@@ -148,26 +186,26 @@ class _Warned:
     """Ray's word that nodes of this training are to be taken away (a drain: spot instances, `ray drain-node`)."""
 
     def __init__(self) -> None:
-        self.known: set[str] = set()
+        self.warned_of: set[str] = set()
 
     def __call__(self) -> bool:
         from ray import train
 
         info = train.get_preemption_info()
         nodes = set(info.preempted_node_ids) if info else set()
-        new = bool(nodes - self.known)
-        self.known |= nodes
+        new = bool(nodes - self.warned_of)
+        self.warned_of |= nodes
         return new
 
 
 def in_a_thread(fit: Callable[[], T]) -> T:
     """`fit` in a thread of its own: Ray takes Ctrl-C for itself in the main one, and would end the workers at once."""
-    found: list[T] = []
+    results: list[T] = []
     failed: list[BaseException] = []
 
     def body() -> None:
         try:
-            found.append(fit())
+            results.append(fit())
         except BaseException as error:  # all of them, to be raised again in the thread that waits
             failed.append(error)
 
@@ -177,27 +215,27 @@ def in_a_thread(fit: Callable[[], T]) -> T:
         thread.join(timeout=0.2)  # signals are handled between two waits
     if failed:
         raise failed[0]
-    return found[0]
+    return results[0]
 
 
 @contextlib.contextmanager
 def stopping(folder: Path) -> Iterator[list[int]]:
     """The first SIGINT or SIGTERM asks the workers to stop (its number is in the list given), the second ends all at once."""
-    asked: list[int] = []
+    signals: list[int] = []
 
     def ask(number: int, _: Any) -> None:
-        if asked:
+        if signals:
             raise KeyboardInterrupt
-        asked.append(number)
+        signals.append(number)
         (folder / STOP).touch()
         print("stopping after this step; a checkpoint is written. Once more stops at once")
 
     if threading.current_thread() is not threading.main_thread():  # only the main thread may handle signals
-        yield asked
+        yield signals
         return
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield asked
+        yield signals
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -211,21 +249,26 @@ def _worker(config: dict[str, Any]) -> None:
     from ray.train.torch import get_device
 
     torch.set_num_threads(config["threads"])
-    messages, told, sent = config["messages"], 0.0, None
+    messages, last_sent, sent = config["messages"], 0.0, None
     threading.Thread(target=_end_when_cut_off, args=(messages,), daemon=True).start()
 
     def tell(message: dict[str, Any]) -> None:
-        nonlocal told, sent
+        nonlocal last_sent, sent
         now = time.monotonic()
-        if "stage" not in message or now - told > 0.5 or message["done"] == message["total"]:
-            told = now
+        if "stage" not in message or now - last_sent > 0.5 or message["done"] == message["total"]:
+            last_sent = now
             sent = messages.actor.put_nowait.remote(message)  # not waited for: all workers would wait with this one
 
     try:
-        given = {name: config[name] for name in ("identity", "planned")}
         watched = os.environ.get("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER") != "0"
-        warned = _Warned() if watched else None
-        worker = Worker(folder=Path(config["folder"]), device=get_device(), tell=tell, warned=warned, **given)
+        worker = Worker(
+            folder=Path(config["folder"]),
+            device=get_device(),
+            identity=config["identity"],
+            planned=config["planned"],
+            tell=tell,
+            warned=_Warned() if watched else None,
+        )
         config["work"](config["job"], worker)
     except UserError as error:
         # Told and not raised: Ray would start the workers again, to meet the same error. Leaving the group ends whoever waits.

@@ -4,13 +4,17 @@ Trials live in `trials/NAME` of the sweep's folder, NAME being the fingerprint o
 run folder for ever: a killed sweep goes on, and every trial in it from its own newest checkpoint. `tune/` is Ray Tune's state.
 """
 
+import contextlib
 import logging
+import math
 import os
 import shutil
 import signal
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -20,14 +24,13 @@ from ray import tune
 from countryreward.errors import Stopped, UserError
 from countryreward.on_ray.job_metrics import JobMetrics
 from countryreward.on_ray.ray_config import ElasticWorkersConfig, SweepConfig
-from countryreward.on_ray.searchers import make_searcher
-from countryreward.on_ray.sweep_progress import followed, tell_trials
+from countryreward.on_ray.searchers import make_scheduler, make_searcher
 from countryreward.on_ray.sweep_space import count_trials
 from countryreward.on_ray.sweep_trial import METRIC, RewardTrial, run_folder
 from countryreward.on_ray.training import Watch, in_a_thread, stopping
 from countryreward.training.run_folder import DROPPED, read_json
 from countryreward.training.run_list import status_of
-from countryreward.training.sweep_plan import SweepPlan, score_of, validations_of
+from countryreward.training.sweep_plan import SweepPlan, current_names, score_of, stored_names, validations_of
 from countryreward.training.training_config import STOP
 
 Status = Literal["finished", "stopped", "failed"]
@@ -64,30 +67,32 @@ def run_sweep(
 ) -> list[TrialRun]:
     """Train every parameter set of the space, or go on with a sweep that was cut off; in the order of their start.
 
-    plan: with absolute paths (`reward_training.absolute`). watch: gets {"stage", "done", "total"} and {"kind": "trial", "name",
-    "score", "step"}. metrics: of the job that it is. Raises `Stopped` after Ctrl-C or SIGTERM, once the trainings at work have
-    written their checkpoints.
+    plan: with absolute paths (`Training.with_absolute_paths`). watch: gets {"stage", "done", "total"} and {"kind": "trial",
+    "name", "score", "step"}. metrics: of the job that it is. Raises `Stopped` after Ctrl-C or SIGTERM, once the trainings at work
+    have written their checkpoints.
     """
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # no tables of Ray Tune's: jobs print their own
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what failed, and why, is in the runs
     trainable = tune.with_resources(
-        tune.with_parameters(RewardTrial, plan=plan, folder=str(folder.absolute()), workers=asdict(workers)), HEAD
+        tune.with_parameters(RewardTrial, plan=plan, folder=str(folder.absolute()), workers=workers), HEAD
     )
     at = folder.absolute() / "tune"
     (folder / STOP).unlink(missing_ok=True)
     searcher = make_searcher(config, METRIC, concurrent(config, workers))
     if _restorable(at):
         tuner = tune.Tuner.restore(
-            str(at), trainable, resume_unfinished=True, resume_errored=True, param_space=dict(space)
+            str(at), trainable, resume_unfinished=True, resume_errored=True, param_space=stored_names(space)
         )
     else:
         shutil.rmtree(at, ignore_errors=True)  # killed while it wrote its first state
         tuner = tune.Tuner(
             trainable,
-            param_space=dict(space),
+            param_space=stored_names(space),
             tune_config=tune.TuneConfig(
                 num_samples=config.samples,
-                scheduler=_scheduler(config, plan.job.loop.validations, partial(_past, plan, folder.absolute())),
+                scheduler=make_scheduler(
+                    config, METRIC, plan.job.loop.validations, partial(_past, plan, folder.absolute())
+                ),
                 search_alg=searcher,
                 trial_dirname_creator=_trial_id,
             ),
@@ -107,8 +112,50 @@ def run_sweep(
     if len(trials) < planned or any(trial.status not in ("TERMINATED", "ERROR") for trial in trials):
         raise RuntimeError(f"Ray Tune ended with {len(trials)} of {planned} trials; remove {at}: trainings are kept")
     runs = once_each([_ended(trial, plan, folder) for trial in trials])
-    tell_trials(metrics, [one.status for one in runs])
+    tell_trials(metrics, [run.status for run in runs])
     return runs
+
+
+def tell_trials(metrics: JobMetrics, statuses: Sequence[str]) -> None:
+    """How many trials are at what; what a run folder calls otherwise belongs to one of the four."""
+    same = {"stopping": "running", "weights dropped": "finished"}
+    counts = Counter(same.get(status, status) for status in statuses)
+    for status in ("running", "finished", "stopped", "failed"):
+        metrics.set("trials", counts[status], status=status)
+
+
+@contextlib.contextmanager
+def followed(folder: Path, expected: int, watch: Watch, metrics: JobMetrics) -> Iterator[None]:
+    """Tells every validation of every trial as it appears in their logs, which outlive whoever wrote them."""
+    over = threading.Event()
+    seen: dict[Path, int] = {}
+    best = -math.inf
+
+    def look() -> None:
+        nonlocal best
+        runs = sorted((folder / "trials").glob("*"))
+        tell_trials(metrics, [status_of(run) for run in runs])
+        for run in runs:
+            lines = validations_of(run)
+            for line in lines[seen.get(run, 0) :]:
+                best = max(best, score_of(line))
+                metrics.set("best_score", best)
+                watch({"kind": "trial", "name": run.name, "score": score_of(line), "step": line["step"]})
+            seen[run] = max(seen.get(run, 0), len(lines))
+        watch({"stage": "validations of trials", "done": min(sum(seen.values()), expected), "total": expected})
+
+    def follow() -> None:
+        while not over.wait(1.0):
+            look()
+
+    follower = threading.Thread(target=follow, daemon=True)
+    follower.start()
+    try:
+        yield
+    finally:
+        over.set()
+        follower.join()
+        look()
 
 
 def _restorable(at: Path) -> bool:
@@ -127,7 +174,7 @@ class EndWhenStopped(tune.Callback):
         self.folder = folder
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """See `tune.Callback`: some ten times a second."""
+        """Called by Ray Tune some ten times a second."""
         if not (self.folder / STOP).exists():
             return
         running = [run for run in (self.folder / "trials").glob("*") if status_of(run) in ("running", "stopping")]
@@ -139,26 +186,26 @@ class EndWhenStopped(tune.Callback):
 
 def _trials(tuner: tune.Tuner, folder: Path) -> list[Any]:
     """Ray Tune's trials, when all are over."""
-    with stopping(folder) as asked:
+    with stopping(folder) as signals:
         try:
-            found = in_a_thread(tuner.fit)
+            results = in_a_thread(tuner.fit)
         except Stopped as stopped:
-            raise Stopped(str(stopped), asked[0] if asked else signal.SIGTERM) from None
-    return found._experiment_analysis.trials  # pyright: ignore[reportOptionalMemberAccess]  # no public way to a trial's status
+            raise Stopped(str(stopped), signals[0] if signals else signal.SIGTERM) from None
+    return results._experiment_analysis.trials  # pyright: ignore[reportOptionalMemberAccess]  # no public way to a trial's status
 
 
 def once_each(runs: Sequence[TrialRun]) -> list[TrialRun]:
     """A parameter set that was drawn several times is one run: how far it came in the end is what its folder says."""
     order: list[Status] = ["failed", "stopped", "finished"]
-    found: dict[Path | int, TrialRun] = {}
+    by_folder: dict[Path | int, TrialRun] = {}
     for n, run in enumerate(runs):
         key = run.folder or n
-        if (before := found.get(key)) is None:
-            found[key] = run
+        if (before := by_folder.get(key)) is None:
+            by_folder[key] = run
         else:
-            best = max(before, run, key=lambda one: order.index(one.status))
-            found[key] = replace(best, draws=before.draws + 1, seconds=max(before.seconds, run.seconds))
-    return list(found.values())
+            best = max(before, run, key=lambda draw: order.index(draw.status))
+            by_folder[key] = replace(best, draws=before.draws + 1, seconds=max(before.seconds, run.seconds))
+    return list(by_folder.values())
 
 
 def _trial_id(trial: Any) -> str:
@@ -171,9 +218,9 @@ def concurrent(config: SweepConfig, workers: ElasticWorkersConfig) -> int:
 
     if config.concurrent:
         return config.concurrent
-    there = ray.cluster_resources()
+    resources = ray.cluster_resources()
     needs = {"CPU": workers.cpus_per_worker * workers.workers, "GPU": workers.gpus_per_worker * workers.workers}
-    return max(1, min(int(there.get(name, 0) // need) for name, need in needs.items() if need))
+    return max(1, min(int(resources.get(name, 0) // need) for name, need in needs.items() if need))
 
 
 def wait_until_free(seconds: float = 60) -> dict[str, float]:
@@ -198,24 +245,6 @@ def _past(plan: SweepPlan, folder: Path, params: dict[str, Any]) -> list[float]:
         return []
 
 
-def _scheduler(config: SweepConfig, validations: int, past: Callable[[dict[str, Any]], list[float]]) -> Any:
-    from ray.tune.schedulers import FIFOScheduler
-
-    from countryreward.on_ray.resumable_asha import ResumableASHA
-
-    if config.scheduler == "none":
-        return FIFOScheduler()
-    return ResumableASHA(
-        past,
-        time_attr="training_iteration",
-        metric=METRIC,
-        mode="max",
-        max_t=max(config.grace, validations) + 1,  # at max_t Ray Tune cuts a trial off that only has to write its end
-        grace_period=config.grace,
-        reduction_factor=config.reduction,
-    )
-
-
 def _ended(trial: Any, plan: SweepPlan, folder: Path) -> TrialRun:
     try:
         run = run_folder(folder, plan, trial.config)
@@ -224,10 +253,10 @@ def _ended(trial: Any, plan: SweepPlan, folder: Path) -> TrialRun:
     finished = run is not None and ((run / "finished.json").exists() or read_json(run / DROPPED).get("ended", False))
     why = ""
     if trial.status == "ERROR":
-        told = Path(trial.error_file).read_text(encoding="utf-8") if trial.error_file else "unknown"
-        why = told.strip().splitlines()[-1] if told.strip() else "unknown"
+        trace = Path(trial.error_file).read_text(encoding="utf-8") if trial.error_file else "unknown"
+        why = trace.strip().splitlines()[-1] if trace.strip() else "unknown"
     return TrialRun(
-        params=dict(trial.config),
+        params=current_names(trial.config),
         status="failed" if why else "finished" if finished else "stopped",
         why=why,
         folder=run if run is not None and run.exists() else None,

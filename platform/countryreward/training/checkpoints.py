@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from countryreward.data.artifacts import Artifact, Draft, as_plain, open_artifact, seal
+from countryreward.data.artifacts import Artifact, Draft, open_artifact, seal
 from countryreward.errors import UserError
 from countryreward.training.distributed import ProcessGroup
+from countryreward.training.run_identity import differences
 
 KIND = "checkpoint"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -81,10 +82,10 @@ class CheckpointStore:
         A damaged one is set aside as `refused-...`, `tell` is told which file and why, and the one before is tried. Raises
         `UserError` when it is whole but of another identity.
         """
-        found = self.ranks.first_of(self._newest(tell) if self.ranks.first else None)
-        if found is None:
+        newest = self.ranks.first_of(self._newest(tell) if self.ranks.first else None)
+        if newest is None:
             return None
-        path, refusal = found
+        path, refusal = newest
         self.ranks.agree(refusal)
         files = sorted(path.glob("rank-*.pt"))
         return path, [torch.load(file, map_location="cpu", weights_only=True) for file in files]
@@ -97,7 +98,7 @@ class CheckpointStore:
     def _newest(self, tell: Callable[[str], None]) -> tuple[Path, str | None] | None:
         for path in sorted(self.folder.glob("step-*"), reverse=True):
             try:
-                return path, self._other(open_artifact(path, kind=KIND))
+                return path, self._of_another_run(open_artifact(path, kind=KIND))
             except UserError as error:
                 for earlier in self.folder.glob("refused-*"):  # one is kept to look at: damage must not fill the disk
                     shutil.rmtree(earlier, ignore_errors=True)
@@ -106,11 +107,13 @@ class CheckpointStore:
                 tell(f"checkpoint {path.name} is refused ({error}); set aside as {aside.name}, the one before is tried")
         return None
 
-    def _other(self, found: Artifact) -> str | None:
-        told = differences(self.identity, found.manifest.config)
-        if not told:
-            return None
-        return f"run_name: {found.path} was written with {told}; set these back, or give the run another name"
+    def _of_another_run(self, checkpoint: Artifact) -> str | None:
+        unlike = differences(self.identity, checkpoint.manifest.config)
+        return (
+            f"run_name: {checkpoint.path} was written with {unlike}; set these back, or give the run another name"
+            if unlike
+            else None
+        )
 
     def _seal(self, partial: Path, final: Path, step: int) -> None:
         missing = [r for r in range(self.ranks.world) if not (partial / f"rank-{r:04d}.pt").is_file()]
@@ -149,21 +152,6 @@ class CheckpointStore:
             f"checkpoint: the disk is full: {size:,} bytes are needed in {self.folder}, {free:,} are free; free some (or lower "
             "loop.keep_checkpoints) and run the same command again: it goes on from the checkpoint before"
         )
-
-
-def differences(mine: dict[str, Any], its: dict[str, Any]) -> str:
-    """What another start of a run was made from, where it differs from this one's: `name value (now value)`; empty: nothing."""
-    mine, its = flat(as_plain(mine)), flat(its)
-    unlike = [name for name in sorted({*mine, *its}) if mine.get(name) != its.get(name)]
-    return ", ".join(f"{name} {its.get(name)} (now {mine.get(name)})" for name in unlike)
-
-
-def flat(options: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Options inside options as one level: {"loop": {"seed": 0}} -> {"loop.seed": 0}."""
-    found: dict[str, Any] = {}
-    for name, value in options.items():
-        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return found
 
 
 def random_state() -> dict[str, Any]:

@@ -60,7 +60,7 @@ def last_checkpoint(folder: Path) -> str:
     checkpoints = [*folder.glob("step-*"), *folder.glob("checkpoint-*")]
     newest = max(checkpoints, key=lambda path: int(path.name.split("-")[1]), default=None)
     place = f"the last good checkpoint is {newest}" if newest else "it had written no checkpoint yet"
-    return f"{place}. Nothing of this step was kept: look at these records, or train with lower learning rates, which is another run"
+    return f"{place}. Nothing of this step was kept: look at its records, or train with lower learning rates, as another run"
 
 
 def _listed(keys: Sequence[str]) -> str:

@@ -5,21 +5,15 @@ What it writes: training/run_folder.py. Called again for the same folder it goes
 
 import dataclasses
 import functools
-import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
 
-import countryreward
-from countryreward.command import run_id
-from countryreward.data.artifacts import as_plain as plain_values
 from countryreward.data.artifacts import open_artifact
 from countryreward.data.dataset import Dataset
 from countryreward.data.quarantine import Quarantine
@@ -32,30 +26,20 @@ from countryreward.models.reward_config import preset
 from countryreward.models.reward_model import CountryRewardModel
 from countryreward.models.reward_prompts import PromptBuilder
 from countryreward.models.tower import backbone_folder
-from countryreward.renamed_options import names_before
 from countryreward.scoring.examples import build_examples
 from countryreward.scoring.image_inputs import image_inputs, with_images
 from countryreward.scoring.predict import Loader
 from countryreward.training.checkpoints import CheckpointStore, random_state, set_random_state
 from countryreward.training.data_order import microbatches
 from countryreward.training.distributed import ProcessGroup
-from countryreward.training.divergence import Diverged, last_checkpoint, weights_are_finite
+from countryreward.training.divergence import Diverged, weights_are_finite
 from countryreward.training.engine import DeepSpeedEngine, Engine, TorchEngine, cosine_with_warmup
 from countryreward.training.reward_loop import Progress, total_steps, train_reward
-from countryreward.training.run_folder import STARTED, RunFolder, Tell, held, read_json
+from countryreward.training.run_folder import STARTED, RunFolder, Tell, read_json, taken_up
+from countryreward.training.run_identity import RunIdentity
 from countryreward.training.trackers import open_trackers
-from countryreward.training.training_config import PATHS, LoopConfig, RewardTraining
+from countryreward.training.training_config import LoopConfig, RewardTraining
 from countryreward.training.validation import Validation, some_items, validate
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunIdentity:
-    """What a run is made from: the same name goes on only with the same."""
-
-    inputs: dict[str, str]
-    """Name of each input artifact -> its version."""
-    options: dict[str, Any]
-    """Every option in force (`as_plain`)."""
 
 
 def run_training(
@@ -77,43 +61,26 @@ def run_training(
     Raises `UserError` where the run was started from other inputs or options, and where the disk is full.
     """
     ranks = ProcessGroup.current()
-    tell = tell if ranks.first else _silent
-    with ExitStack() as stack:
-        refusal = None
-        if ranks.first:
-            try:
-                stack.enter_context(held(folder))
-            except UserError as error:
-                refusal = str(error)
-        ranks.agree(refusal)
-        identity = identity or RunIdentity(inputs={}, options=as_plain(job))
-        try:
-            return _train(job, folder, ranks, device, tell, identity, workers or ranks.world, warned)
-        except Diverged as error:
-            raise Diverged(f"{error}; {last_checkpoint(folder / 'checkpoints')}") from None
+    identity = identity or RunIdentity(inputs={}, options=job.options())
+    with taken_up(folder, identity, ranks, tell) as run:
+        return run is None or _train(job, run, ranks, device, identity, workers or ranks.world, warned)
 
 
 def _train(
     job: RewardTraining,
-    folder: Path,
+    run: RunFolder,
     ranks: ProcessGroup,
     device: torch.device | str,
-    tell: Tell,
     identity: RunIdentity,
     workers: int,
     warned: Callable[[], bool] | None,
 ) -> bool:
-    run = RunFolder(folder, tell)
-    if ranks.first:
-        run.recover()
-    made_from = {**identity.inputs, **identity.options}
-    if ranks.first_of(run.finished(made_from) if ranks.first else None):
-        return True
+    folder, made_from = run.folder, identity.made_from
     before = ranks.first_of(read_json(folder / STARTED).get("precision", "") if ranks.first else "")
     loop = settled(job.loop.resolved(preset(job.preset)), ranks, device, before)
     quarantine = Quarantine("training")
     model, processor = load_model(job, loop, device)
-    train, validation = load_examples(job, model, processor, quarantine, loop, tell)
+    train, validation = load_examples(job, model, processor, quarantine, loop, run.tell)
     steps = total_steps(len(train.examples.prompts), loop, workers)
     facts = {"run": folder.name, "precision": loop.precision, "workers": workers, "steps": steps}
     store = CheckpointStore(
@@ -122,14 +89,14 @@ def _train(
         ranks,
         keep=loop.keep_checkpoints,
     )
-    found = store.newest(run.say)
-    resized = found is not None and len(found[1]) != ranks.world
+    newest = store.newest(run.say)
+    resized = newest is not None and len(newest[1]) != ranks.world
     each = len(microbatches(workers, loop.value("accumulation"), ranks))
     engine = make_engine(model, job, loop, steps, accumulation=each, resized=resized)
     torch.manual_seed(loop.seed * ranks.world + ranks.rank)  # dropout: every rank its own
     start = Progress()
-    if found:
-        path, states = found
+    if newest:
+        path, states = newest
         engine.load(path)
         if resized:  # generators belong to ranks that are no more: new ones, other than any before
             start = Progress.shared([state["progress"] for state in states], ranks.world)
@@ -141,10 +108,8 @@ def _train(
     if ranks.first:
         run.begin(made_from, ranks.world, str(loop.precision))
         quarantine.write(folder)
-        run.go_back(start.step)
         run.trackers = open_trackers(job.trackers, folder, identity.options, start.step)
-        if start.step:
-            run.line({"kind": "resumed", "step": start.step, "of": steps, "workers": ranks.world, "run_id": run_id()})
+        run.go_on(start.step, steps, ranks.world)
         score = run.best_score() if start.step else None
         best += [score] if score is not None else []
 
@@ -187,7 +152,7 @@ def _train(
         validate=validated,
         ranks=ranks,
         workers=workers,
-        progress=lambda done, total: tell({"stage": "training steps", "done": done, "total": total}),
+        progress=lambda done, total: run.tell({"stage": "training steps", "done": done, "total": total}),
         start=start,
         checkpoint=checkpoint,
         stop=run.stop_asked if ranks.first else lambda: False,
@@ -204,10 +169,6 @@ def _train(
     if reached == steps:
         store.remove()
     return reached == steps
-
-
-def _silent(_: dict[str, Any]) -> None:
-    """Ranks other than the first tell nothing."""
 
 
 def settled(loop: LoopConfig, ranks: ProcessGroup, device: torch.device | str, before: str = "") -> LoopConfig:
@@ -262,7 +223,7 @@ def make_engine(
     resized: bool = False,
 ) -> Engine:
     """accumulation: passes per step (0: the loop's); resized: it will load what another number of ranks saved."""
-    groups = parameter_groups(model, job.all_rates(), weight_decay=loop.weight_decay)
+    groups = parameter_groups(model, job.all_learning_rates(), weight_decay=loop.weight_decay)
     factor = functools.partial(cosine_with_warmup, total=steps, warmup_share=loop.warmup)
     shared: dict[str, Any] = {
         "accumulation": accumulation or loop.value("accumulation"),
@@ -331,44 +292,15 @@ def save_weights(
     model: CountryRewardModel,
     processor: PairProcessor,
     weights: dict[str, torch.Tensor],
-    found: Validation,
+    measured: Validation,
     records: pd.DataFrame,
     facts: dict[str, Any],
 ) -> None:
     """A model folder without its surroundings."""
     model.save_pretrained(place, state_dict=weights)  # it empties the dict it is given
     processor.save_pretrained(place)
-    frame = records[["record_id", "market", "label"]].assign(logit=found.logits)
+    frame = records[["record_id", "market", "label"]].assign(logit=measured.logits)
     frame.to_parquet(place / "validation.parquet", index=False)
-    measured = {metric: None if value != value else value for metric, value in found.metrics.items()}
-    facts = facts | {"validation": measured, "temperature": found.temperature, "records": len(records)}
+    metrics = {metric: None if value != value else value for metric, value in measured.metrics.items()}
+    facts = facts | {"validation": metrics, "temperature": measured.temperature, "records": len(records)}
     (place / "training.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-
-
-NO_PART_OF_THE_RESULT = ("checkpoint_every", "keep_checkpoints", "log_every")
-"""Options of the loop that may change between two starts of one run."""
-
-
-def as_plain(job: RewardTraining) -> dict[str, Any]:
-    """For a manifest: every option in force that shapes the result; inputs are told by their versions, not by their paths.
-
-    Options that were renamed go by their old names: a run or a model that was begun under them is the same one.
-    """
-    loop = asdict(job.loop.resolved(preset(job.preset)))
-    options = asdict(job) | {
-        "rates": asdict(job.all_rates()),
-        "loop": {name: value for name, value in loop.items() if name not in NO_PART_OF_THE_RESULT},
-        "reward": asdict(job.reward.resolved()),
-    }
-    return names_before({name: value for name, value in options.items() if name not in (*PATHS, "trackers")})
-
-
-def identity_of(job: RewardTraining, versions: Mapping[str, str], workers: int) -> dict[str, Any]:
-    """Fields of a `RunIdentity`. versions: input artifact -> version."""
-    return {"inputs": dict(versions), "options": as_plain(job) | {"workers": workers}}
-
-
-def fingerprint(identity: dict[str, Any]) -> str:
-    """The name of a run that was given none: the same inputs, options and library version have the same."""
-    text = json.dumps([plain_values(identity), countryreward.__version__], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -20,14 +20,17 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from countryreward.command import run_id
 from countryreward.data.artifacts import Draft, as_plain, open_artifact, seal, write_atomically
 from countryreward.errors import UserError
-from countryreward.training.checkpoints import differences
+from countryreward.training.run_identity import RunIdentity, differences
 from countryreward.training.trackers import Tracker
 from countryreward.training.training_config import STOP
+
+if TYPE_CHECKING:
+    from countryreward.training.distributed import ProcessGroup
 
 STARTED = "started.json"
 DROPPED = "dropped.json"
@@ -58,32 +61,31 @@ class RunFolder:
 
     def begin(self, identity: dict[str, Any], workers: int, precision: str = "") -> None:
         """Write down this start, with as many workers."""
-        told = read_json(self.folder / STARTED)
         starts = [
-            *told.get("starts", []),
+            *read_json(self.folder / STARTED).get("starts", []),
             {"time": datetime.now(UTC).isoformat(timespec="seconds"), "run_id": run_id(), "workers": workers},
         ]
-        told = {"identity": as_plain(identity), "precision": precision, "starts": starts}
+        started = {"identity": as_plain(identity), "precision": precision, "starts": starts}
         (self.folder / DROPPED).unlink(missing_ok=True)
-        write_atomically(self.folder / STARTED, json.dumps(told, indent=1) + "\n")
+        write_atomically(self.folder / STARTED, json.dumps(started, indent=1) + "\n")
 
     def best_score(self) -> float | None:
         """Score of best/; None: there is none, or it is damaged, which is said."""
         if not (self.folder / "best").exists():
             return None
         try:
-            found = open_artifact(self.folder / "best", kind=WEIGHTS)
+            best = open_artifact(self.folder / "best", kind=WEIGHTS)
         except UserError as error:
             self.say(f"best/ is refused ({error}); the next validation makes a new one")
             return None
-        return json.loads((found.path / "training.json").read_text(encoding="utf-8"))["score"]
+        return json.loads((best.path / "training.json").read_text(encoding="utf-8"))["score"]
 
     def finished(self, identity: dict[str, Any], *, best: str = "best") -> bool:
         """Whether the run was trained to its end. Raises `UserError` if that was with another identity, or `best`/ is damaged."""
         if not (self.folder / "finished.json").is_file():
             return False
-        told = json.loads((self.folder / "finished.json").read_text(encoding="utf-8"))
-        unlike = differences(identity, told["identity"])
+        end = json.loads((self.folder / "finished.json").read_text(encoding="utf-8"))
+        unlike = differences(identity, end["identity"])
         if unlike:
             raise UserError(
                 f"run_name: {self.folder} was trained to its end with {unlike}; set these back, or give the run another name"
@@ -107,6 +109,12 @@ class RunFolder:
                 if json.loads(line)["step"] <= step:
                     kept.append(line + "\n")
         write_atomically(log, "".join(kept))
+
+    def go_on(self, step: int, steps: int, workers: int) -> None:
+        """Take the log back to `step`, where this start goes on; past the beginning, say so in it."""
+        self.go_back(step)
+        if step:
+            self.line({"kind": "resumed", "step": step, "of": steps, "workers": workers, "run_id": run_id()})
 
     def line(self, line: dict[str, Any]) -> None:
         """One line of the log, to all who read it."""
@@ -150,8 +158,8 @@ class RunFolder:
 
     def finish(self, identity: dict[str, Any], facts: dict[str, Any]) -> None:
         """Say that the run has reached its end."""
-        told = {"identity": as_plain(identity), "run_id": run_id(), **facts}
-        write_atomically(self.folder / "finished.json", json.dumps(told, indent=2) + "\n")
+        end = {"identity": as_plain(identity), "run_id": run_id(), **facts}
+        write_atomically(self.folder / "finished.json", json.dumps(end, indent=2) + "\n")
 
     def stop_asked(self) -> bool:
         """Whether somebody wants the run to end early."""
@@ -164,6 +172,42 @@ class RunFolder:
                 tracker.close()
             except Exception as error:  # as in `line`
                 self.say(f"{type(tracker).__name__} could not be closed ({error}); log.jsonl has every line")
+
+
+@contextlib.contextmanager
+def taken_up(
+    folder: Path, identity: RunIdentity, ranks: "ProcessGroup", tell: Tell, *, best: str = "best"
+) -> Iterator[RunFolder | None]:
+    """How every training begins: its run folder, held by the first process for the length of a `with` block that all processes
+    enter; None: the run was trained to its end before, and left `best`/.
+
+    tell: hears the first process alone. Raises `UserError` on every process where another training holds the folder, or the run
+    was trained to its end with another identity. A `Diverged` that leaves the block also says where the last good checkpoint is.
+    """
+    from countryreward.training.divergence import Diverged, last_checkpoint
+
+    run = RunFolder(folder, tell if ranks.first else _silent)
+    with contextlib.ExitStack() as stack:
+        refusal, finished = None, False
+        if ranks.first:
+            try:
+                stack.enter_context(held(folder))
+                run.recover()
+                finished = run.finished(identity.made_from, best=best)
+            except UserError as error:
+                refusal = str(error)
+        ranks.agree(refusal)
+        if ranks.first_of(finished):
+            yield None
+            return
+        try:
+            yield run
+        except Diverged as error:
+            raise Diverged(f"{error}; {last_checkpoint(folder / 'checkpoints')}") from None
+
+
+def _silent(_: dict[str, Any]) -> None:
+    """Processes other than the first tell nothing."""
 
 
 @contextlib.contextmanager

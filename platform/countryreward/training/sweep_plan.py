@@ -1,6 +1,6 @@
 """One trial of a sweep: parameters by dotted name become a training, with a name and an identity of its own.
 
-    {"reward.focus_weight": 0.1, "search.text_k": 32, "search.image_k": 13, "rates.llm": 1e-4}
+    {"reward.focus_weight": 0.1, "search.text_k": 32, "search.image_k": 13, "learning_rates.llm": 1e-4}
 
 Names are those of jobs/train_reward.py's options that shape the training, and the two k of the retrieval, for which the priors
 are there before the first trial starts.
@@ -16,13 +16,14 @@ from typing import Any
 
 from countryreward.data.artifacts import write_atomically
 from countryreward.errors import UserError
-from countryreward.renamed_options import RENAMED_OPTIONS
+from countryreward.renamed_options import current_name, name_before
 from countryreward.training.run_folder import DROPPED
+from countryreward.training.run_identity import RunIdentity
 from countryreward.training.training_config import RewardTraining
 
 KS = ("search.text_k", "search.image_k")
 """The parameters that choose priors instead of changing the training."""
-SWEPT = ("preset", "backbone", "image_px", "reward", "rates", "lora", "loop")
+SWEPT = ("preset", "backbone", "image_px", "reward", "learning_rates", "lora", "loop")
 """Fields of a RewardTraining that a parameter may name."""
 
 
@@ -49,27 +50,35 @@ class SweepPlan:
     workers: int
     """Of each training."""
 
-    def trial(self, params: Mapping[str, Any]) -> tuple[RewardTraining, dict[str, Any]]:
+    def trial(self, params: Mapping[str, Any]) -> tuple[RewardTraining, RunIdentity]:
         """The training of these parameters and its identity, the same that jobs/train_reward.py gives it.
 
         Raises `UserError` for a name or a value that no training has, and for a k without priors.
         """
-        from countryreward.training.reward_run import identity_of
-
         k = (int(params.get(KS[0], self.ks[0])), int(params.get(KS[1], self.ks[1])))
         if k not in self.priors:
-            there = ", ".join(f"({text_k}, {image_k})" for text_k, image_k in sorted(self.priors))
-            raise UserError(f"search: there are no priors for text_k, image_k = {k}; there are those of {there}")
+            ks = ", ".join(f"({text_k}, {image_k})" for text_k, image_k in sorted(self.priors))
+            raise UserError(f"search: there are no priors for text_k, image_k = {k}; there are those of {ks}")
         job = with_params(self.job, {name: value for name, value in params.items() if name not in KS})
         job = dataclasses.replace(job, priors=self.priors[k].path)
-        return job, identity_of(job, {**self.inputs, "priors": self.priors[k].version}, self.workers)
+        return job, job.identity({**self.inputs, "priors": self.priors[k].version}, self.workers)
+
+
+def current_names(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters under the names of today: a sweep of the release before has stored the old ones."""
+    return {current_name(name): value for name, value in params.items()}
+
+
+def stored_names(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters under the names that a sweep's identity and Ray Tune's state have, so that one begun before goes on."""
+    return {name_before(name): value for name, value in params.items()}
 
 
 def with_params(job: RewardTraining, params: Mapping[str, Any]) -> RewardTraining:
     """The same training with the named options at other values. Raises `UserError` for what it does not have."""
     changed = job
-    for name, value in params.items():
-        parts = RENAMED_OPTIONS.get(name, name).split(".")
+    for name, value in current_names(params).items():
+        parts = name.split(".")
         if parts[0] not in SWEPT:
             raise UserError(f"space: {name} is no option of a training; a name begins with {', '.join((*SWEPT, *KS))}")
         changed = _changed(changed, parts, value, name)
@@ -91,21 +100,21 @@ def _changed(owner: Any, parts: list[str], value: Any, name: str) -> Any:
 def validations_of(folder: Path) -> list[dict[str, Any]]:
     """The validations of a run, in order: lines of its log. A torn last line is passed over."""
     log = folder / "log.jsonl"
-    found = []
+    validations = []
     for text in log.read_text(encoding="utf-8").splitlines() if log.exists() else []:
         try:
             line = json.loads(text)
         except ValueError:
             continue
         if line.get("kind") == "validation":
-            found.append(line)
-    return found
+            validations.append(line)
+    return validations
 
 
 def score_of(validation: Mapping[str, Any]) -> float:
-    """What trials are compared by, as `training.validation.Validation.score`."""
-    found = validation.get("discordant_ordering")
-    return float(validation["accuracy"] if found is None else found)
+    """What trials are compared by: discordant ordering, or accuracy where no two markets disagree."""
+    ordering = validation.get("discordant_ordering")
+    return float(validation["accuracy"] if ordering is None else ordering)
 
 
 def drop_weights(folders: Iterable[Path]) -> None:

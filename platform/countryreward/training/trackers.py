@@ -1,13 +1,16 @@
-"""Where a run's numbers go beside its log: TensorBoard always, MLflow and Weights & Biases when asked for (extras)."""
+"""Where a run's numbers go beside its log: terminal and TensorBoard always, MLflow and Weights & Biases on demand (extras)."""
 
+import contextlib
 import importlib.util
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
 from countryreward.data.artifacts import write_atomically
 from countryreward.errors import UserError
-from countryreward.training.checkpoints import flat
+from countryreward.progress import bar
+from countryreward.training.run_identity import flat
 
 TRACKERS = ("mlflow", "wandb")
 
@@ -34,12 +37,12 @@ class TensorBoard:
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)
 
     def log(self, numbers: dict[str, float], step: int) -> None:
-        """See `Tracker`."""
+        """Numbers of one optimizer step."""
         for name, value in numbers.items():
             self._board.add_scalar(name, value, step)
 
     def close(self) -> None:
-        """See `Tracker`."""
+        """Flush and end."""
         self._board.close()
 
 
@@ -49,21 +52,21 @@ class MLflow:
     def __init__(self, folder: Path, options: dict[str, Any]) -> None:
         import mlflow
 
-        known = _remembered(folder / "mlflow.json")
+        earlier = _remembered(folder / "mlflow.json")
         mlflow.set_experiment("countryreward")
-        self._run = mlflow.start_run(run_id=known, run_name=folder.name)
-        if known is None:
+        self._run = mlflow.start_run(run_id=earlier, run_name=folder.name)
+        if earlier is None:
             mlflow.log_params({name: str(value)[:500] for name, value in flat(options).items()})
             write_atomically(folder / "mlflow.json", json.dumps({"run": self._run.info.run_id}))
 
     def log(self, numbers: dict[str, float], step: int) -> None:
-        """See `Tracker`."""
+        """Numbers of one optimizer step."""
         import mlflow
 
         mlflow.log_metrics(numbers, step=step)
 
     def close(self) -> None:
-        """See `Tracker`."""
+        """Flush and end."""
         import mlflow
 
         mlflow.end_run()
@@ -77,24 +80,24 @@ class WandB:
 
         import wandb
 
-        known = _remembered(folder / "wandb.json")
+        earlier = _remembered(folder / "wandb.json")
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", "countryreward"),
             name=folder.name,
-            id=known,
+            id=earlier,
             resume="allow",
             dir=str(folder),
             config=flat(options),
         )
-        if known is None:
+        if earlier is None:
             write_atomically(folder / "wandb.json", json.dumps({"run": self._run.id}))
 
     def log(self, numbers: dict[str, float], step: int) -> None:
-        """See `Tracker`."""
+        """Numbers of one optimizer step."""
         self._run.log(numbers, step=step)
 
     def close(self) -> None:
-        """See `Tracker`."""
+        """Flush and end."""
         self._run.finish()
 
 
@@ -116,3 +119,47 @@ def open_trackers(names: list[str], folder: Path, options: dict[str, Any], step:
 
 def _remembered(path: Path) -> str | None:
     return json.loads(path.read_text(encoding="utf-8"))["run"] if path.exists() else None
+
+
+@contextlib.contextmanager
+def console() -> Iterator[Callable[[dict[str, Any]], None]]:
+    """What a training tells, shown to who waits for it: `with console() as watch: watch(message)`.
+
+    Bars with time left, one per stage in the order in which stages speak first, and lines of the log.
+    """
+    with contextlib.ExitStack() as stack:
+        stages: dict[str, Callable[[int, int], None]] = {}
+
+        def watch(message: dict[str, Any]) -> None:
+            stage = message.get("stage")
+            if stage is not None:
+                if stage not in stages:
+                    stack.close()  # the stage before is over
+                    stages[stage] = stack.enter_context(bar(stage))
+                stages[stage](message["done"], message["total"])
+            elif message["kind"] == "said":
+                print(f"  {message['text']}")
+            elif message["kind"] == "resumed":
+                print(f"  going on from the checkpoint at step {message['step']:,} of {message['of']:,}")
+            elif message["kind"] == "validation":
+                shown = ("discordant_ordering", "accuracy", "log_loss")
+                parts = [
+                    f"{name.replace('_', ' ')} {'none' if message[name] is None else format(message[name], '.3f')}"
+                    for name in shown
+                ]
+                print(f"  validation at step {message['step']:,}: {', '.join(parts)}")
+            elif message["kind"] == "trial":
+                print(f"  trial {message['name']}: {message['score']:.3f} at step {message['step']:,}")
+            elif message["kind"] == "writer":
+                gain = message.get("rewards_accuracies")
+                gained = "" if gain is None else f", chosen likelier than before {gain:.0%} of pairs"
+                print(f"  step {message['step']:>5,} of {message['of']:,}: loss {message['loss']:.3f}{gained}")
+            else:
+                ratio = message["penalty_to_bce_gradient"]
+                print(
+                    f"  step {message['step']:>5,} of {message['of']:,}: loss {message['loss']:.3f}, penalty "
+                    f"{message['penalty']:.3f} (gradient {'unknown' if ratio is None else f'{ratio:.1%}'} of BCE's), "
+                    f"{message['pairs_per_second']:.0f} pairs/s"
+                )
+
+        yield watch

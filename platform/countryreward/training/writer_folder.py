@@ -8,21 +8,10 @@ README.md                                         the card
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from countryreward.data.artifacts import MANIFEST, MANIFEST_HASH, Artifact, open_artifact, publish
-from countryreward.training.writer_training_config import WriterTraining
-
-_NO_PART_OF_THE_RESULT = ("checkpoint_every", "keep_checkpoints", "log_every")
-
-
-def writer_options(job: WriterTraining) -> dict[str, Any]:
-    """Every option in force that shapes the result; inputs are told by their versions, not by their paths."""
-    loop = {name: value for name, value in asdict(job.settled()).items() if name not in _NO_PART_OF_THE_RESULT}
-    told = {name: getattr(job, name) for name in ("stage", "preset", "backbone")}
-    return told | {"image_px": job.px(), "lora": asdict(job.lora), "loop": loop}
 
 
 def publish_writer(

@@ -31,6 +31,8 @@ class WriterRow:
     """One answer, or (chosen, rejected)."""
     market: str
     """ISO 3166 alpha-2."""
+    key: str = ""
+    """Which row of the published table: the pair's key, or product and market of a design."""
 
 
 class Pictures:
@@ -65,9 +67,9 @@ def design_rows(
     """{split: rows} of a published designs table. A prompt or picture that is refused goes to quarantine."""
     frame = pd.read_parquet(open_artifact(designs, kind="designs").path / "designs.parquet")
     products = Dataset.read(open_artifact(dataset, kind="dataset").path).products.set_index("product_id")
-    found: dict[str, list[WriterRow]] = {"train": [], "validation": [], "test": []}
-    told: list[dict[str, Any]] = frame.to_dict("records")  # pyright: ignore[reportAssignmentType]
-    for number, row in enumerate(told):
+    rows: dict[str, list[WriterRow]] = {"train": [], "validation": [], "test": []}
+    designs_of_table: list[dict[str, Any]] = frame.to_dict("records")  # pyright: ignore[reportAssignmentType]
+    for number, row in enumerate(designs_of_table):
         product = products.loc[row["product_id"]]
         fields = DesignFields(
             title=product["title"],
@@ -81,8 +83,8 @@ def design_rows(
         spliced = _spliced(prompt, fields, pictures, quarantine, "designs", number, key)
         if spliced is not None:
             design = Design(**{name: row[name] for name in LABELS})
-            found[row["split"]].append(WriterRow(spliced, (prompt.answer(design),), row["market"]))
-    return found
+            rows[row["split"]].append(WriterRow(spliced, (prompt.answer(design),), row["market"], key))
+    return rows
 
 
 def pair_rows(
@@ -90,7 +92,7 @@ def pair_rows(
 ) -> list[WriterRow]:
     """Rows of published preference pairs, in their order."""
     table = pq.read_table(open_artifact(pairs, kind="pairs").path / "pairs.parquet")
-    found = []
+    rows = []
     for number, row in enumerate(table.to_pylist()):
         fields = DesignFields(
             title=row["title"],
@@ -103,8 +105,8 @@ def pair_rows(
         spliced = _spliced(prompt, fields, pictures, quarantine, "pairs", number, row["key"])
         if spliced is not None:
             answers = tuple(prompt.answer(Design.parse(row[side])) for side in ("chosen", "rejected"))
-            found.append(WriterRow(spliced, answers, row["market"]))
-    return found
+            rows.append(WriterRow(spliced, answers, row["market"], row["key"]))
+    return rows
 
 
 def _spliced(

@@ -9,7 +9,6 @@ import json
 import os
 import shutil
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +23,12 @@ from countryreward.errors import UserError
 from countryreward.models.design_writer import DesignWriterModel
 from countryreward.models.lora import TARGETS
 from countryreward.models.tiny_backbone import SHIPPED
-from countryreward.training.checkpoints import differences
 from countryreward.training.distributed import ProcessGroup
+from countryreward.training.divergence import Diverged, weights_are_finite
 from countryreward.training.engine import prepare_deepspeed
-from countryreward.training.reward_run import RunIdentity
-from countryreward.training.run_folder import RunFolder, Tell, held
-from countryreward.training.training_config import STOP
+from countryreward.training.run_folder import RunFolder, Tell, taken_up
+from countryreward.training.run_identity import RunIdentity, differences
+from countryreward.training.training_config import STOP, WriterLoop, WriterTraining
 from countryreward.training.writer_rows import Pictures, WriterRow, design_rows, pair_rows
 from countryreward.training.writer_trainers import (
     HEAD,
@@ -40,10 +39,11 @@ from countryreward.training.writer_trainers import (
     mean_log_prob,
     with_market_head,
 )
-from countryreward.training.writer_training_config import WriterLoop, WriterTraining
 
 KIND = "writer_checkpoint"
 ABOUT = "writer.json"
+_LOG_NAMES = {"grad_norm": "gradient_norm"}
+"""transformers' names of numbers -> those of the log, which are the same for both trainings."""
 
 
 def run_writer_training(
@@ -60,33 +60,23 @@ def run_writer_training(
     Raises `UserError` for rows that are all refused, a run that was started from other inputs or options.
     """
     ranks = ProcessGroup.current()
-    with ExitStack() as stack:
-        refusal = None
-        if ranks.first:
-            try:
-                stack.enter_context(held(folder))
-            except UserError as error:
-                refusal = str(error)
-        ranks.agree(refusal)
-        return _train(job, folder, ranks, torch.device(device), tell if ranks.first else lambda _: None, identity)
+    with taken_up(folder, identity, ranks, tell, best="last") as run:
+        return run is None or _train(job, run, ranks, torch.device(device), identity.made_from)
 
 
 def _train(
-    job: WriterTraining, folder: Path, ranks: ProcessGroup, device: torch.device, tell: Tell, identity: RunIdentity
+    job: WriterTraining, run: RunFolder, ranks: ProcessGroup, device: torch.device, made_from: dict[str, Any]
 ) -> bool:
-    run = RunFolder(folder, tell)
-    if ranks.first:
-        run.recover()
-    made_from = {**identity.inputs, **identity.options}
-    if ranks.first_of(run.finished(made_from, best="last") if ranks.first else None):
-        return True
+    folder = run.folder
     loop = job.settled()
     if loop.engine == "deepspeed":
         prepare_deepspeed()
     bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
     writer = _open(job, device, torch.bfloat16 if bf16 else torch.float32)
     quarantine = Quarantine(f"{job.stage} training")
-    pictures = Pictures(open_artifact(job.pictures, kind=_PICTURES[job.stage]).path, writer.px)
+    # a pair keeps its product's picture itself
+    place, kind = (job.pairs, "pairs") if job.stage == "preference" else (job.dataset, "dataset")
+    pictures = Pictures(open_artifact(place, kind=kind).path, writer.px)
     rows, held_out = _rows(job, writer, pictures, quarantine)
     if not rows:
         first = quarantine.refusals[0] if quarantine.refusals else None
@@ -99,16 +89,18 @@ def _train(
     shared = loop.shared_prefix and writer.model.config._attn_implementation != "flash_attention_2"
     make = PairCollator if job.stage == "preference" else DesignCollator
     collator = make(rows, pictures, writer.processor, shared_prefix=shared)
-    callbacks: list[TrainerCallback] = [_Watch(run, ranks), _Stop(folder, ranks), _Seal(ranks, made_from)]
+    callbacks: list[TrainerCallback] = [_Log(run, ranks), _Stop(folder, ranks), _Seal(ranks, made_from)]
     trainer = _trainer(job, writer, arguments, collator, len(rows), folder, ranks, callbacks)
-    found = _newest(folder, ranks, made_from, run)
-    trainer.train(resume_from_checkpoint=str(found) if found else None)
+    newest = _newest(folder, ranks, made_from, run)
+    trainer.train(resume_from_checkpoint=str(newest) if newest else None)
     if trainer.state.global_step < trainer.state.max_steps:
         run.say(
             f"stopped at step {trainer.state.global_step:,} of {trainer.state.max_steps:,}; a checkpoint was written"
         )
         return False
     weights = _weights(trainer)
+    if ranks.any(ranks.first and not weights_are_finite(weights), device):
+        raise Diverged("training: it has diverged: at its end there are weights that are not finite")
     facts: dict[str, Any] = {"stage": job.stage, "rows": len(rows), "steps": trainer.state.global_step}
     if ranks.first:
         _finish(job, writer, trainer, weights, held_out, pictures, run, facts, made_from)
@@ -116,13 +108,10 @@ def _train(
     return True
 
 
-_PICTURES = {"supervised": "dataset", "preference": "pairs"}
-
-
 def _open(job: WriterTraining, device: torch.device, dtype: torch.dtype) -> DesignWriterModel:
     from countryreward.models.tower import backbone_folder
 
-    source = job.backbone or job.preset
+    source = job.source()
     if job.writer:
         source = str(open_artifact(job.writer, kind="design_writer").path)
     writer = DesignWriterModel.load(backbone_folder(source), px=job.px(), device=device, dtype=dtype)
@@ -141,9 +130,9 @@ def _rows(
 ) -> tuple[list[WriterRow], list[WriterRow]]:
     """To train on, and held out."""
     if job.stage == "preference":
-        return pair_rows(job.rows, pictures, writer.prompt, writer.grid, quarantine), []
-    found = design_rows(job.rows, job.dataset, pictures, writer.prompt, writer.grid, quarantine)
-    return found["train"], found["validation"]
+        return pair_rows(job.pairs, pictures, writer.prompt, writer.grid, quarantine), []
+    rows = design_rows(job.designs, job.dataset, pictures, writer.prompt, writer.grid, quarantine)
+    return rows["train"], rows["validation"]
 
 
 def _arguments(
@@ -254,21 +243,21 @@ def _numbers(count: int, folder: Path, ranks: ProcessGroup) -> datasets.Dataset:
         datasets.Dataset.from_dict({"row": list(range(count))}).save_to_disk(str(partial))
         os.rename(partial, place)
     ranks.agree(None)
-    found = datasets.load_from_disk(str(place))
-    assert isinstance(found, datasets.Dataset)
-    return found
+    numbers = datasets.load_from_disk(str(place))
+    assert isinstance(numbers, datasets.Dataset)
+    return numbers
 
 
 def _weights(trainer: Trainer) -> dict[str, torch.Tensor]:
     """Whole weights on the processor, LoRA merged; under ZeRO-3 every rank must call it and only the first gets them."""
     from peft import PeftModel
 
-    found: Any = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    weights: Any = trainer.accelerator.get_state_dict(trainer.model_wrapped)
     model = trainer.accelerator.unwrap_model(trainer.model_wrapped)
     if isinstance(model, PeftModel):
         merged: Any = model.merge_and_unload()
-        found = merged.state_dict()
-    return {name: value.detach().cpu() for name, value in (found or {}).items() if not name.startswith(f"{HEAD}.")}
+        weights = merged.state_dict()
+    return {name: value.detach().cpu() for name, value in (weights or {}).items() if not name.startswith(f"{HEAD}.")}
 
 
 def _finish(
@@ -311,7 +300,7 @@ def _last(trainer: Trainer) -> dict[str, Any]:
     return logged[-1] if logged else {}
 
 
-class _Watch(TrainerCallback):
+class _Log(TrainerCallback):
     """The log's lines and how far the training is."""
 
     def __init__(self, run: RunFolder, ranks: ProcessGroup) -> None:
@@ -319,17 +308,15 @@ class _Watch(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if self.ranks.first:
-            self.run.go_back(state.global_step)
-            if state.global_step:
-                self.run.line({"kind": "resumed", "step": state.global_step, "of": state.max_steps})
+            self.run.go_on(state.global_step, state.max_steps, self.ranks.world)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.run.tell({"stage": "training steps", "done": state.global_step, "total": state.max_steps})
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         if self.ranks.first and logs and "loss" in logs:
-            told = {name.replace("/", "_"): float(value) for name, value in logs.items()}
-            self.run.line({"kind": "writer", "step": state.global_step, "of": state.max_steps, **told})
+            numbers = {_LOG_NAMES.get(name, name.replace("/", "_")): float(value) for name, value in logs.items()}
+            self.run.line({"kind": "writer", "step": state.global_step, "of": state.max_steps, **numbers})
 
 
 class _Stop(TrainerCallback):
@@ -359,19 +346,19 @@ class _Seal(TrainerCallback):
 
 def _newest(folder: Path, ranks: ProcessGroup, identity: dict[str, Any], run: RunFolder) -> Path | None:
     """The newest whole checkpoint; others are removed. Raises `UserError` for one of another identity."""
-    found, refusal = None, None
+    newest, refusal = None, None
     if ranks.first:
         places = sorted((folder / "checkpoints").glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
         for place in reversed(places):
             try:
-                told = differences(identity, open_artifact(place, kind=KIND).manifest.config)
+                unlike = differences(identity, open_artifact(place, kind=KIND).manifest.config)
             except UserError as error:
                 run.say(f"{place.name} is refused ({error}); the one before is tried")
                 shutil.rmtree(place)
                 continue
-            if told:
-                refusal = f"run_name: {place} was written with {told}; set these back, or give the run another name"
-            found = place
+            if unlike:
+                refusal = f"run_name: {place} was written with {unlike}; set these back, or give the run another name"
+            newest = place
             break
     ranks.agree(refusal)
-    return ranks.first_of(found)
+    return ranks.first_of(newest)

@@ -1,0 +1,114 @@
+"""Options of jobs: those of contained configs, old names on the line and in files, one reading for a whole chain."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import demo
+import prior_chain
+import reward_chain
+import train_designer
+import train_reward
+import tune_reward
+from countryreward.equations.readings import READINGS
+from countryreward.job_options import options_of, parse_options
+from countryreward.renamed_options import current_arguments
+from countryreward.training.training_config import RewardTraining
+
+
+def parsed(job: Any, *arguments: str, reading: bool = False) -> Any:
+    return parse_options(job.Config, current_arguments(arguments, job.Config), reading=reading)
+
+
+def in_force(config: Any) -> dict[str, str]:
+    """Option of the two readings -> its value in force."""
+    prior, records = config.retrieval.prior, config.records
+    values = {f"prior.{name}": prior.option(name) for name in ("weights", "evidence", "ties", "vote")}
+    if hasattr(config, "training"):
+        reward = config.training.reward
+        values |= {f"reward.{name}": reward.option(name) for name in ("strategy", "antisymmetric")}
+        values |= {f"focus.{name}": reward.option(f"focus_{name}") for name in ("measure", "layer", "reduce")}
+    own = {"label.kind": records.label_kind, "orientation": records.orientation}
+    of_reading = 0 if records.reading == "paper" else 1
+    return values | {name: value or READINGS[name][of_reading] for name, value in own.items()}
+
+
+def test_options_of_a_contained_config_stand_among_the_jobs_own() -> None:
+    config = parsed(train_reward, "--preset=qwen2-vl-2b", "--loop.epochs=2", "--dataset=d", "--out=o")
+    assert (config.training.preset, config.training.loop.epochs, config.training.dataset) == ("qwen2-vl-2b", 2, "d")
+    assert (config.training.records, config.out) == ("runs/demo/records", "o")
+    config = parsed(train_designer, "--pairs=p", "--loop.example_loss=0.5")
+    assert (config.training.stage, config.training.loop.example_loss) == ("preference", 0.5)
+
+
+def test_a_job_keeps_its_own_defaults_and_hides_what_it_fills_in(capsys: pytest.CaptureFixture[str]) -> None:
+    config = parsed(demo, "--loop.seed=1", reading=True)
+    assert (config.chain.training.loop.epochs, config.chain.training.loop.seed) == (0.9, 1)
+    assert config.chain.records.split.validation == 0.06
+    for job, hidden in ((demo, "--truth=x"), (reward_chain, "--features=x"), (tune_reward, "--priors=x")):
+        with pytest.raises(SystemExit):
+            parsed(job, hidden)
+    assert "--priors" in capsys.readouterr().err
+
+
+def test_a_config_in_its_plain_form_is_read_again(tmp_path: Path) -> None:
+    config = train_reward.Config(
+        training=RewardTraining(dataset="d", records="r", priors="", features="", learning_rates={"llm": 1e-4}), out="o"
+    )
+    (tmp_path / "best.yaml").write_text(yaml.safe_dump(options_of(config)))
+    assert parsed(train_reward, f"--config={tmp_path}/best.yaml") == config
+
+
+@pytest.mark.parametrize("joined", [False, True])
+def test_an_old_name_is_read_on_the_line_and_in_a_file_with_a_line_that_says_the_new_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], joined: bool
+) -> None:
+    path = tmp_path / "best.yaml"
+    path.write_text("rates: {llm: 0.001}\nout: there\n")
+    config = parsed(train_reward, *([f"--config={path}"] if joined else ["--config", str(path)]))
+    assert (config.training.learning_rates, config.out) == ({"llm": 0.001}, "there")
+    assert "note: rates is learning_rates now" in capsys.readouterr().err
+    assert parsed(train_reward, '--rates={"llm": 0.002}').training.learning_rates == {"llm": 0.002}
+    assert parsed(train_reward, "--rates.llm=0.002").training.learning_rates == {"llm": 0.002}
+    assert capsys.readouterr().err.count("note: rates is learning_rates now") == 2
+    assert path.read_text().startswith("rates:")
+
+
+@pytest.mark.parametrize("job", [prior_chain, reward_chain, demo])
+def test_one_switch_sets_every_option_of_the_table_to_the_papers_value(job: Any) -> None:
+    config = parsed(job, "--reading=paper", reading=True)
+    values = in_force(getattr(config, "chain", config))
+    assert values == {name: READINGS[name][0] for name in values}
+    if job is not prior_chain:
+        assert set(values) == set(READINGS) - {"renderer.scheduler"}
+    values = in_force(getattr(plain := parsed(job, reading=True), "chain", plain))
+    assert values == {name: READINGS[name][1] for name in values}
+
+
+def test_what_is_given_explicitly_overrides_the_switch(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("reading: paper\nrecords: {label_kind: soft}\n")
+    config = parsed(
+        reward_chain,
+        f"--config={tmp_path}/mine.yaml",
+        "--reward.reading=repaired",
+        "--retrieval.prior.ties=half",
+        reading=True,
+    )
+    values = in_force(config)
+    repaired = {"label.kind", "prior.ties", *(name for name in READINGS if name.startswith(("reward.", "focus.")))}
+    assert values == {name: READINGS[name][int(name in repaired)] for name in values}
+
+
+def test_a_sweep_has_the_switch_too() -> None:
+    config = parsed(tune_reward, "--reading", "paper", reading=True)
+    assert (config.training.reward.reading, config.retrieval.prior.reading) == ("paper", "paper")
+
+
+def test_print_config_shows_the_reading_everywhere(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parsed(demo, "--reading=paper", "--print_config", reading=True)
+    printed = yaml.safe_load(capsys.readouterr().out)
+    assert [printed["reading"], printed["records"]["reading"], printed["reward"]["reading"]] == ["paper"] * 3
+    assert printed["retrieval"]["prior"]["reading"] == "paper"
