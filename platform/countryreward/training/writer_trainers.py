@@ -113,7 +113,7 @@ class DivergenceGuard(Trainer):
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         """What transformers logs, once for every optimizer step and before it: the norm before clipping."""
-        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        norm: Any = super()._get_grad_norm(model, grad_norm=grad_norm)
         passes, self._passes = self._passes, []
         collator: Any = self.data_collator
         check_finite(
