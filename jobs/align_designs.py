@@ -247,4 +247,4 @@ def _by_market(pairs: Artifact) -> dict[str, int]:
 
 
 if __name__ == "__main__":
-    run(Config, main)
+    run(Config, main, reading=True)

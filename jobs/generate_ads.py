@@ -108,4 +108,4 @@ def main(config: Config) -> Artifact:
 
 
 if __name__ == "__main__":
-    run(Config, main)
+    run(Config, main, reading=True)

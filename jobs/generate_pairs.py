@@ -113,4 +113,4 @@ def _tell(counts: dict[str, Any], out: str) -> None:
 
 
 if __name__ == "__main__":
-    run(Config, main)
+    run(Config, main, reading=True)

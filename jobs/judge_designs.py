@@ -136,4 +136,4 @@ def _amend(config: Config, inputs: dict[str, Artifact]) -> Callable[[list[dict[s
 
 
 if __name__ == "__main__":
-    run(Config, main)
+    run(Config, main, reading=True)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -248,3 +249,24 @@ def test_a_writer_learns_what_was_preferred_and_goes_on_where_it_stopped(
     told = [after.prompt.splice(after.fields("Bag 0", "Bags", {}, "KR", "one"))] * 2
     gain = [w.log_probs(told, [BEACH, CITY], PICTURES)[0] for w in (after, before)]
     assert gain[0][0] - gain[1][0] > gain[0][1] - gain[1][1]
+
+
+@pytest.mark.parametrize("engine", ["torch"])
+def test_a_writer_that_diverges_ends_at_that_step_and_names_the_pairs_and_the_checkpoint(
+    tmp_path: Path, engine: Any
+) -> None:
+    loop = WriterLoop(
+        engine=engine, batch_size=4, epochs=2, log_every=1, checkpoint_every=1, learning_rate=1e30, warmup=0.0
+    )
+    job = WriterTraining(pairs=str(write_pairs(tmp_path / "pairs", 12)), loop=loop, image_px=56)
+    run, lines = tmp_path / "run", []
+    with pytest.raises(UserError) as error:
+        run_writer_training(job, run, tell=lines.append, identity=RunIdentity(inputs={"pairs": "1"}, options={}))
+    said = re.search(r"it has diverged: at step (\d+) of 6 .* 4 records (k\d+(?:, k\d+){3});", str(error.value))
+    assert said, str(error.value)
+    step = int(said[1])
+    assert f"the last good checkpoint is {run / 'checkpoints' / f'checkpoint-{step - 1}'}" in str(error.value)
+    logged = [line for line in lines if line.get("kind") == "writer"]
+    assert [line["step"] for line in logged] == list(range(1, step))
+    assert all(line["gradient_norm"] > 0 for line in logged)
+    assert not (run / "last").exists()

@@ -13,6 +13,7 @@ READINGS: dict[str, tuple[str, str]] = {
     "focus.reduce": ("first", "relative"),
     "label.kind": ("hard", "soft"),
     "orientation": ("as_given", "hashed"),
+    "renderer.scheduler": ("ddpm", "euler"),
 }
 
 

@@ -65,7 +65,7 @@ class ProbeResult:
             raise UserError(
                 f"probe: {len(bad)} of {len(self.rows)} logits are not finite, the first for record {bad[0].record_id} "
                 f"in {bad[0].market} ({bad[0].stored} in training, {bad[0].logit} now); the training diverged or the weights "
-                "are damaged: look at the losses in its log.jsonl and train again, with lower rates"
+                "are damaged: look at the losses in its log.jsonl and train again, with lower learning rates"
             )
 
     @property
@@ -199,7 +199,7 @@ def check_draft(draft: Draft, *, allowed: str, kept: Path) -> ProbeResult:
     if collapsed and not reason:
         raise UserError(
             f"allow_collapsed: the model has collapsed: {collapsed}. It is not published; its weights are kept in "
-            f"{kept / 'best'}. Train longer, on more records, or with other rates; or give the same command with "
+            f"{kept / 'best'}. Train longer, on more records, or with other learning rates; or give the same command with "
             "--allow_collapsed='why' to publish these weights without training again"
         )
     told = found.summary() | {"allowed": reason if collapsed else None}
