@@ -116,7 +116,7 @@ def _built(config_class: Any, default: Any, values: Any, hidden: tuple[str, ...]
 def _chosen_reading(arguments: list[str]) -> str:
     """What a command line or its config files say of `--reading`, the last of them, before anything is parsed."""
     chosen = ["repaired"]
-    for option, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for option, following in zip(arguments, [*arguments[1:], ""], strict=False):
         name, equals, value = option.partition("=")
         value = value if equals else following
         if name == "--reading":

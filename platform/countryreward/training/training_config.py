@@ -67,7 +67,8 @@ _TINY_WRITER: dict[str, dict[str, Any]] = {
 }
 
 
-class _Resolvable:
+@dataclass(kw_only=True)  # jsonargparse takes a config with a base of another kind for a class to choose
+class _Loop:
     """A loop some of whose numbers come from the preset."""
 
     def value(self, name: str) -> Any:
@@ -77,12 +78,12 @@ class _Resolvable:
         return value
 
     def _part_of_the_result(self) -> dict[str, Any]:
-        options = asdict(self)  # pyright: ignore[reportArgumentType]
+        options = asdict(self)
         return {name: value for name, value in options.items() if name not in _NO_PART_OF_THE_RESULT}
 
 
 @dataclass(kw_only=True)
-class LoopConfig(_Resolvable):
+class LoopConfig(_Loop):
     """The optimisation (Appendix G; warm-up and weight decay are ours). What is left at None is the preset's."""
 
     epochs: float | None = None
@@ -152,7 +153,7 @@ class LoopConfig(_Resolvable):
 
 
 @dataclass(kw_only=True)
-class WriterLoop(_Resolvable):
+class WriterLoop(_Loop):
     """The optimisation of a design writer. What is left at None is the preset's and the stage's; the paper gives no numbers."""
 
     epochs: float | None = None
