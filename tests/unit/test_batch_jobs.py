@@ -32,8 +32,7 @@ from countryreward.serving.durable_jobs.batch import batch_runner as runner
 from countryreward.serving.durable_jobs.batch.batch_routes import add_batch_routes
 from countryreward.serving.durable_jobs.batch.batch_runner import BatchJobs
 from countryreward.serving.durable_jobs.batch.batch_store import JobStore, create_job
-from countryreward.serving.durable_jobs.durable_job import Lease, cancelled
-from countryreward.serving.durable_jobs.job_folders import MAX_STARTS
+from countryreward.serving.durable_jobs.job_folders import MAX_STARTS, cancelled, take_lease
 from countryreward.serving.http.problems import Problem
 from countryreward.serving.inference.async_scorer import RequestImageError, ScoreRequest
 from countryreward.serving.service_config import ServiceConfig
@@ -539,14 +538,14 @@ def test_a_job_that_never_gets_on_fails(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_one_lease_at_a_time(tmp_path: Path) -> None:
-    first = Lease.take(tmp_path)
+    first = take_lease(tmp_path)
     assert first is not None
-    assert Lease.take(tmp_path) is None
+    assert take_lease(tmp_path) is None
     first.release()
-    again = Lease.take(tmp_path)
+    again = take_lease(tmp_path)
     assert again is not None
     again.release()
-    assert Lease.take(tmp_path / "gone") is None
+    assert take_lease(tmp_path / "gone") is None
 
 
 def test_stop_leaves_the_job_to_the_next_start(tmp_path: Path) -> None:
@@ -596,7 +595,7 @@ def test_killed_in_the_middle_no_row_is_lost_or_doubled(tmp_path: Path) -> None:
                 assert process.poll() is None, "the replica ended by itself"
                 assert time.monotonic() < deadline
                 time.sleep(0.01)
-            assert Lease.take(folder) is None
+            assert take_lease(folder) is None
         finally:
             process.send_signal(signal.SIGKILL)
             process.wait()

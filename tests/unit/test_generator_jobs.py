@@ -25,13 +25,12 @@ from PIL import Image
 from countryreward.data.design import Design
 from countryreward.errors import UserError
 from countryreward.scoring.contracts import Product, Verdict
-from countryreward.serving.durable_jobs.durable_job import Lease
 from countryreward.serving.durable_jobs.generation import generation_results as results
 from countryreward.serving.durable_jobs.generation.create_generation import create_generation
 from countryreward.serving.durable_jobs.generation.generation_routes import create_generator_app
 from countryreward.serving.durable_jobs.generation.generation_runner import GenerationJobs
 from countryreward.serving.durable_jobs.generation.generation_store import GenerationStore
-from countryreward.serving.durable_jobs.job_folders import MAX_STARTS
+from countryreward.serving.durable_jobs.job_folders import MAX_STARTS, take_lease
 from countryreward.serving.http.keys import FILE, KeyStore
 from countryreward.serving.http.problems import Problem
 from countryreward.serving.http.rates import Rates
@@ -515,7 +514,7 @@ def test_killed_in_the_middle_no_image_is_lost_or_doubled(tmp_path: Path) -> Non
                 assert process.poll() is None, "the replica ended by itself"
                 assert time.monotonic() < deadline
                 time.sleep(0.01)
-            assert Lease.take(folder) is None
+            assert take_lease(folder) is None
         finally:
             process.send_signal(signal.SIGKILL)
             process.wait()

@@ -2,7 +2,7 @@
 
 job.json    what was asked and how far it is, replaced in one step
 cancel      somebody asked to stop it or to remove it
-lease       see `lease.py`: only its holder writes into the folder, `cancel` and what a store itself adds apart
+lease       a lock: only the process that holds it writes into the folder, `cancel` and what a store itself adds apart
 ...         what the kind of job needs
 
 A folder appears whole, by a rename from `.new-*`, and disappears whole, by a rename to `.trash-*`.
@@ -10,7 +10,6 @@ A folder appears whole, by a rename from `.new-*`, and disappears whole, by a re
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import os
 import re
@@ -21,18 +20,74 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, ClassVar, Generic
+from typing import Any, ClassVar, Generic, TypeVar
+
+from pydantic import BaseModel
 
 from countryreward.api.schemas import JobState
-from countryreward.data.artifacts import write_atomically
-from countryreward.serving.durable_jobs.durable_job import J, Lease, cancelled, load, unfinished
+from countryreward.data.file_primitives import FileLock, LockHeldError, sync_folder, write_atomically
 from countryreward.serving.http.problems import Problem
 from countryreward.serving.metrics_observer import MetricsObserver
 from countryreward.serving.service_config import SharedServiceConfig
 
+FINISHED = ("done", "failed", "cancelled")
 MAX_STARTS = 5
 """A job that was started so often without getting on fails: it may be what kills its replicas."""
 Clock = Callable[[], datetime]
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+
+
+class Stored(BaseModel):
+    """What every kind of job has in its job.json, beside what it is about."""
+
+    id: str
+    state: JobState
+    error: str | None = None
+    """Why it failed, and the way out."""
+    created: datetime
+    finished: datetime | None = None
+    deleted_after: datetime | None = None
+    tenant: str
+    fingerprint: str
+    """SHA-256 of what was asked: the same Idempotency-Key must come with the same."""
+    starts: int = 0
+    """How often a replica began with it since it last got on."""
+
+
+J = TypeVar("J", bound=Stored)
+
+
+def cancelled(folder: Path) -> bool:
+    """Whether somebody asked to stop the job."""
+    return (folder / "cancel").exists()
+
+
+def unfinished(job: Stored) -> bool:
+    """Whether it waits or runs."""
+    return job.state not in FINISHED
+
+
+def load(model: type[J], folder: Path, *, raw: bool = False) -> J | None:
+    """The job in a folder; None: there is none. raw: as stored; else one that is to be cancelled shows as cancelled already."""
+    try:
+        job = model.model_validate_json((folder / "job.json").read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    if not raw and unfinished(job) and cancelled(folder):
+        job.state = "cancelled"
+    return job
+
+
+def take_lease(folder: Path) -> FileLock | None:
+    """The right to work in a job's folder; None where another process has it, or the folder is gone.
+
+    It holds among all replicas of a node. On a file system that several nodes share it holds only where flock is passed on
+    (NFS version 4 does, if mounted so): elsewhere let the replicas of one node alone run jobs.
+    """
+    try:
+        return FileLock.take(folder / "lease", wait_s=0)
+    except (LockHeldError, FileNotFoundError, NotADirectoryError):
+        return None
 
 
 @dataclass(frozen=True)
@@ -41,7 +96,7 @@ class Claim(Generic[J]):
 
     folder: Path
     job: J
-    lease: Lease
+    lease: FileLock
 
 
 def utc_now() -> datetime:
@@ -62,6 +117,8 @@ class JobFolders(ABC, Generic[J]):
     """What may help where a job does not get on: send ..."""
     again: ClassVar[str]
     """What to send once more."""
+    results: ClassVar[tuple[str, ...]]
+    """Names of what a job that is done keeps in its folder, and another one does not."""
 
     def __init__(
         self, config: SharedServiceConfig, now: Clock = utc_now, watching: MetricsObserver | None = None
@@ -71,16 +128,21 @@ class JobFolders(ABC, Generic[J]):
         self.retention = timedelta(hours=config.retention_hours)
 
     @abstractmethod
-    def leftovers(self, folder: Path, job: J) -> list[Path]:
-        """What a finished job keeps no longer, as far as it is there."""
+    def inputs(self, job: J) -> list[str]:
+        """Names of what lies in the job's folder for the sake of the work alone: removed when the job has ended."""
 
     @abstractmethod
     def tell_ended(self, state: str) -> None:
-        """Tell `watching`."""
+        """Tell `watching` that a job ended: done, failed or cancelled."""
 
     @abstractmethod
     def tell_open(self, jobs: int, oldest_s: float) -> None:
-        """Tell `watching`."""
+        """Tell `watching` that so many jobs wait or run, the oldest sent so many seconds ago."""
+
+    def leftovers(self, folder: Path, job: J) -> list[Path]:
+        """What a finished job keeps no longer, as far as it is there."""
+        names = [*self.inputs(job), *(() if job.state == "done" else self.results)]
+        return [folder / name for name in names if (folder / name).exists()]
 
     def place(self, tenant: str) -> Path:
         """The folder of a tenant's jobs, made if need be. A tenant of any spelling stays inside `root`."""
@@ -90,15 +152,12 @@ class JobFolders(ABC, Generic[J]):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         return self.root / name
 
-    @contextlib.contextmanager
-    def locked(self, place: Path) -> Iterator[None]:
-        """Alone in deciding which folders of a tenant there are. Held for moments only."""
-        with open(place / ".lock", "ab") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+    def locked(self, place: Path) -> FileLock:
+        """The right to decide which folders of a tenant there are, for a `with` block. Held for moments only."""
+        return FileLock.take(place / ".lock")
 
     def find(self, tenant: str, job_id: str) -> tuple[Path, J]:
-        """Raises `Problem` not_found, also for a job of another tenant."""
+        """Folder and job. Raises `Problem` not_found, also for a job of another tenant."""
         folder = self.place(tenant) / job_id
         job = load(self.model, folder) if re.fullmatch(f"{self.letter}-[0-9a-f]{{16}}", job_id) else None
         if job is None:
@@ -106,14 +165,14 @@ class JobFolders(ABC, Generic[J]):
         return folder, job
 
     def jobs_of(self, tenant: str) -> list[J]:
-        """Newest first."""
-        found = [job for folder in self.place(tenant).glob(f"{self.letter}-*") if (job := load(self.model, folder))]
-        return sorted(found, key=lambda job: (job.created, job.id), reverse=True)
+        """All jobs of a tenant, newest first."""
+        jobs = [job for folder in self.place(tenant).glob(f"{self.letter}-*") if (job := load(self.model, folder))]
+        return sorted(jobs, key=lambda job: (job.created, job.id), reverse=True)
 
     def open_jobs(self) -> list[tuple[Path, J]]:
-        """Of all tenants: what waits or runs, oldest first."""
-        found = [(folder, job) for folder in self._folders() if (job := load(self.model, folder)) and unfinished(job)]
-        return sorted(found, key=lambda one: (one[1].created, one[0]))
+        """Folder and job of all that wait or run, of all tenants, oldest first."""
+        jobs = [(folder, job) for folder in self._folders() if (job := load(self.model, folder)) and unfinished(job)]
+        return sorted(jobs, key=lambda placed: (placed[1].created, placed[0]))
 
     def tell_backlog(self) -> None:
         """Tell `watching` how many jobs wait or run, and since when."""
@@ -121,7 +180,7 @@ class JobFolders(ABC, Generic[J]):
         self.tell_open(len(sent), max(0.0, (self.now() - min(sent)).total_seconds()) if sent else 0.0)
 
     def save(self, folder: Path, job: J) -> None:
-        """For the holder of the lease."""
+        """Write job.json. For the holder of the lease."""
         write_atomically(folder / "job.json", job.model_dump_json(indent=1))
 
     def claim(self) -> Claim[J] | None:
@@ -132,7 +191,7 @@ class JobFolders(ABC, Generic[J]):
             if (job := load(self.model, folder, raw=True)) and unfinished(job)
         ]
         for _, folder in sorted(waiting):
-            lease = Lease.take(folder)
+            lease = take_lease(folder)
             if lease is None:
                 continue
             job = load(self.model, folder, raw=True)
@@ -171,7 +230,7 @@ class JobFolders(ABC, Generic[J]):
         folder, job = self.find(tenant, job_id)
         with contextlib.suppress(FileNotFoundError):
             (folder / "cancel").touch()
-        if lease := Lease.take(folder):
+        if lease := take_lease(folder):
             with lease:
                 if not unfinished(job):
                     self._remove(folder)
@@ -185,12 +244,12 @@ class JobFolders(ABC, Generic[J]):
                 shutil.rmtree(leftover, ignore_errors=True)
             with self.locked(place):
                 for fresh in place.glob(".new-*"):
-                    if lease := Lease.take(fresh):  # whoever brought it in is gone
+                    if lease := take_lease(fresh):  # whoever brought it in is gone
                         with lease:
                             shutil.rmtree(fresh, ignore_errors=True)
         for folder in self._folders():
             job = load(self.model, folder, raw=True)
-            if job and self._due(folder, job) and (lease := Lease.take(folder)):
+            if job and self._due(folder, job) and (lease := take_lease(folder)):
                 with lease:
                     if job := load(self.model, folder, raw=True):
                         self._tidy(folder, job)
@@ -221,9 +280,6 @@ class JobFolders(ABC, Generic[J]):
         return sorted(self.root.glob(f"*/{self.letter}-*"))
 
 
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
-
-
 @dataclass(frozen=True)
 class Arrival:
     """A job that is being brought in: fill `folder`, then `settle`, under the store's lock of `place`."""
@@ -234,7 +290,7 @@ class Arrival:
     def settle(self, name: str) -> None:
         """It is there from now on, under its id."""
         os.rename(self.folder, self.place / name)
-        _fsync_folder(self.place)
+        sync_folder(self.place)
 
 
 @contextlib.contextmanager
@@ -243,7 +299,7 @@ def arriving(store: JobFolders[Any], place: Path) -> Iterator[Arrival]:
     fresh = place / f".new-{secrets.token_hex(8)}"
     with store.locked(place):  # the sweep, too, takes the lease under this lock
         fresh.mkdir(mode=0o700)
-        lease = Lease.take(fresh)
+        lease = take_lease(fresh)
     assert lease is not None, "nobody else knows the new folder"
     try:
         yield Arrival(place, fresh)
@@ -260,11 +316,3 @@ def check_key(key: str | None) -> None:
     """An Idempotency-Key as it may be. Raises `Problem`."""
     if key is not None and not re.fullmatch(r"[A-Za-z0-9_-]{8,128}", key):
         raise Problem("invalid_input", "Idempotency-Key: write 8 to 128 letters, digits, - or _")
-
-
-def _fsync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

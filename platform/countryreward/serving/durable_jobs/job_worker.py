@@ -8,8 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Generic, ParamSpec, TypeVar
 
-from countryreward.serving.durable_jobs.durable_job import J, cancelled
-from countryreward.serving.durable_jobs.job_folders import Claim, JobFolders
+from countryreward.serving.durable_jobs.job_folders import Claim, J, JobFolders, cancelled
 from countryreward.serving.http.request_log import fault
 from countryreward.serving.service_config import SharedServiceConfig
 

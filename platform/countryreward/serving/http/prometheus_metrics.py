@@ -11,7 +11,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from countryreward.serving.durable_jobs.durable_job import FINISHED
+from countryreward.serving.durable_jobs.job_folders import FINISHED
 from countryreward.serving.http.request_log import RequestLog
 from countryreward.serving.metrics_observer import MetricsObserver
 

@@ -19,8 +19,8 @@ from typing import Any
 from PIL import Image
 from pydantic import BaseModel, Field
 
-from countryreward.data.artifacts import write_atomically
 from countryreward.data.decoding import decode
+from countryreward.data.file_primitives import write_atomically
 from countryreward.serving.http.problems import Problem
 from countryreward.serving.service_config import SharedServiceConfig, StudioConfig
 from countryreward.serving.studio.verdict_text import MarketSaid

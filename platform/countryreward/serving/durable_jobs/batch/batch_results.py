@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from countryreward.data.artifacts import write_atomically
+from countryreward.data.file_primitives import write_atomically
 from countryreward.data.quarantine import QuarantinedRow, check_counts
 from countryreward.scoring.contracts import Verdict
 from countryreward.scoring.verdict_shards import ANSWERED, merge, part_path, verdict_schema

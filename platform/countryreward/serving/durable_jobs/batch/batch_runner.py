@@ -12,8 +12,7 @@ from countryreward.serving.durable_jobs.batch.batch_predict import PartJudging
 from countryreward.serving.durable_jobs.batch.batch_results import put_together, read_part
 from countryreward.serving.durable_jobs.batch.batch_store import JobStore, StoredJob
 from countryreward.serving.durable_jobs.batch.batch_table import JobTable, read_job
-from countryreward.serving.durable_jobs.durable_job import cancelled
-from countryreward.serving.durable_jobs.job_folders import Claim, Clock, utc_now
+from countryreward.serving.durable_jobs.job_folders import Claim, Clock, cancelled, utc_now
 from countryreward.serving.durable_jobs.job_worker import JobWorker, to_the_end
 from countryreward.serving.durable_jobs.retrying_scorer import NoAnswer
 from countryreward.serving.http.request_log import fault

@@ -1,4 +1,4 @@
-"""The folders of batch jobs, `jobs/store.py`: STATE/jobs/TENANT/b-ID/. ServicePool what every job has:
+"""The folders of batch jobs, STATE/jobs/TENANT/b-ID/, and how an upload becomes one. Beside what every job has:
 
 table.ENDING, images.zip, work/  the upload and finished parts, removed when the job ends
 verdicts.parquet, quarantine.jsonl
@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from countryreward.api.schemas import BatchJob
-from countryreward.serving.durable_jobs.durable_job import Stored, unfinished
-from countryreward.serving.durable_jobs.job_folders import JobFolders, arriving, check_key
+from countryreward.serving.durable_jobs.job_folders import JobFolders, Stored, arriving, check_key, unfinished
 from countryreward.serving.http.problems import Problem
 from countryreward.serving.service_config import RewardLimits
 
@@ -34,24 +33,20 @@ class StoredJob(BatchJob, Stored):
 
 
 class JobStore(JobFolders[StoredJob]):
-    """Finds, claims, ends and removes batch jobs. `create.py` brings them in."""
+    """Finds, claims, ends and removes batch jobs. `create_job` brings them in."""
 
     config: RewardLimits
     model = StoredJob
     letter, noun, smaller, again = "b", "batch job", "a smaller table", "the table"
+    results = ("verdicts.parquet", "quarantine.jsonl")
 
-    def leftovers(self, folder: Path, job: StoredJob) -> list[Path]:
-        """See `JobFolders`."""
-        names = [f"table.{job.ending}", "images.zip", "work"]
-        names += [] if job.state == "done" else ["verdicts.parquet", "quarantine.jsonl"]
-        return [folder / name for name in names if (folder / name).exists()]
+    def inputs(self, job: StoredJob) -> list[str]:
+        return [f"table.{job.ending}", "images.zip", "work"]
 
     def tell_ended(self, state: str) -> None:
-        """See `JobFolders`."""
         self.watching.ended(state)
 
     def tell_open(self, jobs: int, oldest_s: float) -> None:
-        """See `JobFolders`."""
         self.watching.backlog(jobs, oldest_s)
 
 

@@ -15,9 +15,8 @@ from countryreward.data.decoding import ImageError, decode
 from countryreward.data.design import Design
 from countryreward.errors import UserError
 from countryreward.scoring.contracts import Product
-from countryreward.serving.durable_jobs.durable_job import load, unfinished
 from countryreward.serving.durable_jobs.generation.generation_store import Asked, GenerationStore, StoredGeneration
-from countryreward.serving.durable_jobs.job_folders import Arrival, arriving, check_key
+from countryreward.serving.durable_jobs.job_folders import Arrival, arriving, check_key, load, unfinished
 from countryreward.serving.http.problems import Problem, image_problem
 from countryreward.serving.service_config import GenerationLimits
 

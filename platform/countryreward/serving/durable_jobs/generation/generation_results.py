@@ -13,7 +13,7 @@ from countryreward.api.schemas import (
     GenerationJob,
     RefusedDesign,
 )
-from countryreward.data.artifacts import write_atomically
+from countryreward.data.file_primitives import write_atomically
 from countryreward.serving.durable_jobs.generation.generation_store import GenerationStore, Plan, StoredGeneration
 from countryreward.serving.http.problems import Problem
 

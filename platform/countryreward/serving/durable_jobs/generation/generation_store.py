@@ -1,4 +1,4 @@
-"""The folders of generation jobs, `jobs/store.py`: STATE/jobs/TENANT/g-ID/. ServicePool what every job has:
+"""The folders of generation jobs, STATE/jobs/TENANT/g-ID/. Beside what every job has:
 
 asked.json, product.image    what was sent, removed when the job ends
 designs.json                 the designs of a job that was sent without any, also removed
@@ -10,14 +10,12 @@ key-HASH                     an Idempotency-Key that names this job
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 
 from pydantic import BaseModel, Field
 
 from countryreward.api.schemas import DesignFields
-from countryreward.data.artifacts import write_atomically
-from countryreward.serving.durable_jobs.durable_job import Stored
-from countryreward.serving.durable_jobs.job_folders import JobFolders
+from countryreward.data.file_primitives import read_json, write_atomically
+from countryreward.serving.durable_jobs.job_folders import JobFolders, Stored
 from countryreward.serving.service_config import GenerationLimits
 
 
@@ -97,28 +95,20 @@ class Versions:
 
 
 class GenerationStore(JobFolders[StoredGeneration]):
-    """Finds, claims, ends and removes generation jobs. `create.py` brings them in, `results.py` shows them."""
+    """Finds, claims, ends and removes generation jobs. `create_generation` brings them in."""
 
     config: GenerationLimits
     model = StoredGeneration
     letter, noun, smaller, again = "g", "generation job", "fewer designs", "the request"
+    results = ("images", "rankings.json")
 
-    def leftovers(self, folder: Path, job: StoredGeneration) -> list[Path]:
-        """See `JobFolders`."""
-        names = [
-            "asked.json",
-            "designs.json",
-            "product.image",
-            *([] if job.state == "done" else ["images", "rankings.json"]),
-        ]
-        return [folder / name for name in names if (folder / name).exists()]
+    def inputs(self, job: StoredGeneration) -> list[str]:
+        return ["asked.json", "designs.json", "product.image"]
 
     def tell_ended(self, state: str) -> None:
-        """See `JobFolders`."""
         self.watching.generation_ended(state)
 
     def tell_open(self, jobs: int, oldest_s: float) -> None:
-        """See `JobFolders`."""
         self.watching.generation_backlog(jobs, oldest_s)
 
     def queue(self) -> list[str]:
@@ -128,8 +118,8 @@ class GenerationStore(JobFolders[StoredGeneration]):
     def versions(self) -> Versions:
         """As the replicas last told."""
         try:
-            return Versions(**json.loads((self.root.parent / _VERSIONS).read_bytes()))
-        except (FileNotFoundError, ValueError, TypeError):
+            return Versions(**read_json(self.root.parent / _VERSIONS))
+        except TypeError:  # of a later release, with fields that are not known here
             return Versions()
 
     def tell_versions(self, versions: Versions) -> None:
