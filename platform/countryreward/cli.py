@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from countryreward.cli_commands.key_commands import add_keys, run_keys
+from countryreward.cli_commands.run_commands import add_runs, show_runs
 from countryreward.errors import UserError
-from countryreward.key_commands import add_keys, run_keys
-from countryreward.run_commands import add_runs, show_runs
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -52,7 +52,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     try:
         if options.command == "doctor":
-            from countryreward.doctor import doctor
+            from countryreward.cli_commands.doctor import doctor
 
             raise SystemExit(doctor())
         if options.command == "ask":

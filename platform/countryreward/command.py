@@ -70,8 +70,8 @@ def run_id() -> str:
     given = os.environ.get(RUN_ID, "")
     if given and not re.fullmatch(r"\w[\w.-]{0,99}", given, re.ASCII):
         raise UserError(f"{RUN_ID}: {given!r}; write up to 100 letters, digits, '.', '_' and '-'")
-    told = (json.loads(os.environ.get(SUBMITTED) or "{}").get("metadata") or {}).get("job_submission_id", "")
-    submitted = told if re.fullmatch(r"\w[\w.-]{0,99}", told, re.ASCII) else ""
+    submission = (json.loads(os.environ.get(SUBMITTED) or "{}").get("metadata") or {}).get("job_submission_id", "")
+    submitted = submission if re.fullmatch(r"\w[\w.-]{0,99}", submission, re.ASCII) else ""
     return given or submitted or f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(4)}"
 
 

@@ -19,13 +19,13 @@ import pytest
 
 import countryreward
 from countryreward import cli, doctor
+from countryreward.cli_commands.doctor import Finding
 from countryreward.data import tables
 from countryreward.data.artifacts import publish
 from countryreward.data.check import check
 from countryreward.data.data_config import RecordsConfig
 from countryreward.data.dataset import Dataset
 from countryreward.data.records import build_records
-from countryreward.doctor import Finding
 from tests.unit.conftest import observations
 
 ROOT = Path(__file__).parents[2]

@@ -20,7 +20,7 @@ from countryreward.serving.http.keys import KeyStore
 from countryreward.serving.http.problems import CODES
 from countryreward.serving.http.prometheus_metrics import Prometheus
 from countryreward.serving.http.rates import Rates
-from countryreward.serving.http.request_log import RequestLog
+from countryreward.serving.http.request_log import RequestRecord
 from countryreward.serving.inference.async_scorer import FromScorer
 from countryreward.serving.service_config import ServiceConfig, services_with
 from tests.unit.literal_renderer import LiteralRenderer
@@ -153,7 +153,7 @@ def test_limits_of_callers_are_the_defaults() -> None:
 def test_every_metric_has_its_line() -> None:
     prometheus = Prometheus()
     prometheus.request(
-        RequestLog(
+        RequestRecord(
             request_id="0123456789abcdef",
             tenant=None,
             key_id=None,
@@ -187,7 +187,7 @@ def test_every_alarm_has_its_line() -> None:
 
 def test_every_field_of_the_log_is_explained() -> None:
     table = section("operations", "Logs")
-    for name in ("event", "time", "ms", *(one.name for one in fields(RequestLog) if one.name != "seconds")):
+    for name in ("event", "time", "ms", *(one.name for one in fields(RequestRecord) if one.name != "seconds")):
         assert re.search(rf"^\|[^|]*`{name}`[^|]*\|", table, re.MULTILINE), name
 
 

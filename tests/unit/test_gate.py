@@ -20,7 +20,7 @@ from countryreward.serving.http.apps import create_app
 from countryreward.serving.http.gate import EXEMPT, NEEDS
 from countryreward.serving.http.keys import KeyStore
 from countryreward.serving.http.rates import Rates
-from countryreward.serving.http.request_log import RequestLog
+from countryreward.serving.http.request_log import RequestRecord
 from countryreward.serving.inference.async_scorer import FromScorer
 from countryreward.serving.service_config import ServiceConfig
 from tests.unit.asgi import MULTIPART, Answered, call, called, form
@@ -66,7 +66,7 @@ class Service:
     scorer: Known
     asked: FromScorer
     app: FastAPI
-    seen: list[RequestLog] = field(default_factory=list)
+    seen: list[RequestRecord] = field(default_factory=list)
 
     def key(self, *scopes: str, tenant: str = "acme", rate: str = "6000/minute", days: int = 0) -> str:
         return self.keys.create(tenant, scopes or ("score",), rate, days)
@@ -92,7 +92,7 @@ def make(tmp_path: Path) -> Callable[..., Service]:
             config,
             keys=keys,
             rates=Rates("memory://"),
-            seen=seen.append,
+            on_request=seen.append,
             metrics=lambda: b"requests 1\n",
             jobs=BatchJobs(asked, config),
         )

@@ -15,7 +15,7 @@ import yaml
 from countryreward.errors import UserError
 from countryreward.serving.durable_jobs.batch.batch_store import JobStore, StoredJob
 from countryreward.serving.http.prometheus_metrics import Prometheus
-from countryreward.serving.http.request_log import RequestLog, to_files
+from countryreward.serving.http.request_log import RequestRecord, to_files
 from countryreward.serving.inference.hot_reload import HotReloadedModel, Published
 from countryreward.serving.service_config import ServiceConfig
 
@@ -30,7 +30,7 @@ def counted() -> Prometheus:
     """One of everything was counted."""
     prometheus = Prometheus()
     prometheus.request(
-        RequestLog(
+        RequestRecord(
             request_id="0123456789abcdef",
             tenant="acme",
             key_id="0a1b2c3d",

@@ -32,7 +32,7 @@ from countryreward.serving.durable_jobs.generation.generation_results import wri
 from countryreward.serving.durable_jobs.generation.generation_store import GenerationStore
 from countryreward.serving.http.keys import KeyStore
 from countryreward.serving.http.rates import Rates
-from countryreward.serving.http.request_log import RequestLog
+from countryreward.serving.http.request_log import RequestRecord
 from countryreward.serving.inference.async_scorer import FromScorer
 from countryreward.serving.service_config import ServiceConfig, StudioConfig
 from countryreward.serving.studio.campaigns import CampaignStore
@@ -113,7 +113,7 @@ class Service:
     asked: FromScorer
     generations: GenerationStore
     app: FastAPI
-    seen: list[RequestLog] = field(default_factory=list)
+    seen: list[RequestRecord] = field(default_factory=list)
 
     def session(self, tenant: str = "acme", name: str = "Ana", rate: str = "6000/minute") -> str:
         signed_in = self.guests.sign_in(self.guests.invite(tenant, name, 30, rate))
@@ -155,7 +155,7 @@ def make(tmp_path: Path) -> Callable[..., Service]:
             rates=Rates("memory://"),
             generations=generations,
             studio=StudioConfig(**options),
-            seen=seen.append,
+            on_request=seen.append,
             static=static or page,
         )
         return Service(config, guests, asked, generations, app, seen)

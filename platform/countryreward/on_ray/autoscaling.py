@@ -12,7 +12,7 @@ def by_backlog(context: Any) -> tuple[int, dict[str, Any]]:
 
     context: `ray.serve.config.AutoscalingContext`.
     """
-    told = (context.aggregated_metrics or {}).get(OPEN_JOBS, {})
-    if not told:  # no replica has told anything yet
+    open_jobs = (context.aggregated_metrics or {}).get(OPEN_JOBS, {})
+    if not open_jobs:  # no replica has told anything yet
         return max(1, context.target_num_replicas), {}
-    return max(1, math.ceil(max(told.values()) / context.config.target_ongoing_requests)), {}
+    return max(1, math.ceil(max(open_jobs.values()) / context.config.target_ongoing_requests)), {}

@@ -45,7 +45,9 @@ def private_ray(config: RayConfig) -> None:
 
 @contextlib.contextmanager
 def on_loopback() -> Iterator[None]:
-    """The same for a process that had imported Ray, such as a test's; afterwards it can join a cluster again."""
+    """A Ray started inside the block listens on loopback, also in a process that had imported Ray, such as a test's; afterwards
+    it can join a cluster again.
+    """
     from ray._private import ray_constants
 
     before = os.environ.get(LOOPBACK), ray_constants.ENABLE_RAY_CLUSTER
@@ -76,10 +78,10 @@ def replica_on_loopback() -> None:
         return
     from ray.serve._private import replica
 
-    opened: Any = replica.add_port_to_grpc_server  # pyright: ignore[reportPrivateImportUsage]
+    open_port: Any = replica.add_port_to_grpc_server  # pyright: ignore[reportPrivateImportUsage]
 
     def on_loopback_only(server: Any, address: str) -> int:
-        return opened(server, address.replace("[::]", "127.0.0.1"))
+        return open_port(server, address.replace("[::]", "127.0.0.1"))
 
-    if opened.__name__ != on_loopback_only.__name__:
+    if open_port.__name__ != on_loopback_only.__name__:
         replica.add_port_to_grpc_server = on_loopback_only  # pyright: ignore[reportPrivateImportUsage]

@@ -30,8 +30,8 @@ def free_port(host: str, port: int) -> None:
 def demo_key(state: Path) -> Path:
     """A file with a key of the tenant `demo`, readable by its owner alone; made when there is none that is valid."""
     keys, path = KeyStore(state / FILE, poll_s=0), state / "demo.key"
-    known = keys.check(path.read_text(encoding="ascii").strip()) if path.exists() else None
-    if known is None or set(known.scopes) != set(SCOPES):  # a key of an older version may do less
+    caller = keys.check(path.read_text(encoding="ascii").strip()) if path.exists() else None
+    if caller is None or set(caller.scopes) != set(SCOPES):  # a key of an older version may do less
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
         path.touch(mode=0o600)
@@ -69,8 +69,8 @@ def example_call(url: str, key_file: Path, model: str) -> str:
 
 def until_stopped() -> None:
     """Wait for Ctrl-C or SIGTERM."""
-    came: list[int] = []  # an Event could not be set by a handler that interrupts its own wait
+    signals: list[int] = []  # an Event could not be set by a handler that interrupts its own wait
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda number, _: came.append(number))
-    while not came:
+        signal.signal(number, lambda number, _: signals.append(number))
+    while not signals:
         time.sleep(0.2)

@@ -1,12 +1,12 @@
-"""What a replica counts. The base class counts nothing; `prometheus.py` does."""
+"""What a replica counts. The base class counts nothing; `Prometheus` in `http/prometheus_metrics.py` does."""
 
-from countryreward.serving.http.request_log import RequestLog
+from countryreward.serving.http.request_log import RequestRecord
 
 
 class MetricsObserver:
-    """Told of everything worth a metric."""
+    """Is told of everything that is worth a metric."""
 
-    def request(self, seen: RequestLog) -> None:
+    def request(self, record: RequestRecord) -> None:
         """An HTTP request was answered."""
 
     def forward_pass(self, items: int, tokens: int, seconds: float) -> None:
@@ -43,4 +43,4 @@ class MetricsObserver:
         """A generation job ended: done, failed or cancelled."""
 
     def generation_backlog(self, jobs: int, oldest_s: float) -> None:
-        """As `backlog`, of generation jobs."""
+        """So many generation jobs wait or run now; the oldest was sent so long ago, in seconds."""

@@ -89,7 +89,7 @@ class Generator:
             config,
             keys=key_store(config),
             rates=Rates.of(config),
-            seen=self.prometheus.request,
+            on_request=self.prometheus.request,
             metrics=self.prometheus.text,
         )
 

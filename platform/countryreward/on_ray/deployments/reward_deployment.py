@@ -93,7 +93,7 @@ class Reward:
             config,
             keys=key_store(config),
             rates=Rates.of(config),
-            seen=self.prometheus.request,
+            on_request=self.prometheus.request,
             metrics=self.prometheus.text,
             jobs=BatchJobs(self.scorer, config, watching=self.prometheus),
         )

@@ -43,7 +43,7 @@ class ServicePool:
         await self._open.aclose()
 
     def close(self) -> None:
-        """The same from outside an event loop."""
+        """End what was started, from outside an event loop."""
         asyncio.run(self._open.aclose())
 
     def at(self, place: str, name: str) -> str:

@@ -81,7 +81,7 @@ class Studio:
             generations=GenerationStore(config) if self.args.variants else None,
             rates=Rates.of(config),
             studio=self.args.studio,
-            seen=self.prometheus.request,
+            on_request=self.prometheus.request,
         )
 
 

@@ -14,6 +14,7 @@ from countryreward.serving.service_config import SharedServiceConfig
 
 P = ParamSpec("P")
 T = TypeVar("T")
+_SWEEP_S = 60.0
 
 
 async def to_the_end(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -25,9 +26,6 @@ async def to_the_end(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
         await asyncio.wait({thread})
         thread.exception()  # seen: nobody is there to be told
         raise
-
-
-_SWEEP_S = 60.0
 
 
 class JobWorker(ABC, Generic[J]):
@@ -52,7 +50,7 @@ class JobWorker(ABC, Generic[J]):
         """
 
     async def look(self) -> None:
-        """What else there is to do in every round."""
+        """Do what else there is to do in every round, before a job is taken up."""
         return
 
     async def start(self) -> None:

@@ -19,7 +19,7 @@ from countryreward.serving.http.gate import Gate
 from countryreward.serving.http.keys import KeyStore
 from countryreward.serving.http.problems import Problem, invalid_input, of_status, refusal
 from countryreward.serving.http.rates import Rates
-from countryreward.serving.http.request_log import RequestLog
+from countryreward.serving.http.request_log import RequestRecord
 from countryreward.serving.http.score_routes import add_question_routes
 from countryreward.serving.inference.async_scorer import Answering, AsyncScorer
 from countryreward.serving.service_config import RewardServiceConfig
@@ -108,13 +108,13 @@ def create_app(
     *,
     keys: KeyStore,
     rates: Rates,
-    seen: Callable[[RequestLog], None] | None = None,
+    on_request: Callable[[RequestRecord], None] | None = None,
     metrics: Callable[[], bytes] | None = None,
     jobs: BatchJobs | None = None,
 ) -> FastAPI:
     """The app. Every route but /healthz and /readyz is behind a key (`gate.py`).
 
-    seen: is told of every request. metrics: what /metrics answers, for Prometheus. jobs: who does
+    on_request: is told of every request. metrics: what /metrics answers, for Prometheus. jobs: who does
     batch jobs, from the app's start to its end; None: there is no /v1/batch.
     """
 
@@ -131,5 +131,5 @@ def create_app(
     add_question_routes(app, asked, config, rates)
     if jobs:
         add_batch_routes(app, jobs, config)
-    app.add_middleware(Gate, behind=asked, config=config, keys=keys, rates=rates, seen=seen)
+    app.add_middleware(Gate, behind=asked, config=config, keys=keys, rates=rates, on_request=on_request)
     return app

@@ -1,4 +1,4 @@
-"""Form fields to what is asked. Every refusal names the field and the way out, never the value."""
+"""Form fields to what is asked, for all services. Every refusal names the field and the way out, never the value."""
 
 from collections.abc import Sequence
 from datetime import date
@@ -35,20 +35,20 @@ def product_of(
     if not title.strip():
         raise Problem("invalid_input", "title: it is empty; write the title customers see")
     try:
-        known = _ATTRIBUTES.validate_json(attributes, strict=True) if attributes else {}
+        parsed = _ATTRIBUTES.validate_json(attributes, strict=True) if attributes else {}
     except ValidationError:
         raise Problem(
             "invalid_input", 'attributes: must be a JSON object of texts, such as {"Material": "oak"}'
         ) from None
     return Product(
-        title=title, category=category or None, attributes=known, tags=list(tags), product_id=product_id or None
+        title=title, category=category or None, attributes=parsed, tags=list(tags), product_id=product_id or None
     )
 
 
-def markets_of(asked: Sequence[str], default: Sequence[str]) -> tuple[str, ...]:
-    """Alpha-2 codes, each once, in the order asked; none asked: `default`. Raises `Problem`."""
+def markets_of(spellings: Sequence[str], default: Sequence[str]) -> tuple[str, ...]:
+    """ISO 3166 alpha-2 codes of codes or names, each once, in their order; of none: `default`. Raises `Problem`."""
     codes = []
-    for position, spelling in enumerate(asked):
+    for position, spelling in enumerate(spellings):
         code = markets.parse(spelling) if len(spelling) < 100 else None
         if code is None:
             raise Problem(
@@ -60,7 +60,7 @@ def markets_of(asked: Sequence[str], default: Sequence[str]) -> tuple[str, ...]:
 
 
 def day_of(text: str | None) -> date | None:
-    """A day. Raises `Problem`."""
+    """The day of YYYY-MM-DD; None for no text. Raises `Problem`."""
     try:
         return date.fromisoformat(text) if text else None
     except ValueError:

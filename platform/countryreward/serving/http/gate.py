@@ -10,12 +10,12 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from countryreward.serving.http import request_log as journal
+from countryreward.serving.http import request_log
 from countryreward.serving.http.keys import Caller, KeyStore
 from countryreward.serving.http.problems import Problem
 from countryreward.serving.http.rates import Rates
 from countryreward.serving.http.request_guard import BodyMemory, RequestGuard, request_id_of
-from countryreward.serving.http.request_log import RequestLog
+from countryreward.serving.http.request_log import RequestRecord
 from countryreward.serving.inference.async_scorer import Answering
 from countryreward.serving.service_config import SharedServiceConfig
 
@@ -43,8 +43,9 @@ _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE",
 class Gate:
     """ASGI middleware. The scope is that of the route which the app itself will choose, so no spelling of a path gets around it.
 
-    Whoever is let in is `request.state.caller`; `request.state.request_id` is set for all. `seen` is called once per request.
-    behind: what answers; asked only whether it has room. under: what all paths of the app begin with.
+    Whoever is let in is `request.state.caller`; `request.state.request_id` is set for all.
+    behind: what answers; asked only whether it has room. on_request: called once per request, with its record. under: what
+    all paths of the app begin with.
     """
 
     asking: tuple[str, ...] = _ASKING
@@ -60,11 +61,18 @@ class Gate:
         config: SharedServiceConfig,
         keys: KeyStore,
         rates: Rates,
-        seen: Callable[[RequestLog], None] | None = None,
+        on_request: Callable[[RequestRecord], None] | None = None,
         under: str = "",
     ) -> None:
         self._exempt = tuple(under + path for path in EXEMPT)
-        self.app, self.behind, self.config, self.keys, self.rates, self.seen = app, behind, config, keys, rates, seen
+        self.app, self.behind, self.config, self.keys, self.rates, self.on_request = (
+            app,
+            behind,
+            config,
+            keys,
+            rates,
+            on_request,
+        )
         self._memory = BodyMemory(config.max_body_memory)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -79,7 +87,7 @@ class Gate:
         path = getattr(route, "path", "unknown")
         request_id = request_id_of(headers)
         state = scope["state"] = {**scope.get("state", {}), "request_id": request_id, "caller": None}
-        exchange = RequestGuard(
+        guard = RequestGuard(
             scope,
             receive,
             send,
@@ -90,38 +98,36 @@ class Gate:
         )
         error = None
         try:
-            await self.admit(scope, route, headers, exchange)
-            await self.app(scope, exchange.receive, exchange.send)
+            await self.admit(scope, route, headers, guard)
+            await self.app(scope, guard.receive, guard.send)
         except Problem as problem:
-            await exchange.answer(problem)
+            await guard.answer(problem)
         except ClientDisconnect:
-            exchange.gone = True
+            guard.gone = True
         except Exception as uncaught:
-            if not (
-                exchange.gone and isinstance(uncaught, OSError)
-            ):  # which says no more than that the caller has gone
+            if not (guard.gone and isinstance(uncaught, OSError)):  # which says no more than that the caller has gone
                 error = uncaught
-            if not exchange.gone:
-                await exchange.answer(Problem("internal"))
+            if not guard.gone:
+                await guard.answer(Problem("internal"))
         finally:
-            exchange.release()
-            self._note(
-                RequestLog(
+            guard.release()
+            self._record(
+                RequestRecord(
                     request_id=request_id,
                     tenant=state["caller"].tenant if state["caller"] else None,
                     key_id=state["caller"].key_id if state["caller"] else None,
                     method=scope["method"] if scope["method"] in _METHODS else "OTHER",
                     route=path,
-                    status=499 if exchange.gone or exchange.status is None else exchange.status,
+                    status=499 if guard.gone or guard.status is None else guard.status,
                     seconds=time.perf_counter() - started,
                     verdicts=state.get("verdicts", 0),
-                    bytes_in=exchange.bytes_in,
-                    bytes_out=exchange.bytes_out,
+                    bytes_in=guard.bytes_in,
+                    bytes_out=guard.bytes_out,
                     error=error,
                 )
             )
 
-    async def admit(self, scope: Scope, route: BaseRoute | None, headers: Headers, exchange: RequestGuard) -> None:
+    async def admit(self, scope: Scope, route: BaseRoute | None, headers: Headers, guard: RequestGuard) -> None:
         """Let in, and say who: `scope["state"]["caller"]`. Raises `Problem`."""
         path = getattr(route, "path", "unknown")
         if path in self._exempt:
@@ -129,13 +135,13 @@ class Gate:
         scope["state"]["caller"] = caller = self._caller(headers)
         if route is not None:
             _permit(caller, path)
-        self.room(scope, route, headers, exchange, caller.tenant)
+        self.room(scope, route, headers, guard, caller.tenant)
         await run_in_threadpool(self.rates.charge, caller, 1)
 
-    def _note(self, seen: RequestLog) -> None:
-        journal.write(seen)
-        if self.seen is not None:
-            self.seen(seen)
+    def _record(self, record: RequestRecord) -> None:
+        request_log.write(record)
+        if self.on_request is not None:
+            self.on_request(record)
 
     def _caller(self, headers: Headers) -> Caller:
         """Of the one key presented; two different ones are no key."""
@@ -150,9 +156,7 @@ class Gate:
             raise Problem("invalid_key")
         return caller
 
-    def room(
-        self, scope: Scope, route: BaseRoute | None, headers: Headers, exchange: RequestGuard, tenant: str
-    ) -> None:
+    def room(self, scope: Scope, route: BaseRoute | None, headers: Headers, guard: RequestGuard, tenant: str) -> None:
         """Raises `Problem` when the question cannot be taken now, or its body never."""
         path = getattr(route, "path", "unknown")
         if path in self.asking and scope["method"] == "POST" and (wait := self.behind.busy(tenant)) is not None:
@@ -167,7 +171,7 @@ class Gate:
         never = not _under(path, self.spooled) and int(size) > self.config.max_body_memory
         if never or (most is not None and int(size) > most):
             raise Problem("too_large")
-        if not exchange.hold(int(size)):
+        if not guard.hold(int(size)):
             raise Problem("busy", retry_after=1)
 
 

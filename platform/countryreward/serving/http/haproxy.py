@@ -50,10 +50,10 @@ def safe(config: str) -> str:
                 continue
         kept[i] = part
         changed[title] += count
-    made = "".join(kept)
-    if 0 in changed.values() or len(re.findall(r"^ +bind ", made, flags=re.MULTILINE)) != 1:
+    config = "".join(kept)
+    if 0 in changed.values() or len(re.findall(r"^ +bind ", config, flags=re.MULTILINE)) != 1:
         raise ValueError("HAProxy's configuration is not as Ray 2.60 writes it: nothing was started")
-    return made
+    return config
 
 
 def main() -> None:
@@ -65,8 +65,8 @@ def main() -> None:
     if "-f" in arguments:
         at = arguments.index("-f") + 1
         written = Path(arguments[at])
-        arguments[at] = str(made := written.with_suffix(".safe.cfg"))
-        made.write_text(safe(written.read_text(encoding="utf-8")), encoding="utf-8")
+        arguments[at] = str(replacement := written.with_suffix(".safe.cfg"))
+        replacement.write_text(safe(written.read_text(encoding="utf-8")), encoding="utf-8")
     binary = get_haproxy_binary()
     os.execv(binary, [binary, *arguments])
 
@@ -84,8 +84,8 @@ def _defaults() -> list[str]:
         headers = {"X-Request-ID": "%[unique-id]", "X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
         if code == "busy":
             headers["Retry-After"] = "1"
-        told = " ".join(f"hdr {name} {value}" for name, value in headers.items())
-        lines.append(f"http-error status {status} content-type application/json lf-string {body} {told}")
+        lines_of_headers = " ".join(f"hdr {name} {value}" for name, value in headers.items())
+        lines.append(f"http-error status {status} content-type application/json lf-string {body} {lines_of_headers}")
     return lines
 
 

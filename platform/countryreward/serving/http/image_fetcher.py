@@ -39,9 +39,9 @@ def is_public(address: IPv4Address | IPv6Address) -> bool:
 
 
 async def look_up(host: str, port: int) -> list[str]:
-    """All addresses of a host, by the machine's own resolver. See `Resolve`."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return [str(where[0]) for *_, where in found]
+    """All addresses of a host, by the machine's own resolver. Raises OSError when there is none."""
+    answers = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [str(where[0]) for *_, where in answers]
 
 
 MAX_URL = 2_048
@@ -131,14 +131,14 @@ class ImageFetcher:
     async def _address(self, url: httpx2.URL, field: str) -> list[str]:
         """Where to connect: addresses that were all checked. Looked up once, so a second answer cannot replace them."""
         try:
-            found = list(dict.fromkeys(await self._resolve(url.host, url.port or 443)))
+            addresses = list(dict.fromkeys(await self._resolve(url.host, url.port or 443)))
         except (OSError, UnicodeError):
-            found = []
-        if not found:
+            addresses = []
+        if not addresses:
             raise FetchRefused(field, "the host's address was not found")
-        if not all(self._may_connect(address) for address in found):
+        if not all(self._may_connect(address) for address in addresses):
             raise FetchRefused(field, "the host has an address that is not public")
-        return found[:ADDRESSES]
+        return addresses[:ADDRESSES]
 
     def _may_connect(self, text: str) -> bool:
         try:
@@ -149,14 +149,14 @@ class ImageFetcher:
 
     async def _get(self, url: httpx2.URL, addresses: list[str], field: str) -> tuple[bytes, str | None]:
         """Content, or where a redirect points."""
-        failed: httpx2.HTTPError | None = None
+        failure: httpx2.HTTPError | None = None
         for address in addresses:
             try:
                 return await self._get_from(url, address, field)
             except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
-                failed = error
-        assert failed is not None
-        raise failed
+                failure = error
+        assert failure is not None
+        raise failure
 
     async def _get_from(self, url: httpx2.URL, address: str, field: str) -> tuple[bytes, str | None]:
         assert self._verify is not None

@@ -59,29 +59,29 @@ def image_problem(field: str, reason: str) -> Problem:
 
 
 def of_status(status: int) -> Problem:
-    """For errors that frameworks raise by status alone."""
+    """The problem of a status, for errors that frameworks raise by status alone."""
     if status == 400:  # how FastAPI and Starlette call a body that they cannot parse
         return Problem("invalid_input", "the body is no form that can be read; send multipart/form-data")
-    for code, (known, _) in CODES.items():
-        if known == status:
+    for code, (code_status, _) in CODES.items():
+        if code_status == status:
             return Problem(code)
     return Problem("invalid_input" if 400 <= status < 500 else "internal", HTTPStatus(status).phrase)
 
 
 def invalid_input(errors: Sequence[Any]) -> Problem:
-    """From pydantic's errors: which field, and what is wrong with it as far as that says nothing of the value."""
-    told = []
+    """The problem of pydantic's errors: which field, and what is wrong with it as far as that says nothing of the value."""
+    parts = []
     for error in errors[:5]:
         place = [str(part) for part in error["loc"][1:] if isinstance(part, int) or _OURS.fullmatch(part)]
         wrong = "is missing" if error["type"] == "missing" else "is wrong"
         if error["type"] in _SAFE:
             wrong = str(error["msg"])[:100]
-        told.append(f"{'.'.join(place) or 'request'}: {wrong}")
-    return Problem("invalid_input", "; ".join(told))
+        parts.append(f"{'.'.join(place) or 'request'}: {wrong}")
+    return Problem("invalid_input", "; ".join(parts))
 
 
 def refusal(error: UserError) -> Problem:
-    """A UserError names a value; of its message only the field goes out."""
+    """The problem of a `UserError`, which names a value: of its message only the field goes out."""
     field = str(error).partition(":")[0]
     named = field if _OURS.fullmatch(field) else "request"
     return Problem("invalid_input", f"{named}: it was refused; docs/api.md says what it must be")

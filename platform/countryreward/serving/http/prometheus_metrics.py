@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from countryreward.serving.durable_jobs.job_folders import FINISHED
-from countryreward.serving.http.request_log import RequestLog
+from countryreward.serving.http.request_log import RequestRecord
 from countryreward.serving.metrics_observer import MetricsObserver
 
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
@@ -60,69 +60,56 @@ class Prometheus(MetricsObserver):
 
     def _backlog(self, kind: str, noun: str) -> tuple[Gauge, Gauge]:
         """Every replica sees all jobs, so the newest look is as good as any."""
-        told = (("open", f"{noun} that wait or run"), ("oldest_seconds", "Since the oldest of them was sent"))
+        series = (("open", f"{noun} that wait or run"), ("oldest_seconds", "Since the oldest of them was sent"))
         first, second = (
             Gauge(f"countryreward_{kind}_{name}", text, registry=self.registry, multiprocess_mode="mostrecent")
-            for name, text in told
+            for name, text in series
         )
         return first, second
 
-    def request(self, seen: RequestLog) -> None:
-        """See `MetricsObserver`."""
-        self._requests.labels(seen.route, str(seen.status)).inc()
-        self._seconds.labels(seen.route).observe(seen.seconds)
+    def request(self, record: RequestRecord) -> None:
+        self._requests.labels(record.route, str(record.status)).inc()
+        self._seconds.labels(record.route).observe(record.seconds)
 
     def forward_pass(self, items: int, tokens: int, seconds: float) -> None:
-        """See `MetricsObserver`."""
         self._passes.inc()
         self._pairs.inc(items)
         self._tokens.inc(tokens)
         self._model.inc(seconds)
 
     def encoded(self, images: int) -> None:
-        """See `MetricsObserver`."""
         self._encoded.inc(images)
 
     def cache(self, *, hit: bool) -> None:
-        """See `MetricsObserver`."""
         self._cache.labels("yes" if hit else "no").inc()
 
     def verdicts(self, count: int) -> None:
-        """See `MetricsObserver`."""
         self._verdicts.inc(count)
 
     def taken(self, *, accepted: bool) -> None:
-        """See `MetricsObserver`."""
         self._taken.labels("yes" if accepted else "no").inc()
 
     def ended(self, state: str) -> None:
-        """See `MetricsObserver`."""
         self._ended.labels(state).inc()
 
     def backlog(self, jobs: int, oldest_s: float) -> None:
-        """See `MetricsObserver`."""
         self._open.set(jobs)
         self._oldest.set(oldest_s)
 
     def rendered(self, images: int, seconds: float) -> None:
-        """See `MetricsObserver`."""
         self._rendered.inc(images)
         self._render.inc(seconds)
 
     def design_refused(self) -> None:
-        """See `MetricsObserver`."""
         self._refused.inc()
 
     def design_written(self, *, accepted: bool) -> None:
-        """See `MetricsObserver`."""
         self._written.labels("yes" if accepted else "no").inc()
 
     def generation_ended(self, state: str) -> None:
-        """See `MetricsObserver`."""
         self._generated.labels(state).inc()
 
     def generation_backlog(self, jobs: int, oldest_s: float) -> None:
-        """See `MetricsObserver`."""
         self._generations.set(jobs)
         self._oldest_generation.set(oldest_s)
 

@@ -48,7 +48,7 @@ class Rates:
 
     @classmethod
     def of(cls, config: SharedServiceConfig) -> "Rates":
-        """As configured: `config.rates`, or a file in the state folder for the replicas of this node."""
+        """Counters as configured: `config.rates`, or a file in the state folder for the replicas of this node."""
         return cls(config.rates or sqlite_uri(Path(config.state) / f"rates-{socket.gethostname()}.sqlite"))
 
     def charge(self, caller: Caller, cost: int = 1) -> None:
@@ -80,8 +80,8 @@ class Rates:
         self._closed_until = now + _PAUSE_S
         if now >= self._silent_until:
             self._silent_until = now + 60.0
-            told = f"rates cannot be counted ({type(error).__name__}), so no call is refused for its rate"
-            _LOG.error(json.dumps({"event": "rates", "message": told}))
+            message = f"rates cannot be counted ({type(error).__name__}), so no call is refused for its rate"
+            _LOG.error(json.dumps({"event": "rates", "message": message}))
 
 
 def sqlite_uri(path: Path) -> str:

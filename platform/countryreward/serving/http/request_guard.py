@@ -1,4 +1,10 @@
-"""One request and its answer as the gate sees them go by: counted, held to the memory for bodies, the answer with its headers."""
+"""One request and its answer on their way through: held to the memory for bodies, counted, the answer with its headers.
+
+`ProxyMiddleware` does it before Ray Serve's own HTTP proxy, in the proxy's process, so that nothing a caller sends breaks it or
+comes back: the proxy reads some headers for itself, bytes that are no UTF-8 in them end in its 500, whatever stands in
+X-Request-ID it repeats, and its own refusals (no route, a full queue) are plain text. Ray takes it in where the environment of
+its processes says RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=countryreward.serving.http.request_guard:front.
+"""
 
 import asyncio
 import contextlib
@@ -20,7 +26,7 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{8,64}")
 
 
 def request_id_of(headers: Headers) -> str:
-    """The caller's own where it is one, otherwise a new one."""
+    """The request's id: the one in X-Request-ID where it is one, otherwise a new one."""
     sent = headers.getlist("x-request-id")
     return sent[0] if len(sent) == 1 and _REQUEST_ID.fullmatch(sent[0]) else secrets.token_hex(8)
 
@@ -132,24 +138,24 @@ class ProxyMiddleware:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = [one for one in scope["headers"] if not one[0].replace(b"_", b"-").lower().startswith(_RAYS)]
+        headers = [header for header in scope["headers"] if not header[0].replace(b"_", b"-").lower().startswith(_RAYS)]
         if scope["type"] != "http":
             await self.app({**scope, "headers": headers}, receive, send)
             return
         request_id = request_id_of(Headers(scope=scope))
         headers.append((b"x-request-id", request_id.encode()))
         scope = {**scope, "headers": headers}
-        exchange = RequestGuard(scope, receive, send, request_id=request_id, memory=BodyMemory(0), spooled=False)
+        guard = RequestGuard(scope, receive, send, request_id=request_id, memory=BodyMemory(0), spooled=False)
         if scope["path"] == _ROUTES:
-            await exchange.answer(Problem("not_found"))
+            await guard.answer(Problem("not_found"))
             return
         try:
-            await self.app(scope, receive, exchange.send)
+            await self.app(scope, receive, guard.send)
         except Exception:
-            await exchange.answer(Problem("internal"))
+            await guard.answer(Problem("internal"))
             raise
 
 
 def front() -> list[Middleware]:
-    """For Ray."""
+    """What Ray puts before its proxy."""
     return [Middleware(ProxyMiddleware)]

@@ -18,8 +18,8 @@ _KEPT_S = 7 * 86_400
 
 
 @dataclass(frozen=True, kw_only=True)
-class RequestLog:
-    """What is kept of a request."""
+class RequestRecord:
+    """What is kept of a request and its answer, for the log and for metrics."""
 
     request_id: str
     tenant: str | None
@@ -28,39 +28,40 @@ class RequestLog:
     method: str
     """OTHER when it is none of HTTP's."""
     route: str
-    """As the app declares it, such as /v1/batch/{job}; unknown where there is none."""
+    """The path as the app declares it, such as /v1/batch/{job}; unknown where there is none."""
     status: int
-    """As answered; 499: the caller left before."""
+    """Of the answer; 499: the caller left before."""
     seconds: float
     """From the request's head to the end of the answer."""
     verdicts: int
     """Verdicts given."""
     bytes_in: int
-    """Of the body, as far as it was read."""
+    """Bytes of the body, as far as it was read."""
     bytes_out: int
+    """Bytes of the answer's body."""
     error: BaseException | None = None
-    """What nothing caught."""
+    """An exception that nothing caught."""
 
 
-def write(seen: RequestLog) -> None:
-    """Log it under `countryreward.service`: INFO, or ERROR with the way to the fault."""
+def write(record: RequestRecord) -> None:
+    """Log a request under `countryreward.service`: INFO, or ERROR with the way to the fault."""
     line: dict[str, Any] = {
         "event": "request",
         "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
-        "request_id": seen.request_id,
-        "tenant": seen.tenant,
-        "key_id": seen.key_id,
-        "method": seen.method,
-        "route": seen.route,
-        "status": seen.status,
-        "ms": round(seen.seconds * 1e3, 1),
-        "verdicts": seen.verdicts,
-        "bytes_in": seen.bytes_in,
-        "bytes_out": seen.bytes_out,
+        "request_id": record.request_id,
+        "tenant": record.tenant,
+        "key_id": record.key_id,
+        "method": record.method,
+        "route": record.route,
+        "status": record.status,
+        "ms": round(record.seconds * 1e3, 1),
+        "verdicts": record.verdicts,
+        "bytes_in": record.bytes_in,
+        "bytes_out": record.bytes_out,
     }
-    if seen.error is not None:
-        line["error"] = _place(seen.error)
-    _LOG.log(logging.INFO if seen.error is None else logging.ERROR, "%s", json.dumps(line))
+    if record.error is not None:
+        line["error"] = _place(record.error)
+    _LOG.log(logging.INFO if record.error is None else logging.ERROR, "%s", json.dumps(line))
 
 
 def fault(what: str, error: BaseException) -> None:
@@ -102,13 +103,13 @@ class _Lines(logging.Formatter):
 
 def _place(error: BaseException) -> list[dict[str, Any]]:
     """Types and frames of an exception and of what caused it. Its message is left out: it may quote a title."""
-    told: list[dict[str, Any]] = []
-    one: BaseException | None = error
-    while one is not None and len(told) < 4:
+    chain: list[dict[str, Any]] = []
+    link: BaseException | None = error
+    while link is not None and len(chain) < 4:
         frames = [
             f"{'/'.join(PurePath(frame.f_code.co_filename).parts[-2:])}:{line}"
-            for frame, line in traceback.walk_tb(one.__traceback__)
+            for frame, line in traceback.walk_tb(link.__traceback__)
         ]
-        told.append({"type": type(one).__name__, "frames": frames[-12:]})
-        one = one.__cause__ or one.__context__
-    return told
+        chain.append({"type": type(link).__name__, "frames": frames[-12:]})
+        link = link.__cause__ or link.__context__
+    return chain

@@ -1,6 +1,8 @@
-"""Results that are kept for a tenant, with their pictures made small: STATE/studio/TENANT/results/RESULT/.
+"""What the studio keeps of a tenant: results with their pictures made small, and which jobs were made there.
 
-result.json, 0.jpg, 1.jpg ... A folder appears whole, by a rename from `.new-*`, and disappears whole, by one to `.trash-*`.
+STATE/studio/TENANT/results/RESULT/ holds result.json, 0.jpg, 1.jpg ... Such a folder appears whole, by a rename from `.new-*`,
+and disappears whole, by one to `.trash-*`. STATE/studio/TENANT/KIND/JOB.json says what a job was made of; the job itself lies
+with all others.
 """
 
 import contextlib
@@ -20,7 +22,7 @@ from PIL import Image
 from pydantic import BaseModel, Field
 
 from countryreward.data.decoding import decode
-from countryreward.data.file_primitives import write_atomically
+from countryreward.data.file_primitives import read_json, write_atomically
 from countryreward.serving.http.problems import Problem
 from countryreward.serving.service_config import SharedServiceConfig, StudioConfig
 from countryreward.serving.studio.verdict_text import MarketSaid
@@ -109,8 +111,8 @@ class CampaignStore:
 
     def results(self, tenant: str) -> list[Result]:
         """Newest first."""
-        found = [result for folder in self._place(tenant).glob("r-*") if (result := _load(folder))]
-        alive = [result for result in found if self._alive(result)]
+        whole = [result for folder in self._place(tenant).glob("r-*") if (result := _load(folder))]
+        alive = [result for result in whole if self._alive(result)]
         return sorted(alive, key=lambda result: (result.created, result.id), reverse=True)
 
     def find(self, tenant: str, result_id: str) -> Result:
@@ -134,11 +136,11 @@ class CampaignStore:
         self._remove(self._place(tenant) / result_id)
 
     def delete_all(self, tenant: str) -> int:
-        """How many there were."""
-        found = list(self._place(tenant).glob("r-*"))
-        for folder in found:
+        """Remove all results of a tenant; returns how many there were."""
+        folders = list(self._place(tenant).glob("r-*"))
+        for folder in folders:
             self._remove(folder)
-        return len(found)
+        return len(folders)
 
     def sweep(self) -> None:
         """Remove what is past its time, and what killed processes left."""
@@ -175,9 +177,9 @@ def _load(folder: Path) -> Result | None:
         return None
 
 
-def lines(found: Sequence[Result]) -> Iterator[dict[str, object]]:
+def lines(results: Sequence[Result]) -> Iterator[dict[str, object]]:
     """What a list shows of each result."""
-    for result in found:
+    for result in results:
         yield {
             "id": result.id,
             "title": result.title,
@@ -189,21 +191,18 @@ def lines(found: Sequence[Result]) -> Iterator[dict[str, object]]:
 
 
 class Marks:
-    """Of one kind of job, such as reports."""
+    """Which jobs of one kind, such as reports, were made in the studio, and what of."""
 
     def __init__(self, config: SharedServiceConfig, kind: str) -> None:
         self.config, self.kind = config, kind
 
-    def add(self, tenant: str, job_id: str, told: dict[str, Any]) -> None:
+    def add(self, tenant: str, job_id: str, origin: dict[str, Any]) -> None:
         """Remember a job, and what it was made of."""
-        write_atomically(self._place(tenant) / f"{job_id}.json", json.dumps(told), mode=0o600)
+        write_atomically(self._place(tenant) / f"{job_id}.json", json.dumps(origin), mode=0o600)
 
     def of(self, tenant: str, job_id: str) -> dict[str, Any] | None:
-        """What was told of a job; None: it was not made here."""
-        try:
-            return json.loads((self._place(tenant) / f"{job_id}.json").read_bytes())
-        except (OSError, ValueError):
-            return None
+        """What a job was made of; None: it was not made here."""
+        return read_json(self._place(tenant) / f"{job_id}.json") or None
 
     def remove(self, tenant: str, job_id: str) -> None:
         """Forget it."""

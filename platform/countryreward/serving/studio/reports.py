@@ -67,8 +67,8 @@ class ReportStore:
 
     def all(self, tenant: str) -> list[Report]:
         """Newest first."""
-        found = [(job, self.marks.of(tenant, job.id)) for job in self.jobs.jobs_of(tenant)]
-        return [_told(job, mark) for job, mark in found if mark is not None]
+        marked = [(job, self.marks.of(tenant, job.id)) for job in self.jobs.jobs_of(tenant)]
+        return [_report(job, mark) for job, mark in marked if mark is not None]
 
     def find(self, tenant: str, job_id: str) -> tuple[Path, Report]:
         """Its folder, and what is shown. Raises `Problem` not_found, also for a job that was not made in the studio."""
@@ -76,7 +76,7 @@ class ReportStore:
         mark = self.marks.of(tenant, job_id)
         if mark is None:
             raise Problem("not_found", "this report is not there, or was deleted; send the table again")
-        return folder, _told(job, mark)
+        return folder, _report(job, mark)
 
     def delete(self, tenant: str, job_id: str) -> None:
         """Stop it if it runs, and remove all of it. Raises `Problem` not_found."""
@@ -87,19 +87,19 @@ class ReportStore:
         self.marks.remove(tenant, job_id)
 
     def delete_all(self, tenant: str) -> int:
-        """How many there were."""
-        found = self.all(tenant)
-        for report in found:
+        """Remove all reports of a tenant; returns how many there were."""
+        reports = self.all(tenant)
+        for report in reports:
             with contextlib.suppress(Problem):  # a colleague was faster
                 self.delete(tenant, report.id)
-        return len(found)
+        return len(reports)
 
     def sweep(self) -> None:
         """Forget those whose job is gone."""
         self.marks.sweep(self.jobs.find)
 
 
-def _told(job: StoredJob, mark: dict) -> Report:
+def _report(job: StoredJob, mark: dict) -> Report:
     return Report(
         id=job.id,
         name=str(mark["name"]),
@@ -141,7 +141,7 @@ def add_report_routes(app: FastAPI, config: StudioServiceConfig, reports: Report
                 images=images.file if images else None,
                 markets=markets_of(markets, ()),
             )
-            name = "".join(one for one in (table.filename or "table") if one.isprintable())[-80:]
+            name = "".join(letter for letter in (table.filename or "table") if letter.isprintable())[-80:]
             reports.marks.add(tenant, job.id, {"name": name.encode("utf-8", "replace").decode()})
             return reports.find(tenant, job.id)[1]
 

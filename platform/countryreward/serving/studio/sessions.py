@@ -1,4 +1,8 @@
-"""Signing in and out, and what the page needs to know of whoever is there."""
+"""The studio's sessions: signing in and out, what the page needs to know of whoever is there, and the gate before the studio.
+
+The gate is that of the API, but whoever comes shows a session's cookie, and only our own page may act. It puts on every answer
+what keeps a browser from running, framing or sending anything that is not ours.
+"""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,7 +24,7 @@ from countryreward.serving.http.keys import Caller
 from countryreward.serving.http.problems import Problem
 from countryreward.serving.http.rates import Rates
 from countryreward.serving.http.request_guard import BodyMemory, RequestGuard
-from countryreward.serving.http.request_log import RequestLog
+from countryreward.serving.http.request_log import RequestRecord
 from countryreward.serving.inference.async_scorer import Answering, AsyncScorer
 from countryreward.serving.service_config import SharedServiceConfig, StudioConfig, StudioServiceConfig
 from countryreward.serving.studio.guests import GuestStore
@@ -61,15 +65,15 @@ class SessionGate(Gate):
         config: SharedServiceConfig,
         guests: GuestStore,
         rates: Rates,
-        seen: Callable[[RequestLog], None] | None = None,
+        on_request: Callable[[RequestRecord], None] | None = None,
     ) -> None:
-        self.app, self.behind, self.config, self.guests, self.rates, self.seen = (
+        self.app, self.behind, self.config, self.guests, self.rates, self.on_request = (
             app,
             behind,
             config,
             guests,
             rates,
-            seen,
+            on_request,
         )
         self._memory = BodyMemory(config.max_body_memory)
 
@@ -83,21 +87,21 @@ class SessionGate(Gate):
 
         await super().__call__(scope, receive, send_safely)
 
-    async def admit(self, scope: Scope, route: BaseRoute | None, headers: Headers, exchange: RequestGuard) -> None:
-        """See `Gate`. One tenant's guests share one rate."""
+    async def admit(self, scope: Scope, route: BaseRoute | None, headers: Headers, guard: RequestGuard) -> None:
+        """Let in, and say who: `scope["state"]`, `caller` and `guest`. One tenant's guests share one rate. Raises `Problem`."""
         path, method = getattr(route, "path", "unknown"), scope["method"]
         if path in (*OPEN, SIGN_IN) and method in ("GET", "HEAD"):
             return
         if method not in ("GET", "HEAD"):
             _demand_our_page(headers)
         if (method, path) == ("POST", SIGN_IN):
-            self.room(scope, route, headers, exchange, "")
+            self.room(scope, route, headers, guard, "")
             return
-        known = self.guests.check(session_of(headers))
-        if known is None:
+        session = self.guests.check(session_of(headers))
+        if session is None:
             raise Problem("signed_out")
-        scope["state"]["caller"], scope["state"]["guest"] = caller, _ = known
-        self.room(scope, route, headers, exchange, caller.tenant)
+        scope["state"]["caller"], scope["state"]["guest"] = caller, _ = session
+        self.room(scope, route, headers, guard, caller.tenant)
         await run_in_threadpool(self.rates.charge, shared(caller), 1)
 
 
@@ -189,13 +193,15 @@ def add_session_routes(
         """Who is there, and what can be asked. 503 while nothing has told yet what was learned."""
         if not asked.markets:
             raise Problem("starting", retry_after=2)
-        known = sorted((_market(code) for code in asked.markets), key=lambda one: one.name)
+        learned = sorted((_market(code) for code in asked.markets), key=lambda market: market.name)
         trained = set(asked.markets)
         return Me(
             name=request.state.guest.name,
             team=request.state.caller.tenant,
-            markets=known,
-            others=sorted((_market(code) for code in markets.codes() if code not in trained), key=lambda one: one.name),
+            markets=learned,
+            others=sorted(
+                (_market(code) for code in markets.codes() if code not in trained), key=lambda market: market.name
+            ),
             max_pictures=studio.max_pictures,
             max_picture_mb=config.max_image_bytes // 2**20,
             max_table_mb=config.max_table_bytes // 2**20,

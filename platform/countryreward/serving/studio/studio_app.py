@@ -14,7 +14,7 @@ from countryreward.serving.durable_jobs.generation.generation_store import Gener
 from countryreward.serving.http.apps import bare_app
 from countryreward.serving.http.problems import Problem
 from countryreward.serving.http.rates import Rates
-from countryreward.serving.http.request_log import RequestLog, fault
+from countryreward.serving.http.request_log import RequestRecord, fault
 from countryreward.serving.inference.async_scorer import AsyncScorer
 from countryreward.serving.service_config import StudioConfig, StudioServiceConfig
 from countryreward.serving.studio.campaigns import CampaignStore
@@ -76,14 +76,14 @@ def create_studio_app(
     rates: Rates,
     generations: GenerationStore | None = None,
     studio: StudioConfig | None = None,
-    seen: Callable[[RequestLog], None] | None = None,
+    on_request: Callable[[RequestRecord], None] | None = None,
     static: Path = STATIC,
 ) -> FastAPI:
     """The app, to be mounted under a prefix such as /studio.
 
     batch_store: where tables become jobs, which the reward's replicas work off. sample: shown before anything is uploaded.
     generations: where wishes for new pictures become jobs of the generator; None: there is none, and no such wish.
-    seen: is told of every request. static: the built page.
+    on_request: is told of every request. static: the built page.
     """
     studio = studio or StudioConfig()
     campaigns = CampaignStore(config, studio)
@@ -118,8 +118,8 @@ def create_studio_app(
     def delete_everything(request: Request) -> dict[str, int]:
         """Results, tables and reports that this tenant made in the studio, with all their pictures."""
         tenant = request.state.caller.tenant
-        found = {"results": campaigns.delete_all(tenant), "reports": reports.delete_all(tenant)}
-        return found | ({"variants": variants.delete_all(tenant)} if variants else {})
+        counts = {"results": campaigns.delete_all(tenant), "reports": reports.delete_all(tenant)}
+        return counts | ({"variants": variants.delete_all(tenant)} if variants else {})
 
-    app.add_middleware(SessionGate, behind=asked, config=config, guests=sessions, rates=rates, seen=seen)
+    app.add_middleware(SessionGate, behind=asked, config=config, guests=sessions, rates=rates, on_request=on_request)
     return app

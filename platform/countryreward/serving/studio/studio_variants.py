@@ -63,8 +63,12 @@ class VariantStore:
 
     def of_result(self, tenant: str, result_id: str) -> list[Variants]:
         """Newest first."""
-        found = [(job, mark) for job in results.all_shown(self.jobs, tenant) if (mark := self.marks.of(tenant, job.id))]
-        return [_told(job, mark) for job, mark in found if mark["result"] == result_id and job.state != "cancelled"]
+        marked = [
+            (job, mark) for job in results.all_shown(self.jobs, tenant) if (mark := self.marks.of(tenant, job.id))
+        ]
+        return [
+            _variants(job, mark) for job, mark in marked if mark["result"] == result_id and job.state != "cancelled"
+        ]
 
     def find(self, tenant: str, job_id: str) -> Variants:
         """Raises `Problem` not_found, also for a job that was not made in the studio."""
@@ -72,7 +76,7 @@ class VariantStore:
         mark = self.marks.of(tenant, job_id)
         if mark is None:
             raise Problem("not_found", "these pictures are not there, or were deleted; make them again")
-        return _told(results.shown(self.jobs, folder, job), mark)
+        return _variants(results.shown(self.jobs, folder, job), mark)
 
     def delete(self, tenant: str, job_id: str) -> None:
         """Stop it if it runs, and remove all of it. Raises `Problem` not_found."""
@@ -83,12 +87,12 @@ class VariantStore:
         self.marks.remove(tenant, job_id)
 
     def delete_all(self, tenant: str) -> int:
-        """How many there were."""
-        found = [job.id for job in self.jobs.jobs_of(tenant) if self.marks.of(tenant, job.id) is not None]
-        for job_id in found:
+        """Remove all that a tenant had made; returns how many jobs there were."""
+        job_ids = [job.id for job in self.jobs.jobs_of(tenant) if self.marks.of(tenant, job.id) is not None]
+        for job_id in job_ids:
             with contextlib.suppress(Problem):  # a colleague was faster
                 self.delete(tenant, job_id)
-        return len(found)
+        return len(job_ids)
 
     def sweep(self) -> None:
         """Forget those whose job is gone."""
@@ -114,10 +118,10 @@ def add_variant_routes(
         def start() -> Variants:
             result = campaigns.find(caller.tenant, result_id)
             path = campaigns.picture(caller.tenant, result_id, picture)
-            if market not in {one.market for one in result.markets}:
+            if market not in {answer.market for answer in result.markets}:
                 raise Problem("invalid_input", "Choose one of the result's markets.")
             before = variants.of_result(caller.tenant, result_id)
-            same = [one for one in before if (one.market, one.picture) == (market, picture)]
+            same = [earlier for earlier in before if (earlier.market, earlier.picture) == (market, picture)]
             job = create_generation(
                 variants.jobs,
                 tenant=caller.tenant,
@@ -159,7 +163,7 @@ def add_variant_routes(
         variants.delete(request.state.caller.tenant, job_id)
 
 
-def _told(job: GenerationJob, mark: dict) -> Variants:
+def _variants(job: GenerationJob, mark: dict) -> Variants:
     ranked = {one.n: one for ranking in job.rankings if ranking.market == mark["market"] for one in ranking.images}
     shown: list[tuple[float, Variant]] = []
     for image in job.images:

@@ -1,4 +1,7 @@
-"""Finished parts of a job on disk: verdicts, and beside them the rows that were refused while they were judged."""
+"""What became of a batch job: its finished parts on disk, the result that they add up to, and the result as CSV.
+
+A part holds verdicts, and beside them the rows that were refused while they were judged.
+"""
 
 import csv
 import io
@@ -51,7 +54,7 @@ def write_part(
 
 
 def read_part(folder: Path, number: int) -> Part | None:
-    """None: it is not finished."""
+    """What a part adds up to; None while it is not finished."""
     if not part_path(folder, number).exists():
         return None
     rows = pq.read_table(part_path(folder, number), columns=["row"])["row"]
@@ -63,11 +66,11 @@ def put_together(table: JobTable, work: Path, folder: Path) -> dict[str, Any]:
     """Write verdicts.parquet and quarantine.jsonl; returns counts, of which input = kept + quarantined."""
     kept, reasons = 0, Counter(refusal.reason for refusal in table.refusals)
 
-    def see(part: pa.Table) -> None:
+    def count(part: pa.Table) -> None:
         nonlocal kept
         kept += len(part["row"].unique())
 
-    verdicts = merge([part_path(work, i) for i in range(table.parts)], work / "all.parquet", [], see, by_model=False)
+    verdicts = merge([part_path(work, i) for i in range(table.parts)], work / "all.parquet", [], count, by_model=False)
     with open(work / "all.parquet", "rb") as file:
         os.fsync(file.fileno())
     lines = [_lines(asdict(refusal) for refusal in table.refusals)]
@@ -100,7 +103,7 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def csv_of(path: Path) -> Iterator[str]:
-    """The header, then the rows. Text that a spreadsheet would run as a formula is preceded by '."""
+    """verdicts.parquet as CSV in a stream, header first. Text that a spreadsheet would run as a formula is preceded by '."""
     file = pq.ParquetFile(path)  # open from the first call on: the job may be deleted while it is read
     names = file.schema_arrow.names
 

@@ -71,8 +71,8 @@ def add_batch_routes(app: FastAPI, jobs: BatchJobs, config: RewardServiceConfig)
     @app.get(route, tags=["batch"])
     def show_all(request: Request) -> schemas.BatchesAnswer:
         """Your jobs, newest first."""
-        found = [job.shown() for job in store.jobs_of(request.state.caller.tenant)]
-        return schemas.BatchesAnswer(request_id=request.state.request_id, jobs=found)
+        jobs = [job.shown() for job in store.jobs_of(request.state.caller.tenant)]
+        return schemas.BatchesAnswer(request_id=request.state.request_id, jobs=jobs)
 
     @app.get(route + "/{job_id}", tags=["batch"])
     def show(request: Request, job_id: str) -> schemas.BatchAnswer:

@@ -47,11 +47,9 @@ class BatchJobs(JobWorker[StoredJob]):
         self._parts = PartJudging(asked, tries=tries, first_pause_s=first_pause_s, poll_s=config.poll_s)
 
     def can_work(self) -> bool:
-        """See `JobWorker`."""
         return self.asked.ready()
 
     async def work(self, claim: Claim[StoredJob], halted: threading.Event) -> None:
-        """See `JobWorker`."""
         folder, job = claim.folder, claim.job
         if job.trained is None:
             job.trained = tuple(self.asked.markets)
@@ -71,11 +69,11 @@ class BatchJobs(JobWorker[StoredJob]):
             return
         except NoAnswer as error:
             fault(f"batch job {job.id}, which failed", error)
-            told = f"the model did not answer in {self._tries} tries; send the table again later"
-            await to_the_end(self.store.end, folder, job, "failed", told)
+            reason = f"the model did not answer in {self._tries} tries; send the table again later"
+            await to_the_end(self.store.end, folder, job, "failed", reason)
             return
         counts = await to_the_end(put_together, table, parts, folder)
-        _tell(job, counts["kept"], counts["verdicts"], counts["reasons"])
+        _set_progress(job, counts["kept"], counts["verdicts"], counts["reasons"])
         await to_the_end(self.store.end, folder, job, "done")
 
     async def _judge(self, folder: Path, job: StoredJob, table: JobTable, parts: Path) -> None:
@@ -89,16 +87,16 @@ class BatchJobs(JobWorker[StoredJob]):
                 part = await self._parts.judge(job, table, parts, number)
                 job.starts = 0
             judged, verdicts, reasons = judged + part.judged, verdicts + part.verdicts, reasons + part.reasons
-            _tell(job, judged, verdicts, reasons)
+            _set_progress(job, judged, verdicts, reasons)
             if time.monotonic() - saved >= _SAVE_S:
                 await to_the_end(self.store.save, folder, job)
                 saved = time.monotonic()
 
 
 class _Halted(Exception):
-    """The job is to stop."""
+    """Raised inside the reading of a table when its job is to stop."""
 
 
-def _tell(job: StoredJob, judged: int, verdicts: int, reasons: Counter[str]) -> None:
+def _set_progress(job: StoredJob, judged: int, verdicts: int, reasons: Counter[str]) -> None:
     job.judged, job.verdicts = judged, verdicts
     job.quarantined, job.reasons = reasons.total(), dict(reasons.most_common())

@@ -85,12 +85,12 @@ def create_job(
         _check_quota(store, tenant)  # before anything is copied, and again at the end
     with arriving(store, place) as arrival:
         fresh = arrival.folder
-        told = [ending, _copy(table, fresh / f"table.{ending}", "table"), "", list(markets)]
+        request = [ending, _copy(table, fresh / f"table.{ending}", "table"), "", list(markets)]
         if images is not None:
-            told[2] = _copy(images, fresh / "images.zip", "images")
+            request[2] = _copy(images, fresh / "images.zip", "images")
             if not zipfile.is_zipfile(fresh / "images.zip"):
                 raise Problem("invalid_input", "images: the file is no zip archive; send a .zip file")
-        fingerprint = hashlib.sha256(json.dumps(told).encode()).hexdigest()
+        fingerprint = hashlib.sha256(json.dumps(request).encode()).hexdigest()
         job = StoredJob(
             id=folder.name,
             state="waiting",
@@ -103,10 +103,10 @@ def create_job(
         store.save(fresh, job)
         with store.locked(place):
             if folder.exists():
-                _, known = store.find(tenant, folder.name)
-                if known.fingerprint != fingerprint:
+                _, earlier = store.find(tenant, folder.name)
+                if earlier.fingerprint != fingerprint:
                     raise Problem("conflict")
-                return known
+                return earlier
             _check_quota(store, tenant)
             arrival.settle(folder.name)
         return job

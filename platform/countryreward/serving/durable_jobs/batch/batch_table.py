@@ -1,4 +1,7 @@
-"""An uploaded table and its images, checked: the rows that can be asked, and the others with their reason."""
+"""An uploaded table and its images, checked: the rows that can be asked, and the others with their reason.
+
+What an upload may be is looked at in a stream before anything is read as a whole: small files can hold much.
+"""
 
 import csv
 import json
@@ -187,21 +190,21 @@ def read_job(folder: Path, job: StoredJob, config: RewardServiceConfig, go_on: C
             raise UserError("markets: the model knows none by itself; name markets, or add a column `market`")
         _refuse_long(pairs, config.max_text)
         go_on()
-        found = find_images(pairs, images, work / "images.bin", lambda done, of: go_on())
+        located = find_images(pairs, images, work / "images.bin", lambda done, of: go_on())
     except UserError as error:
         raise _without_paths(error, table) from None
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, OSError) and error.errno:  # ours: no room, no file
             raise
         raise UserError("pairs: the table is damaged, or has columns of an odd type; write the file again") from None
-    good = write_rows(pairs, found.hashes, [], work / "rows.parquet", PART_ROWS)
+    good = write_rows(pairs, located.hashes, [], work / "rows.parquet", PART_ROWS)
     return JobTable(
         rows=len(pairs.frame),
         good=good,
         refusals=tuple(pairs.checks.quarantine.refusals),
         markets=pairs.markets,
         file=work / "rows.parquet",
-        places=found.places,
+        places=located.places,
         images=ImageReader(images, work / "images.bin"),
     )
 
@@ -223,9 +226,10 @@ def _length(cell: Any) -> int:
 
 def _without_paths(error: UserError, table: Path) -> UserError:
     """The message without where the upload lies here, and without a way out that only the command line has."""
-    told = str(error).replace(repr(str(table)), "the table").replace(str(table), "the table")
-    told = told.partition("; say which column it is")[0] + "; rename the column" if "; say which" in told else told
-    return UserError(told.replace(str(table.parent), ""))
+    message = str(error).replace(repr(str(table)), "the table").replace(str(table), "the table")
+    if "; say which" in message:
+        message = message.partition("; say which column it is")[0] + "; rename the column"
+    return UserError(message.replace(str(table.parent), ""))
 
 
 def refusal_of(row: dict[str, Any], reason: str, field: str, value: str) -> QuarantinedRow:

@@ -45,10 +45,10 @@ def _design(text: str, number: int, config: GenerationLimits) -> Design:
             "invalid_input", f"design: number {number} holds a character that is no Unicode; write UTF-8"
         ) from None
     except (ValidationError, UserError):
-        told = "Foreground, Background, Color Tone, Lighting"
+        labels = "Foreground, Background, Color Tone, Lighting"
         raise Problem(
             "invalid_input",
-            f"design: number {number} must be four lines, each with its label ({told}), or a JSON object of"
+            f"design: number {number} must be four lines, each with its label ({labels}), or a JSON object of"
             " foreground, background, color_tone and lighting; none may be empty",
         ) from None
     return design
@@ -93,19 +93,21 @@ def create_generation(
         raise Problem("invalid_input", f"design: more than {config.max_designs}; send fewer at a time")
     _check_image(image, config)
     image_hash = hashlib.sha256(image).hexdigest()
-    told = [
+    request = [
         image_hash,
         [product.title, product.category, product.attributes, product.tags, product.product_id],
         list(markets),
         [design.as_text() for design in designs] or count,
         [min(keep, len(designs) or count), seed, px, steps],
     ]
-    fingerprint = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+    fingerprint = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
     place, write = store.place(tenant), bool(markets) and not designs
-    known = partial(_known, store, place, tenant, fingerprint, ranked=bool(markets), written=write, key=key)
+    find_earlier = partial(
+        _earlier_job, store, place, tenant, fingerprint, ranked=bool(markets), written=write, key=key
+    )
     with store.locked(place):
-        if found := known():
-            return found
+        if earlier := find_earlier():
+            return earlier
     asked = Asked(
         **product.__dict__,
         image_hash=image_hash,
@@ -136,8 +138,8 @@ def create_generation(
         )
         store.save(arrival.folder, job)
         with store.locked(place):
-            if found := known():
-                return found
+            if earlier := find_earlier():
+                return earlier
             arrival.settle(job.id)
         return job
 
@@ -152,7 +154,7 @@ def drawn_designs(count: int, seed: int) -> Sequence[Design]:
         raise Problem("invalid_input", "count: more than there are templates; send designs of your own") from None
 
 
-def _known(
+def _earlier_job(
     store: GenerationStore,
     place: Path,
     tenant: str,
@@ -185,7 +187,7 @@ def _known(
 
 
 def _useful(job: StoredGeneration) -> bool:
-    """It came to what was asked, or will."""
+    """Whether a job came to what was asked, or still will."""
     return unfinished(job) or (job.state == "done" and (job.note is None or job.judge is None))
 
 

@@ -1,4 +1,4 @@
-"""One pass of the renderer for a generation job: what was asked in, images and refusals on disk out. It blocks."""
+"""Passes of a generation job: of its writer, which gives designs, and of its renderer, which gives images on disk. They block."""
 
 import shutil
 import time
@@ -28,7 +28,7 @@ from countryreward.serving.service_config import GenerationLimits
 
 @dataclass(eq=False)
 class Order:
-    """What a job asks for."""
+    """What a generation job asks for, read from its folder."""
 
     asked: Asked
     product: Product
@@ -49,7 +49,7 @@ class Order:
         return cls(asked, product, original, pixels_of(picture), read_plan(folder))
 
     def planned(self, n: int) -> PlannedDesign:
-        """What image n is made of."""
+        """The design that image n is made of, and for which market it was written."""
         return self.plan.designs[n] if self.plan else PlannedDesign(design=self.asked.designs[n])
 
     def job(self, stored: StoredGeneration, n: int) -> RenderJob:
@@ -85,7 +85,7 @@ def render_some(
         return
     began = time.monotonic()
     try:
-        made = renderer.render([order.job(stored, n) for n in good])
+        images = renderer.render([order.job(stored, n) for n in good])
     except UserError as error:
         if len(good) == 1:
             refuse(folder, order, good[0], str(error), watching)
@@ -93,8 +93,8 @@ def render_some(
             for n in good:
                 render_some(renderer, folder, stored, order, [n], watching)
         return
-    watching.rendered(len(made), time.monotonic() - began)
-    for n, rendered in zip(good, made, strict=True):
+    watching.rendered(len(images), time.monotonic() - began)
+    for n, rendered in zip(good, images, strict=True):
         _write(folder, order, n, rendered, stored.seed + n)
 
 
@@ -105,7 +105,7 @@ def refuse(folder: Path, order: Order, n: int, reason: str, watching: MetricsObs
 
 
 def forget_images(folder: Path) -> None:
-    """Of another renderer, or of another version."""
+    """Remove the images of another renderer, or of another version of it."""
     shutil.rmtree(folder / "images", ignore_errors=True)
 
 

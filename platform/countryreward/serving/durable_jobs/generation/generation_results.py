@@ -28,22 +28,22 @@ def write_image(folder: Path, image: GeneratedImage, png: bytes) -> None:
 
 
 def write_refused(folder: Path, refused: RefusedDesign) -> None:
-    """A design of which there will be no image."""
+    """Write down that there will be no image of a design, and why."""
     write_atomically(_images(folder) / f"{refused.n:04d}.refused.json", refused.model_dump_json())
 
 
 def write_rankings(folder: Path, rankings: Sequence[GeneratedRanking]) -> None:
-    """All markets at once."""
+    """Write the rankings of all markets at once."""
     write_atomically(folder / "rankings.json", _RANKINGS.dump_json(list(rankings)))
 
 
 def write_plan(folder: Path, plan: Plan) -> None:
-    """The designs of a job that was sent without any."""
+    """Write the designs of a job that was sent without any."""
     write_atomically(folder / "designs.json", plan.model_dump_json())
 
 
 def read_plan(folder: Path) -> Plan | None:
-    """None: nothing was planned, or not yet."""
+    """The designs that were planned; None: nothing was, or not yet."""
     try:
         return Plan.model_validate_json((folder / "designs.json").read_bytes())
     except FileNotFoundError:
@@ -56,13 +56,13 @@ def finished(folder: Path) -> set[int]:
 
 
 def images_of(folder: Path) -> list[GeneratedImage]:
-    """In the designs' order."""
+    """All images that are made so far, in the designs' order."""
     names = sorted(name for name in _names(folder) if re.fullmatch(r"\d{4}\.json", name))
     return [GeneratedImage.model_validate_json((folder / "images" / name).read_bytes()) for name in names]
 
 
 def refused_of(folder: Path) -> list[RefusedDesign]:
-    """In the designs' order."""
+    """All designs that were refused so far, in the designs' order."""
     names = sorted(name for name in _names(folder) if name.endswith(".refused.json"))
     return [RefusedDesign.model_validate_json((folder / "images" / name).read_bytes()) for name in names]
 
@@ -80,9 +80,9 @@ def shown(
     store: GenerationStore, folder: Path, job: StoredGeneration, queue: Sequence[str] | None = None
 ) -> GenerationJob:
     """The job as its tenant sees it, with what has been made so far. queue: of the store, where it is known."""
-    told = {"id", "state", "total", "error", "created", "finished", "deleted_after"}
+    shared = {"id", "state", "total", "error", "created", "finished", "deleted_after"}
     note = "; ".join(part for part in (job.designs_note, job.note) if part) or None
-    answer = GenerationJob(**job.model_dump(include=told), markets=list(job.markets), note=note)
+    answer = GenerationJob(**job.model_dump(include=shared), markets=list(job.markets), note=note)
     if job.state == "waiting":
         queue = store.queue() if queue is None else queue
         answer.position = queue.index(job.id) if job.id in queue else 0  # else it was taken up this moment

@@ -1,4 +1,6 @@
-"""/v1/generate: a product's picture and designs in, a job; then its images and how they rank."""
+"""/v1/generate: a product's picture and designs in, a job; then its images and how they rank. And the app that serves it.
+
+The app stands beside the reward's, behind the same port. docs/api.md describes it for callers."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -25,7 +27,7 @@ from countryreward.serving.http.form_fields import image_of, markets_of, product
 from countryreward.serving.http.gate import Gate
 from countryreward.serving.http.keys import KeyStore
 from countryreward.serving.http.rates import Rates
-from countryreward.serving.http.request_log import RequestLog
+from countryreward.serving.http.request_log import RequestRecord
 from countryreward.serving.http.score_routes import Attributes, Category, ProductId, Tags, Title
 from countryreward.serving.service_config import GenerationLimits
 
@@ -103,8 +105,8 @@ def add_generator_routes(app: FastAPI, jobs: GenerationJobs, config: GenerationL
     @app.get(ROUTE, tags=["generate"])
     def show_all(request: Request) -> schemas.GenerationsAnswer:
         """Your jobs, newest first."""
-        found = results.all_shown(store, request.state.caller.tenant)
-        return schemas.GenerationsAnswer(request_id=request.state.request_id, jobs=found)
+        jobs = results.all_shown(store, request.state.caller.tenant)
+        return schemas.GenerationsAnswer(request_id=request.state.request_id, jobs=jobs)
 
     @app.get(ROUTE + "/designs", tags=["generate"])
     def designs(
@@ -134,8 +136,7 @@ def add_generator_routes(app: FastAPI, jobs: GenerationJobs, config: GenerationL
 
     def _answer(request: Request, job_id: str) -> schemas.GenerationAnswer:
         folder, job = store.find(request.state.caller.tenant, job_id)
-        told = results.shown(store, folder, job)
-        return schemas.GenerationAnswer(request_id=request.state.request_id, job=told)
+        return schemas.GenerationAnswer(request_id=request.state.request_id, job=results.shown(store, folder, job))
 
 
 def create_generator_app(
@@ -144,12 +145,12 @@ def create_generator_app(
     *,
     keys: KeyStore,
     rates: Rates,
-    seen: Callable[[RequestLog], None] | None = None,
+    on_request: Callable[[RequestRecord], None] | None = None,
     metrics: Callable[[], bytes] | None = None,
 ) -> FastAPI:
     """The app. Every route but its health is behind a key (`gate.py`). It works off `jobs` from its start to its end.
 
-    seen: is told of every request. metrics: what /v1/generate/metrics answers, for Prometheus.
+    on_request: is told of every request. metrics: what /v1/generate/metrics answers, for Prometheus.
     """
 
     @asynccontextmanager
@@ -161,7 +162,7 @@ def create_generator_app(
     about = "Ads of a product, staged by designs, and which of them will win in a country."
     app = bare_app("CountryReward generator", about, behind=jobs, metrics=metrics, lifespan=lifespan, under=ROUTE)
     add_generator_routes(app, jobs, config)
-    app.add_middleware(Gate, behind=jobs, config=config, keys=keys, rates=rates, seen=seen, under=ROUTE)
+    app.add_middleware(Gate, behind=jobs, config=config, keys=keys, rates=rates, on_request=on_request, under=ROUTE)
     app.add_middleware(WholePath)
     return app
 

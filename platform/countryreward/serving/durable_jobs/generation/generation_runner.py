@@ -74,15 +74,13 @@ class GenerationJobs(JobWorker[StoredGeneration]):
         self._patient = None if asked is None else RetryingScorer(asked, **options)
 
     def ready(self) -> bool:
-        """See `Answering`."""
         return True
 
     def busy(self, tenant: str = "") -> float | None:
-        """See `Answering`. Jobs wait in line, so nobody is sent away."""
+        """None: jobs wait in line, so nobody is sent away."""
         return None
 
     def can_work(self) -> bool:
-        """See `JobWorker`."""
         return True
 
     async def look(self) -> None:
@@ -98,7 +96,6 @@ class GenerationJobs(JobWorker[StoredGeneration]):
         return f"{about.get('model')} {about.get('knowledge_base')}"
 
     async def work(self, claim: Claim[StoredGeneration], halted: threading.Event) -> None:
-        """See `JobWorker`."""
         folder, job = claim.folder, claim.job
         try:
             order = await to_the_end(Order.read, folder, self.config)

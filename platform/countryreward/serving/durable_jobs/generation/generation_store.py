@@ -74,9 +74,9 @@ class Plan(BaseModel):
 
     designs: list[PlannedDesign]
     writer: str | None = None
-    """As of `StoredGeneration`."""
+    """Version of the writer that was asked for them; None: there was none to ask."""
     note: str | None = None
-    """As `designs_note` of `StoredGeneration`."""
+    """What to know about the designs."""
 
 
 _VERSIONS = "generator.json"
@@ -116,14 +116,14 @@ class GenerationStore(JobFolders[StoredGeneration]):
         return [job.id for _, job in self.open_jobs() if job.state == "waiting"]
 
     def versions(self) -> Versions:
-        """As the replicas last told."""
+        """What makes and ranks images, as the replicas last told."""
         try:
             return Versions(**read_json(self.root.parent / _VERSIONS))
         except TypeError:  # of a later release, with fields that are not known here
             return Versions()
 
     def tell_versions(self, versions: Versions) -> None:
-        """For the replicas."""
+        """Write down what makes and ranks images now, for those who bring jobs in."""
         if self.versions() != versions:
             self.root.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             write_atomically(self.root.parent / _VERSIONS, json.dumps(versions.__dict__))

@@ -58,7 +58,7 @@ def doctor(folder: Path | None = None) -> int:
 
 def _software() -> list[Finding]:
     python = ".".join(map(str, sys.version_info[:3]))
-    found = [
+    findings = [
         Finding(
             "python",
             python,
@@ -75,7 +75,7 @@ def _software() -> list[Finding]:
     for name, version in versions.items():
         if name.startswith("faiss"):
             continue
-        found.append(
+        findings.append(
             Finding(
                 name, version or "missing", "" if version else "run `make demo`, or pip install -e '.[cpu]'", fatal=True
             )
@@ -86,19 +86,19 @@ def _software() -> list[Finding]:
         1: "",
         2: "pip uninstall one of faiss-cpu, faiss-gpu: both provide `faiss`",
     }
-    found.append(
+    findings.append(
         Finding(
             "faiss", ", ".join(f"{name} {versions[name]}" for name in both) or "missing", way_out[len(both)], fatal=True
         )
     )
-    return found
+    return findings
 
 
 def _hardware(folder: Path) -> list[Finding]:
     machine = describe_machine()
     free_memory = psutil.virtual_memory().available / 2**30
     free_disk = shutil.disk_usage(folder).free / 2**30
-    found = [
+    findings = [
         Finding("cores", f"{machine['cores']} ({machine['processor']})"),
         Finding(
             "memory",
@@ -118,14 +118,14 @@ def _hardware(folder: Path) -> list[Finding]:
     shared = Path("/dev/shm")
     if shared.is_dir():
         free = shutil.disk_usage(shared).free / 2**30
-        found.append(
+        findings.append(
             Finding(
                 "shared memory",
                 f"{free:.1f} GiB",
                 "" if free > 0.6 else "Ray's object store wants 0.6 GiB: docker run --shm-size=2g",
             )
         )
-    return found
+    return findings
 
 
 def _gpu() -> list[Finding]:
@@ -145,16 +145,16 @@ def _gpu() -> list[Finding]:
 
 
 def _ports() -> list[Finding]:
-    found = []
+    findings = []
     for port, use in PORTS.items():
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind(("127.0.0.1", port))
-                found.append(Finding(f"port {port}", f"free for {use}"))
+                findings.append(Finding(f"port {port}", f"free for {use}"))
             except OSError:
-                found.append(Finding(f"port {port}", "taken", f"{use} would want it; the demo does not need it"))
-    return found
+                findings.append(Finding(f"port {port}", "taken", f"{use} would want it; the demo does not need it"))
+    return findings
 
 
 def _ray_auth() -> list[Finding]:

@@ -7,7 +7,7 @@ from typing import Any
 
 
 def add_runs(commands: Any) -> None:
-    """The command's options."""
+    """Declare the command and its options."""
     runs = commands.add_parser("runs", help="trainings and artifacts: status, metric, node-hours, what made them")
     runs.add_argument("folder", type=Path, nargs="?", default=Path("runs"), help="where jobs write to (default runs)")
     runs.add_argument("--kind", default=None, help="only these, such as training, model or sweep")
@@ -26,30 +26,30 @@ def show_runs(options: argparse.Namespace) -> None:
         return
     from countryreward.training.run_list import list_runs
 
-    found = [one for one in list_runs(options.folder) if options.kind in (None, one.kind)]
+    runs = [run for run in list_runs(options.folder) if options.kind in (None, run.kind)]
     if options.json:
-        print(json.dumps([one.as_dict() for one in found], indent=2))
+        print(json.dumps([run.as_dict() for run in runs], indent=2))
         return
     rows = [("when (UTC)", "path", "kind", "status", "metric", "node-h", "version", "made from")]
-    for one in found:
-        hours = "" if one.node_hours is None else f"{one.node_hours:.2f}"
-        lineage = ", ".join(f"{name} {version[:8]}" for name, version in one.made_from.items())
-        rows.append((one.when, one.path, one.kind, one.status, one.metric, hours, one.version, lineage))
+    for run in runs:
+        hours = "" if run.node_hours is None else f"{run.node_hours:.2f}"
+        lineage = ", ".join(f"{name} {version[:8]}" for name, version in run.made_from.items())
+        rows.append((run.when, run.path, run.kind, run.status, run.metric, hours, run.version, lineage))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)) + "  " + row[-1])
-    print(f"{len(found)} in {options.folder}")
+    print(f"{len(runs)} in {options.folder}")
 
 
-def _show_lineage(folder: Path, asked: str, *, plain: bool) -> None:
+def _show_lineage(folder: Path, name: str, *, plain: bool) -> None:
     from countryreward.training.lineage import Lineage
 
     lineage = Lineage(folder)
-    found = lineage.ask(asked)
+    matches = lineage.ask(name)
     if plain:
-        print(json.dumps(lineage.as_dict(found), indent=2))
+        print(json.dumps(lineage.as_dict(matches), indent=2))
         return
-    for top in lineage.tops(found):
+    for top in lineage.tops(matches):
         print("\n".join(lineage.tree(top)))
         if into := lineage.went_into(top):
-            print("  went into: " + ", ".join(f"{one.kind} {one.version}" for one in into))
+            print("  went into: " + ", ".join(f"{thing.kind} {thing.version}" for thing in into))

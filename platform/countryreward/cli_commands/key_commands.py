@@ -9,7 +9,7 @@ from countryreward.serving.service_config import SharedServiceConfig
 
 
 def add_keys(commands: Any) -> None:
-    """The commands' options."""
+    """Declare the commands and their options."""
     actions = commands.add_parser("keys", help="API keys of the HTTP service").add_subparsers(
         dest="action", required=True
     )
@@ -28,10 +28,10 @@ def add_keys(commands: Any) -> None:
         "--rate", default="6000/minute", help="verdicts of the whole tenant there (default 6000/minute)"
     )
     invite.add_argument("--url", default="http://127.0.0.1:8000", help="where the service is (default %(default)s)")
-    listed = actions.add_parser("list", help="all keys and guests, without their secrets")
+    list_all = actions.add_parser("list", help="all keys and guests, without their secrets")
     revoke = actions.add_parser("revoke", help="end a key, an invitation or its session for good")
     revoke.add_argument("key_id", help="the 8 digits after cr_, or of a guest, as `keys list` shows them")
-    for action in (create, invite, listed, revoke):
+    for action in (create, invite, list_all, revoke):
         action.add_argument(
             "--state",
             type=Path,
@@ -41,7 +41,7 @@ def add_keys(commands: Any) -> None:
 
 
 def run_keys(options: argparse.Namespace) -> None:
-    """Do it. Raises `UserError`."""
+    """Make, list or revoke what the options say. Raises `UserError`."""
     from countryreward.serving.http.keys import FILE, KeyStore
     from countryreward.serving.studio.guests import FILE as GUESTS
     from countryreward.serving.studio.guests import OPEN_HOURS, GuestStore, link_of
@@ -68,18 +68,18 @@ def run_keys(options: argparse.Namespace) -> None:
         (guests if guests.knows(options.key_id) else keys).revoke(options.key_id)
         print(f"{options.key_id} is revoked; running replicas refuse it within {config.poll_s:g} s (poll_s)")
     else:
-        known, invited = keys.list(), guests.list()
-        for key in known:
+        all_keys, all_guests = keys.list(), guests.list()
+        for key in all_keys:
             until = key.revoked or key.expires or "never expires"
             print(
                 f"{key.id}  {key.state():<7}  {key.tenant:<20}  {','.join(key.scopes):<19}  {key.rate:<14}  "
                 f"created {key.created}  {until}"
             )
-        for guest in invited:
+        for guest in all_guests:
             until = guest.revoked or guest.expires or guest.open_until
             print(
                 f"{guest.id}  {guest.state():<9}  {guest.tenant:<20}  studio, {guest.name}  {guest.rate:<14}  "
                 f"created {guest.created}  {until}"
             )
-        if not known and not invited:
+        if not all_keys and not all_guests:
             print(f"no keys in {options.state}; make one: countryreward keys create --tenant NAME")
