@@ -27,7 +27,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # idle threads must not spi
 
 from serving_processes import Servers, idle_share
 from serving_questions import load_pairs, questions, service_key
-from serving_servers import BATCH, judged
+from serving_servers import BATCH
 
 from countryreward.command import run
 
@@ -113,8 +113,8 @@ class Bench:
         return self.ask(url, per_call=per_call, fresh=fresh, connections=connections)["rate"]
 
     def in_process(self, per_call: int, fresh: bool) -> float:
-        """Pairs per second of lists of 64 PairRequests (whole calls), decoding, encoding and retrieval included."""
-        from countryreward.scoring.contracts import PairRequest, Product
+        """Pairs per second of 64 pairs as ScoreRequests (whole calls), decoding, encoding and retrieval included."""
+        from countryreward.scoring.contracts import Product, ScoreRequest
 
         if self.judge is None:
             import torch
@@ -122,23 +122,22 @@ class Bench:
             from countryreward.scoring.country_reward import CountryReward
 
             torch.set_num_threads(self.config.threads)
-            self.judge = CountryReward.from_pretrained(f"{self.config.run}/model").reward
+            self.judge = CountryReward.from_pretrained(f"{self.config.run}/model")
         self.started += 10**6
         pairs = load_pairs(Path(self.config.run) / "export", 200 if fresh else 50)
         calls = questions(pairs, self.markets, per_call, fresh=fresh, start=self.started)
         count, spent = 0, 0.0
         while spent < self.config.seconds:
             batch = [
-                PairRequest(
-                    product=Product(title=pair.title, category=pair.category), image_a=a, image_b=b, market=market
+                ScoreRequest.of_images(
+                    Product(title=pair.title, category=pair.category), (a, b), markets=tuple(asked), evidence=5
                 )
                 for pair, (a, b), asked in islice(calls, max(1, BATCH // per_call))
-                for market in asked
             ]
             begun = time.perf_counter()
-            judged(self.judge, batch)
+            answers = self.judge.score(batch)
             spent += time.perf_counter() - begun
-            count += len(batch)
+            count += sum(map(len, answers))
         return count / spent
 
     def real_model(self, servers: Servers) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from serving_servers import BATCH, Model, asked
 
 
 class Api(litserve.LitAPI):
-    """One call is a list of PairRequests; a batch of calls goes through the model at once."""
+    """One call is a ScoreRequest; a batch of calls goes through the model at once."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         super().__init__(max_batch_size=BATCH, batch_timeout=0.005, api_path="/v1/score")
@@ -25,8 +25,7 @@ class Api(litserve.LitAPI):
         return inputs
 
     def predict(self, calls: Any) -> Any:
-        verdicts = iter(self.model.score([request for requests in calls for request in requests]))
-        return [[next(verdicts) for _ in requests] for requests in calls]
+        return self.model.score(calls)
 
     def unbatch(self, output: Any) -> Any:
         return output

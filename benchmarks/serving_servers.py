@@ -93,7 +93,7 @@ class Emulated:
 
 
 class Model:
-    """What both baselines ask: PairRequests in, verdicts out, one batch after the other."""
+    """What both baselines ask: ScoreRequests in, verdicts out, one batch after the other."""
 
     def __init__(self, options: argparse.Namespace, threads: int) -> None:
         self.seconds = options.emulated_ms / 1e3
@@ -104,23 +104,13 @@ class Model:
         from countryreward.scoring.country_reward import CountryReward
 
         torch.set_num_threads(threads)
-        self.judge = CountryReward.from_pretrained(options.model).reward
+        self.judge = CountryReward.from_pretrained(options.model)
 
-    def score(self, requests: Sequence[Any]) -> list[Any]:
+    def score(self, requests: Sequence[Any]) -> list[list[Any]]:
         if self.seconds:
             time.sleep(self.seconds)
-            return [_no_opinion(request.market) for request in requests]
-        return judged(self.judge, requests)
-
-
-def judged(reward: Any, requests: Sequence[Any]) -> list[Any]:
-    """As CountryReward.score, with as much evidence as the service shows by default. reward: a RewardJudge."""
-    import torch
-
-    questions, pictures = reward.prior.questions(requests)
-    features = dict(zip(pictures, reward.encode(list(pictures.values())), strict=True))
-    answers = reward.judge(questions, lambda names: torch.stack([features[name] for name in names]))
-    return [reward.verdict(answer, evidence=5) for answer in answers]
+            return [[_no_opinion(market) for market in request.markets] for request in requests]
+        return self.judge.score(requests)
 
 
 def _no_opinion(market: str) -> Any:
@@ -139,15 +129,12 @@ def _no_opinion(market: str) -> Any:
     )
 
 
-def asked(form: Any, images: tuple[bytes, bytes]) -> list[Any]:
-    """A form as one PairRequest for each market."""
-    from countryreward.scoring.contracts import PairRequest, Product
+def asked(form: Any, images: tuple[bytes, bytes]) -> Any:
+    """A form as a ScoreRequest."""
+    from countryreward.scoring.contracts import Product, ScoreRequest
 
     product = Product(title=form["title"], category=form["category"])
-    return [
-        PairRequest(product=product, image_a=images[0], image_b=images[1], market=market)
-        for market in form.getlist("markets")
-    ]
+    return ScoreRequest.of_images(product, images, markets=tuple(form.getlist("markets")), evidence=5)
 
 
 def unbatched(options: argparse.Namespace) -> None:
@@ -157,8 +144,8 @@ def unbatched(options: argparse.Namespace) -> None:
     model, app = Model(options, options.threads), FastAPI()
     one = ThreadPoolExecutor(1)  # a lock around many threads would give each its own pool of OpenMP threads
 
-    def answer(requests: list[Any]) -> list[dict[str, Any]]:
-        return [verdict.as_dict() for verdict in model.score(requests)]
+    def answer(request: Any) -> list[dict[str, Any]]:
+        return [verdict.as_dict() for verdict in model.score([request])[0]]
 
     @app.get("/health")
     def health() -> str:

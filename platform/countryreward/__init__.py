@@ -19,6 +19,7 @@ _PUBLIC = {
     "PairRequest": "countryreward.scoring.contracts",
     "Product": "countryreward.scoring.contracts",
     "Ranking": "countryreward.scoring.contracts",
+    "ScoreRequest": "countryreward.scoring.contracts",
     "Scorer": "countryreward.scoring.contracts",
     "Verdict": "countryreward.scoring.contracts",
     "UserError": "countryreward.errors",

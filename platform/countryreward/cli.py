@@ -199,7 +199,7 @@ def _ask(options: argparse.Namespace) -> None:
         verdicts = scorer.compare(product, images[0], images[1], options.market or scorer.base.markets)
         print("past ads alone, no trained model")
     for verdict in verdicts:
-        stated = verdict.probability if verdict.calibrated_probability is None else verdict.calibrated_probability
+        stated = verdict.stated_probability
         surer = max(stated, 1 - stated)
         verb = "wins" if surer >= 0.6 else "leans"
         answer = f"{verdict.choice} {verb}, {surer:.0%} sure" if verdict.choice else "no answer"

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from types import ModuleType
 
 RENAMED = {
+    "on_ray.handle_asker": "on_ray.handle_scorer",
+    "scoring.reward_judge": "scoring.country_reward",
     "data.config": "data.data_config",
     "data.evidence": "data.pooled_evidence",
     "data.image_source": "data.images",
@@ -92,10 +94,10 @@ RENAMED = {
     "scoring.encoding": "scoring.image_encoding",
     "scoring.judging": "scoring.predict",
     "scoring.parts": "scoring.verdict_shards",
-    "scoring.questions": "scoring.prior_queries",
+    "scoring.questions": "scoring.prior_lookup",
     "serving.addresses": "serving.http.image_fetcher",
     "serving.app": "serving.http.apps",
-    "serving.asking": "serving.inference.async_scorer",
+    "serving.asking": "scoring.contracts",
     "serving.bare": "serving.http.apps",
     "serving.batch": "serving.durable_jobs.batch",
     "serving.batch.create": "serving.durable_jobs.batch.batch_store",

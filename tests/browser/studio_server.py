@@ -18,7 +18,7 @@ from countryreward.serving.durable_jobs.batch.batch_store import JobStore
 from countryreward.serving.durable_jobs.generation.generation_runner import GenerationJobs
 from countryreward.serving.durable_jobs.generation.generation_store import GenerationStore
 from countryreward.serving.http.rates import Rates
-from countryreward.serving.inference.async_scorer import AsyncScorer
+from countryreward.serving.inference.served_scorer import ServedScorer
 from countryreward.serving.service_config import ServiceConfig
 from countryreward.serving.studio.guests import FILE, GuestStore
 from countryreward.serving.studio.sample import Campaign
@@ -40,7 +40,7 @@ class Studio:
 
 
 @contextlib.contextmanager
-def studio(asked: AsyncScorer, sample: Campaign, state: Path, port: int = 0) -> Iterator[Studio]:
+def studio(asked: ServedScorer, sample: Campaign, state: Path, port: int = 0) -> Iterator[Studio]:
     """Serve until the end of the block."""
     config = ServiceConfig(state=str(state), poll_s=0.2)
     guests = GuestStore(state / FILE, config.poll_s)
@@ -55,7 +55,7 @@ def studio(asked: AsyncScorer, sample: Campaign, state: Path, port: int = 0) -> 
     )
     workers = (
         BatchJobs(asked, config),
-        GenerationJobs(renderer_of(RendererConfig(kind="drawer")), config, writer=LiteralWriter(), asked=asked),
+        GenerationJobs(renderer_of(RendererConfig(kind="drawer")), config, writer=LiteralWriter(), scorer=asked),
     )
 
     @contextlib.asynccontextmanager

@@ -27,11 +27,12 @@ from countryreward.generation.ad_contracts import RenderJob
 from countryreward.generation.preference_pairs import make_pairs
 from countryreward.generation.render_files import render_files
 from countryreward.on_ray.ray_config import PairLoopConfig, RayConfig, ServicesConfig, WritersConfig
-from countryreward.serving.inference.async_scorer import FromScorer, ScoreRequest
+from countryreward.scoring.contracts import ScoreRequest
 from countryreward.serving.inference.hot_reload import Published
 from countryreward.serving.metrics_observer import MetricsObserver
 from countryreward.serving.service_config import RewardServiceConfig
 from tests.cluster.service_harness import Emulated
+from tests.unit.in_threads import ThreadedScorer
 from tests.unit.literal_renderer import LiteralRenderer
 from tests.unit.literal_writer import LiteralScorer, LiteralWriter
 
@@ -89,13 +90,15 @@ class LiteralReward:
     """As `countryreward.on_ray.deployments.reward_deployment.Reward`, by handle alone."""
 
     def __init__(self, pause_s: float) -> None:
-        self.asked = FromScorer(LiteralScorer(pause_s=pause_s), MARKETS, {"model": "judge-1", "knowledge_base": "kb-1"})
+        self.scorer = ThreadedScorer(
+            LiteralScorer(pause_s=pause_s), MARKETS, {"model": "judge-1", "knowledge_base": "kb-1"}
+        )
 
-    async def judge(self, ask: ScoreRequest) -> list[Any]:
-        return await self.asked.judge(ask)
+    async def score(self, request: ScoreRequest) -> list[Any]:
+        return await self.scorer.score(request)
 
     async def about(self) -> dict[str, Any]:
-        return self.asked.about()
+        return await self.scorer.about()
 
 
 def make_writer(pause_s: float, log: Path) -> LiteralWriter:
@@ -105,8 +108,8 @@ def make_writer(pause_s: float, log: Path) -> LiteralWriter:
 class LiteralModel(Emulated):
     """What `countryreward.on_ray.deployments.reward_deployment.Reward` loads: it judges as `LiteralScorer`."""
 
-    async def judge(self, ask: ScoreRequest) -> list[Any]:
-        return await FromScorer(LiteralScorer(), MARKETS).judge(ask)
+    async def score(self, request: ScoreRequest) -> list[Any]:
+        return await ThreadedScorer(LiteralScorer(), MARKETS).score(request)
 
 
 def load_literal(

@@ -19,9 +19,8 @@ import psutil
 from PIL import Image
 
 from countryreward.errors import UserError
-from countryreward.scoring.contracts import Verdict
+from countryreward.scoring.contracts import ScoreRequest, Verdict
 from countryreward.serving.http.keys import FILE, KeyStore
-from countryreward.serving.inference.async_scorer import ScoreRequest
 from countryreward.serving.inference.batching import TokenBatcher
 from countryreward.serving.inference.engine import InferenceEngine
 from countryreward.serving.inference.hot_reload import Published
@@ -52,17 +51,17 @@ class Emulated(InferenceEngine):
         time.sleep(self.pass_s)
         return [0.0] * len(items)
 
-    def about(self) -> dict[str, Any]:
+    async def about(self) -> dict[str, Any]:
         return {"model": self.version, "knowledge_base": None, "markets": list(self.markets)}
 
-    async def judge(self, ask: ScoreRequest) -> list[Verdict]:
-        self._asks += 1
+    async def score(self, ask: ScoreRequest, /) -> list[Verdict]:
+        self._open_requests += 1
         try:
             asked = [market for market in ask.markets for _ in ask.pairs]
             work = [(cast(Any, market), TOKENS) for market in asked]
             logits = await self.batcher.ask(work, tenant=ask.tenant, urgent=ask.urgent)
         finally:
-            self._asks -= 1
+            self._open_requests -= 1
         self.watching.verdicts(len(asked))
         return [
             Verdict(

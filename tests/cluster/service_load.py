@@ -16,7 +16,7 @@ import aiohttp
 
 from countryreward.client import AsyncClient, BadAnswer, Unavailable
 from countryreward.errors import UserError
-from countryreward.scoring.contracts import PairRequest, Product
+from countryreward.scoring.contracts import Product, ScoreRequest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ class Answer:
     """The model's, of the verdict."""
 
 
-ScoreRequest = Callable[[int], Awaitable[tuple[str, str | None, str | None]]]
+Call = Callable[[int], Awaitable[tuple[str, str | None, str | None]]]
 
 
 async def main(plan: Plan) -> list[Answer]:
@@ -69,7 +69,7 @@ async def main(plan: Plan) -> list[Answer]:
         return await _all(plan, _plainly(plan, files, session))
 
 
-async def _all(plan: Plan, ask: ScoreRequest) -> list[Answer]:
+async def _all(plan: Plan, ask: Call) -> list[Answer]:
     await ask(0)  # connections, imports and the first answer are not what is measured
     print("started", file=sys.stderr, flush=True)
     start = time.perf_counter()
@@ -108,12 +108,12 @@ async def _all(plan: Plan, ask: ScoreRequest) -> list[Answer]:
     return answers
 
 
-def _through_client(plan: Plan, files: dict[str, bytes], client: AsyncClient) -> ScoreRequest:
+def _through_client(plan: Plan, files: dict[str, bytes], client: AsyncClient) -> Call:
     async def ask(number: int) -> tuple[str, str | None, str | None]:
         title, a, b = plan.pairs[number % len(plan.pairs)]
-        pair = PairRequest(product=Product(title=title), image_a=files[a], image_b=files[b], market=plan.market)
+        request = ScoreRequest.of_images(Product(title=title), (files[a], files[b]), markets=(plan.market,))
         try:
-            (verdict,) = await client.score([pair])
+            (verdict,) = await client.score(request)
         except (BadAnswer, Unavailable, UserError) as error:
             return f"{type(error).__name__}: {error}"[:300], None, None
         return "ok", None, verdict.model_version
@@ -121,7 +121,7 @@ def _through_client(plan: Plan, files: dict[str, bytes], client: AsyncClient) ->
     return ask
 
 
-def _plainly(plan: Plan, files: dict[str, bytes], session: aiohttp.ClientSession) -> ScoreRequest:
+def _plainly(plan: Plan, files: dict[str, bytes], session: aiohttp.ClientSession) -> Call:
     async def ask(number: int) -> tuple[str, str | None, str | None]:
         title, a, b = plan.pairs[number % len(plan.pairs)]
         form = aiohttp.FormData({"title": title, "markets": plan.market})

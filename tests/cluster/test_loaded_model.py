@@ -14,8 +14,7 @@ from PIL import Image
 
 from countryreward import CountryReward, Product, UserError
 from countryreward.data.artifacts import MANIFEST, publish
-from countryreward.scoring.contracts import Verdict
-from countryreward.serving.inference.async_scorer import RequestImageError, ScoreRequest
+from countryreward.scoring.contracts import RequestImageError, ScoreRequest, Verdict
 from countryreward.serving.inference.engine import InferenceEngine
 from countryreward.serving.inference.hot_reload import HotReloadedModel, Published
 from countryreward.serving.inference.load_engine import load_reward
@@ -47,7 +46,7 @@ def fresh(demo: Run, local: CountryReward) -> Callable[..., InferenceEngine]:
 
 
 def ask(images: list[bytes], **changes) -> ScoreRequest:
-    return ScoreRequest(**{"product": MUG, "images": tuple(images), "markets": tuple(MARKETS), "tenant": "a"} | changes)
+    return ScoreRequest.of_images(MUG, images, **{"markets": tuple(MARKETS), "tenant": "a", "evidence": 5} | changes)
 
 
 def close_to(found: list[Verdict], wanted: list[Verdict]) -> None:
@@ -61,12 +60,12 @@ def test_verdicts_are_those_of_the_model_asked_in_process(fresh, local: CountryR
     async def main() -> None:
         model = fresh()
         wanted = local.score(MUG, ads[0], ads[1], markets=MARKETS)
-        found = await model.judge(ask(ads[:2]))
+        found = await model.score(ask(ads[:2]))
         close_to(found, wanted)
         assert [v.evidence for v in found] == [v.evidence[:5] for v in wanted]
-        assert (await model.judge(ask(ads[:2], evidence=0)))[0].evidence == ()
+        assert (await model.score(ask(ads[:2], evidence=0)))[0].evidence == ()
         pairs = ((0, 1), (0, 2), (1, 2))
-        ranked = await model.judge(ask(ads, pairs=pairs))
+        ranked = await model.score(ask(ads, pairs=pairs))
         for number, market in enumerate(MARKETS):
             rows = ranked[3 * number : 3 * number + 3]
             close_to(rows, [v for _, _, v in local.rank(MUG, ads, [market])[0].verdicts])
@@ -77,16 +76,16 @@ def test_verdicts_are_those_of_the_model_asked_in_process(fresh, local: CountryR
 def test_an_image_is_encoded_once_whatever_is_asked_and_by_whom_of_a_tenant(fresh, ads: list[bytes]):
     async def main() -> None:
         model = fresh()
-        await asyncio.gather(*(model.judge(ask(ads[:2], markets=(market,))) for market in MARKETS))
+        await asyncio.gather(*(model.score(ask(ads[:2], markets=(market,))) for market in MARKETS))
         assert model.encodes == 2
-        await model.judge(ask(ads, pairs=((0, 1), (0, 2), (1, 2))))
+        await model.score(ask(ads, pairs=((0, 1), (0, 2), (1, 2))))
         assert model.encodes == 3
-        await model.judge(ask(ads[:2], tenant="b"))  # another tenant's images are not this one's
+        await model.score(ask(ads[:2], tenant="b"))  # another tenant's images are not this one's
         assert model.encodes == 5
         assert len(model.cache) == 5
         without = fresh(cache_mib=0)
-        await without.judge(ask(ads[:2]))
-        await without.judge(ask(ads[:2]))
+        await without.score(ask(ads[:2]))
+        await without.score(ask(ads[:2]))
         assert (without.encodes, len(without.cache)) == (4, 0)
 
     asyncio.run(main())
@@ -98,7 +97,7 @@ def test_many_requests_share_passes(fresh, ads: list[bytes]):
         asks = [ask([ads[n % 3], ads[(n + 1) % 3]], markets=(MARKETS[n % 4],), tenant=f"t{n % 5}") for n in range(40)]
         together = await asyncio.gather(*map(model.judge, asks))
         assert model.batcher.batches < 20
-        alone = [await model.judge(one) for one in asks]
+        alone = [await model.score(one) for one in asks]
         for one, other in zip(together, alone, strict=True):
             close_to(one, other)
 
@@ -121,9 +120,9 @@ def test_what_cannot_be_used_is_named_and_harms_nobody_else(fresh, ads: list[byt
         ]
         assert isinstance(first, list)
         assert first[0].choice in ("A", "B")
-        same = await model.judge(ask([ads[0], ads[0]], markets=("KR",)))
+        same = await model.score(ask([ads[0], ads[0]], markets=("KR",)))
         assert (same[0].choice, same[0].note) == (None, "no answer: the two images are the same file")
-        elsewhere = await model.judge(ask(ads[:2], markets=("IS",)))
+        elsewhere = await model.score(ask(ads[:2], markets=("IS",)))
         assert elsewhere[0].choice is None
         assert "not trained on Iceland" in str(elsewhere[0].note)
 
@@ -133,12 +132,12 @@ def test_what_cannot_be_used_is_named_and_harms_nobody_else(fresh, ads: list[byt
 def test_a_caller_who_leaves_costs_nothing_more(fresh, ads: list[bytes]):
     async def main() -> None:
         model = fresh()
-        task = asyncio.create_task(model.judge(ask(ads[:2])))
+        task = asyncio.create_task(model.score(ask(ads[:2])))
         await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        await model.judge(ask(ads[:2]))
+        await model.score(ask(ads[:2]))
         await asyncio.wait_for(model.close(), 5)
 
     asyncio.run(main())
@@ -147,9 +146,9 @@ def test_a_caller_who_leaves_costs_nothing_more(fresh, ads: list[bytes]):
 def test_too_long_a_line_is_busy(fresh, ads: list[bytes]):
     async def main() -> None:
         model = fresh(max_wait_s=0.001, batch_tokens=1)
-        await model.judge(ask(ads[:2]))
+        await model.score(ask(ads[:2]))
         assert model.busy() is None
-        tasks = [asyncio.create_task(model.judge(ask(ads[:2], tenant=f"t{n}"))) for n in range(10)]
+        tasks = [asyncio.create_task(model.score(ask(ads[:2], tenant=f"t{n}"))) for n in range(10)]
         while model.busy() is None and not all(task.done() for task in tasks):
             await asyncio.sleep(0.001)
         assert (model.busy() or 0) > 0.001
@@ -184,22 +183,22 @@ def ignored(top: Path, folder: Any, names: list[str]) -> set[str]:
 def test_a_newer_version_is_taken_in_while_requests_are_answered(demo: Run, link: Path, ads: list[bytes]):
     async def main() -> None:
         followed = HotReloadedModel(str(link), "", load, ServiceConfig())
-        before = followed.about()["model"]
+        before = (await followed.about())["model"]
         answers: list[str | None] = []
 
         async def caller() -> None:
-            while followed.about()["model"] == before or len(answers) < 20:
-                answers.extend(v.model_version for v in await followed.judge(ask(ads[:2])))
+            while (await followed.about())["model"] == before or len(answers) < 20:
+                answers.extend(v.model_version for v in await followed.score(ask(ads[:2])))
 
         callers = [asyncio.create_task(caller()) for _ in range(3)]
         assert not await followed.look()  # nothing new
         await asyncio.to_thread(republish, demo, link, lambda p: (p / "README.md").write_text("newer"))
         assert await followed.look()
         await asyncio.gather(*callers)
-        assert followed.about()["model"] != before
-        assert {*answers} <= {before, followed.about()["model"]}
+        assert (await followed.about())["model"] != before
+        assert {*answers} <= {before, (await followed.about())["model"]}
         assert answers[0] == before
-        assert (await followed.judge(ask(ads[:2])))[0].model_version == followed.about()["model"]
+        assert (await followed.score(ask(ads[:2])))[0].model_version == (await followed.about())["model"]
 
     asyncio.run(main())
 
@@ -217,16 +216,16 @@ def without_a_market(folder: Path) -> None:
 def test_a_broken_version_is_refused_and_the_old_one_goes_on(demo: Run, link: Path, ads: list[bytes], breaks):
     async def main() -> None:
         followed = HotReloadedModel(str(link), "", load, ServiceConfig())
-        before = followed.about()["model"]
+        before = (await followed.about())["model"]
         await asyncio.to_thread(republish, demo, link, breaks)
         assert not await followed.look()
         about = followed.about()
         assert about["model"] == before
         assert [one["version"] for one in about["refused"]] == [link.resolve().name]
         assert str(link.parent) not in json.dumps(about)  # a caller learns no path
-        assert (await followed.judge(ask(ads[:2])))[0].model_version == before
+        assert (await followed.score(ask(ads[:2])))[0].model_version == before
         assert not await followed.look()  # a refused version is not tried again
-        assert len(followed.about()["refused"]) == 1
+        assert len((await followed.about())["refused"]) == 1
         await asyncio.to_thread(republish, demo, link)
         assert await followed.look()
 

@@ -103,7 +103,7 @@ def test_the_run_folder_tells_how_it_went(demo: Run):
 
 
 def test_a_saved_model_is_the_same_to_the_bit(judge: CountryReward, demo: Run, tmp_path: Path):
-    judge.model.save_pretrained(tmp_path)
+    judge.judge.model.save_pretrained(tmp_path)
     again, before = load_file(tmp_path / "model.safetensors"), load_file(demo.model / "model.safetensors")
     assert again.keys() == before.keys()
     assert all(torch.equal(again[name], before[name]) for name in before)
@@ -136,13 +136,13 @@ def test_swapping_negates_to_the_bit(judge: CountryReward, ads: list[Path]):
 
 def test_each_image_is_encoded_once_per_call(judge: CountryReward, ads: list[Path], monkeypatch: pytest.MonkeyPatch):
     seen: list[int] = []
-    encode = judge.model.encode_images
+    encode = judge.judge.model.encode_images
 
     def counting(values: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
         seen.append(len(grid))
         return encode(values, grid)
 
-    monkeypatch.setattr(judge.model, "encode_images", counting)
+    monkeypatch.setattr(judge.judge.model, "encode_images", counting)
     judge.score(NEW, ads[0], ads[1])
     rankings = judge.rank(NEW, ads)
     assert seen == [2, 3]

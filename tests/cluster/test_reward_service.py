@@ -3,6 +3,7 @@
 The tests go on from each other's deployment, in the order of this file. Long forms: tests/torture/test_service_under_fire.py.
 """
 
+import asyncio
 import json
 import shutil
 import socket
@@ -10,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from http.client import HTTPResponse
 from pathlib import Path
 
@@ -18,10 +20,11 @@ import pandas as pd
 import psutil
 import pytest
 
-from countryreward import CountryReward, PairRequest, Product
+from countryreward import CountryReward, PairRequest, Product, ScoreRequest, Verdict
 from countryreward.client import Client
 from countryreward.errors import UserError
 from countryreward.on_ray.handle_scorer import HandleScorer
+from countryreward.on_ray.retry import patiently
 from tests.cluster.demo_run import MARKETS, Run
 from tests.cluster.service_harness import (
     TOKENS,
@@ -107,15 +110,19 @@ def test_a_killed_replica_fails_no_call_by_handle(running: Service, link: Path, 
     title, *images = pair[0]
     a, b = (Path(image).read_bytes() for image in images)
     requests = [
-        PairRequest(product=Product(title=f"{title} {n}"), image_a=a, image_b=b, market=MARKETS[n % 2])
-        for n in range(60)
+        ScoreRequest.of_images(Product(title=f"{title} {n}"), (a, b), markets=(MARKETS[n % 2],)) for n in range(60)
     ]
     scorer = HandleScorer(serve.get_app_handle("reward"))
+
+    async def score_all() -> list[list[Verdict]]:
+        calls = (patiently(partial(scorer.score, request), "reward", 60) for request in requests)
+        return await asyncio.gather(*calls)
+
     time.sleep(1)
     victim = running.replicas()[0]
     threading.Timer(0.1, victim.kill).start()
-    verdicts = scorer.score(requests)
-    assert [verdict.market for verdict in verdicts] == [request.market for request in requests]
+    answers = asyncio.run(score_all())
+    assert [verdict.market for (verdict,) in answers] == [request.markets[0] for request in requests]
     assert not victim.is_running() or victim.status() == psutil.STATUS_ZOMBIE
 
 

@@ -26,12 +26,11 @@ from countryreward.data.artifacts import Artifact, publish
 from countryreward.models.processor import load_processor
 from countryreward.models.reward_config import RewardOptions
 from countryreward.models.reward_model import CountryRewardModel
-from countryreward.models.reward_prompts import PromptBuilder
 from countryreward.models.tower import backbone_folder
 from countryreward.retrieval.encoders import load_image_encoder, load_text_encoder
-from countryreward.scoring.contracts import PairRequest, Product
+from countryreward.scoring.contracts import Product, ScoreRequest
+from countryreward.scoring.country_reward import CountryReward
 from countryreward.scoring.model_folder import PROBE, ModelFolder
-from countryreward.scoring.reward_judge import RewardJudge
 from countryreward.serving.http.keys import FILE, KeyStore
 from countryreward.serving.inference.engine import InferenceEngine
 from countryreward.serving.service_config import ServiceConfig
@@ -129,30 +128,30 @@ def small_export(folder: Path, px: int, products: int = 32) -> Path:
     return folder
 
 
-def judge_of(folder: Path, shape: Shape) -> RewardJudge:
+def judge_of(folder: Path, shape: Shape) -> CountryReward:
     """The folder's judge with the shape's model in it."""
-    judge = RewardJudge(ModelFolder.open(folder), device="cpu" if shape.make else shape.device)
+    scorer = CountryReward(ModelFolder.open(folder), device="cpu" if shape.make else shape.device)
     if shape.make:
-        import torch
+        from countryreward.judges.pairwise import PairwiseJudge
 
-        judge.model, judge.device, judge.px = shape.make(), torch.device(shape.device), shape.px
-        judge.builder = PromptBuilder(judge.processor.tokenizer, judge.model.options)
-    return judge
+        assert isinstance(scorer.judge, PairwiseJudge)
+        scorer.judge = PairwiseJudge(shape.make(), scorer.judge.processor)
+    return scorer
 
 
-def in_process_rate(judge: RewardJudge, export: Path, seconds: float, start: int) -> float:
+def in_process_rate(judge: CountryReward, export: Path, seconds: float, start: int) -> float:
     """Pairs per second in lists of 64, images fresh, as benchmarks/serving.py."""
-    load_pairs, questions, judged = _benchmarks()
+    load_pairs, questions = _benchmarks()
     calls = questions(load_pairs(export, 32), MARKETS, 1, fresh=True, start=start)
     count, begun = 0, time.perf_counter()
     while time.perf_counter() < begun + seconds:
         batch = [
-            PairRequest(
-                product=Product(title=pair.title, category=pair.category), image_a=a, image_b=b, market=asked[0]
+            ScoreRequest.of_images(
+                Product(title=pair.title, category=pair.category), (a, b), markets=(asked[0],), evidence=5
             )
             for pair, (a, b), asked in islice(calls, 64)
         ]
-        count += len(judged(judge, batch))
+        count += len(judge.score(batch))
     return count / (time.perf_counter() - begun)
 
 
@@ -175,7 +174,7 @@ def make_key(state: Path) -> str:
 
 
 @contextlib.contextmanager
-def without_ray(judge: RewardJudge, config: ServiceConfig, port: int) -> Iterator[str]:
+def without_ray(judge: CountryReward, config: ServiceConfig, port: int) -> Iterator[str]:
     """The service's app in a uvicorn in a thread of this process; its URL."""
     import uvicorn
 
@@ -230,6 +229,5 @@ def _benchmarks() -> tuple[Any, Any, Any]:
     if str(ROOT / "benchmarks") not in sys.path:
         sys.path.insert(0, str(ROOT / "benchmarks"))
     from serving_questions import load_pairs, questions  # pyright: ignore[reportMissingImports]
-    from serving_servers import judged  # pyright: ignore[reportMissingImports]
 
-    return load_pairs, questions, judged
+    return load_pairs, questions

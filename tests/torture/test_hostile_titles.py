@@ -30,7 +30,7 @@ class Asking:
     def __init__(self, run: Path) -> None:
         self.judge = CountryReward.from_pretrained(run / "model")
         self.markets = [market for market in OTHER_MARKETS.values() if market in self.judge.markets]
-        self.control = set(self.judge.processor.tokenizer.get_added_vocab().values())
+        self.control = set(self.judge.judge.processor.tokenizer.get_added_vocab().values())
         self.words = HARMLESS.split()
         uris = pd.read_csv(run / "export" / "creatives.csv").groupby("product_id")["image_uri"].apply(list)
         self.images = {

@@ -17,9 +17,9 @@ from ray import serve
 from countryreward.data.artifacts import open_artifact
 from countryreward.generation.generation_config import PairRule
 from countryreward.on_ray.ray_config import PairLoopConfig, RayConfig, ServicesConfig, WritersConfig
-from countryreward.scoring.contracts import PairRequest, Verdict
-from countryreward.serving.inference.async_scorer import FromScorer, ScoreRequest
+from countryreward.scoring.contracts import PairRequest, ScoreRequest, Verdict
 from countryreward.training.training_config import WriterLoop, WriterTraining
+from tests.unit.in_threads import ThreadedScorer, each_pair
 
 BLUE = "loves-blue"
 
@@ -27,8 +27,8 @@ BLUE = "loves-blue"
 class LovesBlue:
     """A Scorer: the bluer ad wins, anywhere."""
 
-    def score(self, requests: Sequence[PairRequest], /) -> list[Verdict]:
-        return [self._one(request) for request in requests]
+    def score(self, requests: Sequence[ScoreRequest], /) -> list[list[Verdict]]:
+        return [[self._one(pair) for pair in each_pair(request)] for request in requests]
 
     def _one(self, request: PairRequest) -> Verdict:
         logit = 12 * (blueness(request.image_a) - blueness(request.image_b))
@@ -52,13 +52,13 @@ class BlueReward:
     """As `countryreward.on_ray.deployments.reward_deployment.Reward`, by handle alone."""
 
     def __init__(self, markets: list[str]) -> None:
-        self.asked = FromScorer(LovesBlue(), markets, {"model": BLUE, "knowledge_base": None})
+        self.scorer = ThreadedScorer(LovesBlue(), markets, {"model": BLUE, "knowledge_base": None})
 
-    async def judge(self, ask: ScoreRequest) -> list[Any]:
-        return await self.asked.judge(ask)
+    async def score(self, request: ScoreRequest) -> list[Any]:
+        return await self.scorer.score(request)
 
     async def about(self) -> dict[str, Any]:
-        return self.asked.about()
+        return await self.scorer.about()
 
 
 def test_a_reward_that_loves_one_colour_is_caught(run: Path, tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from pathlib import Path
 from countryreward.errors import UserError
 from countryreward.generation.ad_contracts import DesignRequest, Written
 from countryreward.generation.templates import draw_designs
-from countryreward.scoring.contracts import PairRequest, Verdict
+from countryreward.scoring.contracts import PairRequest, ScoreRequest, Verdict
+from tests.unit.in_threads import each_pair
 
 
 @dataclass
@@ -63,13 +64,13 @@ class LiteralScorer:
     calibrated: bool = True
     calls: list[int] = field(default_factory=list)
 
-    def score(self, requests: Sequence[PairRequest], /) -> list[Verdict]:
+    def score(self, requests: Sequence[ScoreRequest], /) -> list[list[Verdict]]:
         self.calls.append(len(requests))
         for request in requests:
             if "foreign" in request.product.title:
                 raise UserError("title: it names the market BR; leave it out")
         time.sleep(self.pause_s * len(requests))
-        return [self._one(request) for request in requests]
+        return [[self._one(pair) for pair in each_pair(request)] for request in requests]
 
     def _one(self, request: PairRequest) -> Verdict:
         a, b = worth(request.image_a), worth(request.image_b)

@@ -17,8 +17,8 @@ from countryreward.serving.durable_jobs.generation.generation_runner import Gene
 from countryreward.serving.http.apps import create_app
 from countryreward.serving.http.keys import FILE, KeyStore
 from countryreward.serving.http.rates import Rates
-from countryreward.serving.inference.async_scorer import FromScorer
 from countryreward.serving.service_config import ServiceConfig
+from tests.unit.in_threads import ThreadedScorer
 from tests.unit.literal_renderer import LiteralRenderer
 from tests.unit.literal_writer import LiteralScorer
 
@@ -47,7 +47,7 @@ def services(folder: Path, *, pause_s: float = 0.0, px: int = 32) -> Iterator[Se
     key = keys.create("tests", ("score", "generate"), "10000000/minute")
     rates = Rates("memory://")
     renderer = LiteralRenderer(px=px, pause_s=pause_s)
-    asked = FromScorer(LiteralScorer(pause_s=pause_s), MARKETS, {"model": "judge-1", "knowledge_base": "kb-1"})
+    asked = ThreadedScorer(LiteralScorer(pause_s=pause_s), MARKETS, {"model": "judge-1", "knowledge_base": "kb-1"})
     reward = create_app(asked, config, keys=keys, rates=rates)
     generator = create_generator_app(GenerationJobs(renderer, config), config, keys=keys, rates=rates)
     with _served(reward) as first, _served(generator) as second:

@@ -25,16 +25,14 @@ import pytest
 from fastapi import FastAPI, Request
 from fastapi.testclient import TestClient
 
-from countryreward.data.decoding import ImageError
 from countryreward.errors import UserError
-from countryreward.scoring.contracts import Verdict
+from countryreward.scoring.contracts import RequestImageError, ScoreRequest, Verdict
 from countryreward.serving.durable_jobs.batch import batch_runner as runner
 from countryreward.serving.durable_jobs.batch.batch_routes import add_batch_routes
 from countryreward.serving.durable_jobs.batch.batch_runner import BatchJobs
 from countryreward.serving.durable_jobs.batch.batch_store import JobStore, create_job
 from countryreward.serving.durable_jobs.job_folders import MAX_STARTS, cancelled, take_lease
 from countryreward.serving.http.problems import Problem
-from countryreward.serving.inference.async_scorer import RequestImageError, ScoreRequest
 from countryreward.serving.service_config import ServiceConfig
 
 pytestmark = pytest.mark.slow  # `make check` has 90 seconds for everything
@@ -52,7 +50,7 @@ class Literal:
         self.pause_s, self.failures = pause_s, failures
         self.asked: list[ScoreRequest] = []
 
-    def about(self) -> dict[str, Any]:
+    async def about(self) -> dict[str, Any]:
         return {"model": "m1", "knowledge_base": "k1"}
 
     def ready(self) -> bool:
@@ -61,15 +59,15 @@ class Literal:
     def busy(self, tenant: str = "") -> float | None:
         return None
 
-    async def judge(self, ask: ScoreRequest) -> list[Verdict]:
+    async def score(self, ask: ScoreRequest, /) -> list[Verdict]:
         self.asked.append(ask)
         await asyncio.sleep(self.pause_s)
         if self.failures:
             self.failures -= 1
             raise RuntimeError("the model's process died")
-        for position, image in enumerate(ask.images):
-            if image.startswith(b"bad"):
-                raise RequestImageError(position, ImageError("undecodable_image", "starts with bad"))
+        for position, creative in enumerate(ask.creatives):
+            if creative.image.startswith(b"bad"):
+                raise RequestImageError(position, "undecodable_image", "starts with bad")
         if ask.product.title.endswith("Atlantis"):
             raise UserError("title: names another market; correct it")
         return [verdict(market) for market in ask.markets]
@@ -249,7 +247,7 @@ def test_images_in_the_table_need_no_archive(tmp_path: Path) -> None:
     with service(tmp_path, scorer := Literal()) as (client, _):
         job = finish(client, buffer.getvalue(), name="x.parquet", images=None)
         assert (job["judged"], refused(client, job)) == (1, {1: ("missing_value", "image_b")})
-    assert scorer.asked[0].images == (b"good a", b"good b")
+    assert [creative.image for creative in scorer.asked[0].creatives] == [b"good a", b"good b"]
 
 
 def test_nothing_of_the_machine_can_be_read(tmp_path: Path) -> None:
@@ -284,7 +282,7 @@ def test_nothing_of_the_machine_can_be_read(tmp_path: Path) -> None:
         told = refused(client, job)
         assert [told[i][0] for i in range(len(hostile))] == list(hostile.values())
         # a link in an archive is a small file that holds a path: no image, and never followed
-        assert {ask.images[0] for ask in scorer.asked} == {str(secret).encode()}
+        assert {ask.creatives[0] for ask in scorer.asked} == {str(secret).encode()}
         assert told[len(rows) - 1] == ("forbidden_uri", "image_a")
         without = finish(client, "title,image_a,image_b\n" + "".join(rows), images=None, data={"markets": "KR"})
         assert without["judged"] == 0

@@ -31,14 +31,14 @@ from countryreward.client import AsyncClient, BadAnswer, Client, NotAllowed, Ref
 from countryreward.client.calls import Call
 from countryreward.client.retrying import Budget, Failed, Patience, seconds
 from countryreward.errors import UserError
-from countryreward.scoring.contracts import Evidence, PairRequest, PastAd, Product, Verdict
+from countryreward.scoring.contracts import Evidence, PairRequest, PastAd, Product, ScoreRequest, Verdict
 from countryreward.scoring.frames import score_frame
 from countryreward.serving.http.apps import create_app
 from countryreward.serving.http.keys import Caller, KeyStore
 from countryreward.serving.http.problems import Problem
 from countryreward.serving.http.rates import Rates
-from countryreward.serving.inference.async_scorer import FromScorer
 from countryreward.serving.service_config import ServiceConfig
+from tests.unit.in_threads import ThreadedScorer, each_pair
 
 pytestmark = pytest.mark.slow  # `make check` has 90 seconds for everything
 
@@ -50,8 +50,8 @@ Part = Callable[[Send], Awaitable[None]]
 class Judge:
     """Images are written as numbers, b"3" against b"1": A wins with 3 / (3 + 1). b"bad" is no image."""
 
-    def score(self, requests: Sequence[PairRequest], /) -> list[Verdict]:
-        return [self._one(request) for request in requests]
+    def score(self, requests: Sequence[ScoreRequest], /) -> list[list[Verdict]]:
+        return [[self._one(pair) for pair in each_pair(request)] for request in requests]
 
     def _one(self, asked: PairRequest) -> Verdict:
         if b"bad" in (asked.image_a, asked.image_b):
@@ -101,7 +101,7 @@ class Service:
         self.script: deque[Part] = deque()
         self.jobs: dict[str, dict[str, Any]] = {}
         app = create_app(
-            FromScorer(Judge(), ("KR", "BR")),
+            ThreadedScorer(Judge(), ("KR", "BR")),
             ServiceConfig(max_text=100),
             keys=OneKey(Path("/nowhere/keys.json"), 60),
             rates=Rates("memory://"),
@@ -342,8 +342,8 @@ class TestQuestions:
         (tmp_path / "secret name.png").write_bytes(b"3")
         product = Product(title="灯", category="Lighting", attributes={"Material": "oak"}, tags=["warm", "a;b"])
         (verdict,) = client().score(product, tmp_path / "secret name.png", b"1", markets=["KR"])
-        local = Judge().score([PairRequest(product=product, image_a=b"3", image_b=b"1", market="KR")])
-        assert [verdict] == local
+        local = Judge().score([ScoreRequest.of_images(product, (b"3", b"1"), markets=("KR",))])
+        assert [[verdict]] == local
         assert service.seen[0]["files"] == [("image_a", "image_a", b"3"), ("image_b", "image_b", b"1")]
         assert service.seen[0]["headers"]["authorization"] == f"Bearer {KEY}"
         assert service.fields("evidence") == [["5"]]
@@ -442,7 +442,7 @@ class TestQuestions:
         service.script.extend([cut, says(503), says(500)])
         with Client(service.url, KEY, retries=FAST) as judge, ThreadPoolExecutor(8) as threads:
             asked = [[ask(f"{i}", str(i + 1).encode(), b"1", m) for m in ("KR", "BR")] for i in range(40)]
-            found = list(threads.map(judge.score, asked))
+            found = list(threads.map(lambda pairs: judge.score(pairs), asked))
         assert [shares(verdicts)[0] for verdicts in found] == [("KR", (i + 1) / (i + 2)) for i in range(40)]
         assert len(service.seen) == 43
 

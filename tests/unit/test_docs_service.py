@@ -21,8 +21,8 @@ from countryreward.serving.http.problems import CODES
 from countryreward.serving.http.prometheus_metrics import Prometheus
 from countryreward.serving.http.rates import Rates
 from countryreward.serving.http.request_log import RequestRecord
-from countryreward.serving.inference.async_scorer import FromScorer
 from countryreward.serving.service_config import ServiceConfig, services_with
+from tests.unit.in_threads import ThreadedScorer
 from tests.unit.literal_renderer import LiteralRenderer
 
 ROOT = Path(__file__).parents[2]
@@ -39,7 +39,7 @@ def section(page: str, title: str) -> str:
 def app(tmp_path: Path):
     """The app with every route."""
     config = ServiceConfig(state=str(tmp_path))
-    asked = FromScorer(None, ["KR"])  # pyright: ignore[reportArgumentType] - nothing is asked
+    asked = ThreadedScorer(None, ["KR"])  # pyright: ignore[reportArgumentType] - nothing is asked
     return create_app(
         asked,
         config,

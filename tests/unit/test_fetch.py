@@ -19,13 +19,12 @@ from fastapi import UploadFile
 from starlette.testclient import TestClient
 
 from countryreward.errors import UserError
-from countryreward.scoring.contracts import Verdict
+from countryreward.scoring.contracts import ScoreRequest, Verdict
 from countryreward.serving.http.apps import create_app
 from countryreward.serving.http.form_fields import file_or_url
 from countryreward.serving.http.image_fetcher import FetchRefused, ImageFetcher, is_public
 from countryreward.serving.http.keys import KeyStore
 from countryreward.serving.http.rates import Rates
-from countryreward.serving.inference.async_scorer import ScoreRequest
 from countryreward.serving.service_config import ServiceConfig
 
 pytestmark = pytest.mark.slow  # `make check` has 90 seconds for everything
@@ -364,7 +363,7 @@ class Echo:
     def __init__(self) -> None:
         self.asks: list[ScoreRequest] = []
 
-    def about(self) -> dict[str, Any]:
+    async def about(self) -> dict[str, Any]:
         return {"model": None, "knowledge_base": None}
 
     def ready(self) -> bool:
@@ -373,7 +372,7 @@ class Echo:
     def busy(self, tenant: str = "") -> float | None:
         return None
 
-    async def judge(self, ask: ScoreRequest) -> list[Verdict]:
+    async def score(self, ask: ScoreRequest, /) -> list[Verdict]:
         self.asks.append(ask)
         return []
 

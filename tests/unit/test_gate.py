@@ -4,7 +4,7 @@ import asyncio
 import json
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,16 +14,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from countryreward.errors import UserError
-from countryreward.scoring.contracts import Verdict
+from countryreward.scoring.contracts import ScoreRequest, Verdict
 from countryreward.serving.durable_jobs.batch.batch_runner import BatchJobs
 from countryreward.serving.http.apps import create_app
 from countryreward.serving.http.gate import EXEMPT, NEEDS
 from countryreward.serving.http.keys import KeyStore
 from countryreward.serving.http.rates import Rates
 from countryreward.serving.http.request_log import RequestRecord
-from countryreward.serving.inference.async_scorer import FromScorer
 from countryreward.serving.service_config import ServiceConfig
 from tests.unit.asgi import MULTIPART, Answered, call, called, form
+from tests.unit.in_threads import ThreadedScorer
 
 pytestmark = pytest.mark.slow  # `make check` has 90 seconds for everything
 
@@ -39,23 +39,24 @@ class Known:
     def __init__(self) -> None:
         self.raises: Exception | None = None
 
-    def score(self, requests):
+    def score(self, requests: Sequence[ScoreRequest], /) -> list[list[Verdict]]:
         if self.raises is not None:
             raise self.raises
-        return [
-            Verdict(
-                market=request.market,
-                probability=0.75,
-                calibrated_probability=0.7,
-                choice="A",
-                log_odds=1.1,
-                evidence=(),
-                past_ads=0,
-                model_version="m1",
-                knowledge_base_version="k1",
-            )
-            for request in requests
-        ]
+        return [[self._one(market) for market, _, _ in request.questions()] for request in requests]
+
+    @staticmethod
+    def _one(market: str) -> Verdict:
+        return Verdict(
+            market=market,
+            probability=0.75,
+            calibrated_probability=0.7,
+            choice="A",
+            log_odds=1.1,
+            evidence=(),
+            past_ads=0,
+            model_version="m1",
+            knowledge_base_version="k1",
+        )
 
 
 @dataclass
@@ -64,7 +65,7 @@ class Service:
 
     keys: KeyStore
     scorer: Known
-    asked: FromScorer
+    asked: ThreadedScorer
     app: FastAPI
     seen: list[RequestRecord] = field(default_factory=list)
 
@@ -86,7 +87,7 @@ def make(tmp_path: Path) -> Callable[..., Service]:
     def made(**options) -> Service:
         config = ServiceConfig(state=str(tmp_path / "state"), **options)
         keys, scorer, seen = KeyStore(tmp_path / "state" / "keys.json", 1e-9), Known(), []
-        asked = FromScorer(scorer, ["KR", "BR"], {"model": "m1"})
+        asked = ThreadedScorer(scorer, ["KR", "BR"], {"model": "m1"})
         app = create_app(
             asked,
             config,

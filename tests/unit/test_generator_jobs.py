@@ -24,7 +24,7 @@ from PIL import Image
 
 from countryreward.data.design import Design
 from countryreward.errors import UserError
-from countryreward.scoring.contracts import Product, Verdict
+from countryreward.scoring.contracts import Product, ScoreRequest, Verdict
 from countryreward.serving.durable_jobs.generation import generation_results as results
 from countryreward.serving.durable_jobs.generation.create_generation import create_generation
 from countryreward.serving.durable_jobs.generation.generation_routes import create_generator_app
@@ -34,7 +34,6 @@ from countryreward.serving.durable_jobs.job_folders import MAX_STARTS, take_leas
 from countryreward.serving.http.keys import FILE, KeyStore
 from countryreward.serving.http.problems import Problem
 from countryreward.serving.http.rates import Rates
-from countryreward.serving.inference.async_scorer import ScoreRequest
 from countryreward.serving.service_config import ServiceConfig
 from tests.unit.literal_renderer import STUDIO, LiteralRenderer
 
@@ -68,7 +67,7 @@ class BestFirst:
     def __init__(self, failures: int = 0, there: bool = True, refuses: str = "") -> None:
         self.failures, self.there, self.refuses, self.asked = failures, there, refuses, []
 
-    def about(self) -> dict[str, Any]:
+    async def about(self) -> dict[str, Any]:
         return {"model": "m1", "knowledge_base": "k1"}
 
     def ready(self) -> bool:
@@ -77,14 +76,14 @@ class BestFirst:
     def busy(self, tenant: str = "") -> float | None:
         return None
 
-    async def judge(self, ask: ScoreRequest) -> list[Verdict]:
+    async def score(self, ask: ScoreRequest, /) -> list[Verdict]:
         self.asked.append(ask)
         if self.failures:
             self.failures -= 1
             raise RuntimeError("the model's process died")
         if self.refuses and self.refuses in ask.product.title:
             raise UserError("title: the model takes no such title; shorten it")
-        last = len(ask.images) - 1
+        last = len(ask.creatives) - 1
         return [
             verdict(market, 0.9 if b == last else 0.75 if market == "KR" else 0.25)
             for market in ask.markets
@@ -172,7 +171,7 @@ def service(
 
 def test_images_are_made_and_ranked(tmp_path: Path) -> None:
     renderer, scorer = LiteralRenderer(), BestFirst()
-    with service(tmp_path, renderer, asked=scorer) as running:
+    with service(tmp_path, renderer, scorer=scorer) as running:
         job = running.finish(
             design=[*texts(2), json.dumps({**STUDIO.__dict__, "foreground": "A forbidden thing."})],
             markets=["KR", "Brazil"],
@@ -211,7 +210,7 @@ def test_images_are_made_and_ranked(tmp_path: Path) -> None:
     (ask,) = scorer.asked
     assert (ask.tenant, ask.urgent, ask.evidence, ask.pairs) == ("acme", False, 0, ((0, 1), (0, 2), (1, 2)))
     assert ask.product == Product(title="Oak mug", category="Kitchen", attributes={"Material": "oak"}, tags=["warm"])
-    assert ask.images[2] == picture()
+    assert ask.creatives[2] == picture()
 
 
 def test_a_job_without_designs_draws_them(tmp_path: Path) -> None:
@@ -225,7 +224,7 @@ def test_a_job_without_designs_draws_them(tmp_path: Path) -> None:
 
 def test_the_same_request_is_not_rendered_again(tmp_path: Path) -> None:
     renderer = LiteralRenderer()
-    with service(tmp_path, renderer, asked=BestFirst()) as running:
+    with service(tmp_path, renderer, scorer=BestFirst()) as running:
         first = running.finish(markets=["KR"])
         again = running.send(markets=["KR"]).json()["job"]
         assert (again["id"], again["state"], again["images"]) == (first["id"], "done", first["images"])
@@ -249,10 +248,10 @@ def test_the_same_request_is_not_rendered_again(tmp_path: Path) -> None:
         assert theirs["id"] != first["id"]
         running.wait(theirs["id"], tenant="beta")
         made = len(renderer.passes)
-    with service(tmp_path, renderer, asked=BestFirst()) as running:
+    with service(tmp_path, renderer, scorer=BestFirst()) as running:
         assert running.finish(markets=["KR"])["id"] == first["id"]
         assert len(renderer.passes) == made
-    with service(tmp_path, newer := LiteralRenderer(version="2"), asked=BestFirst()) as running:
+    with service(tmp_path, newer := LiteralRenderer(version="2"), scorer=BestFirst()) as running:
         time.sleep(0.1)
         assert running.finish(markets=["KR"])["id"] != first["id"]
         assert len(newer.passes) >= 2
@@ -412,21 +411,21 @@ def test_without_a_reward_model_nothing_is_ranked_and_the_note_says_so(tmp_path:
         assert (job["state"], len(job["images"]), job["rankings"]) == ("done", 2, [])
         assert job["note"] == "there is no reward model here, so nothing was ranked"
     for asked in (BestFirst(failures=3), BestFirst(there=False)):
-        with service(tmp_path, asked=asked) as running:
+        with service(tmp_path, scorer=asked) as running:
             job = running.finish(markets=["KR"], seed=2)
             assert job["note"] == (
                 "the reward model did not answer, so nothing was ranked; send the request again later"
             )
-    with service(tmp_path, asked=BestFirst()) as running:
+    with service(tmp_path, scorer=BestFirst()) as running:
         time.sleep(0.1)
         assert running.finish(markets=["KR"], seed=2)["note"] is None  # asked again, for now it is there
-    with service(tmp_path, asked=BestFirst(failures=2, refuses="Oak cup")) as running:
+    with service(tmp_path, scorer=BestFirst(failures=2, refuses="Oak cup")) as running:
         assert running.finish(markets=["KR"], seed=3)["note"] is None
         assert "takes no such title" in running.finish(markets=["KR"], title="Oak cup")["note"]
 
 
 def test_verdicts_are_asked_in_shares(tmp_path: Path) -> None:
-    with service(tmp_path, asked=(scorer := BestFirst()), max_verdicts=7) as running:
+    with service(tmp_path, scorer=(scorer := BestFirst()), max_verdicts=7) as running:
         job = running.finish(markets=["KR", "BR", "US"])
         assert [one["market"] for one in job["rankings"]] == ["KR", "BR", "US"]
     assert [ask.markets for ask in scorer.asked] == [("KR", "BR"), ("US",)]
@@ -485,7 +484,7 @@ from tests.unit.test_generator_jobs import BestFirst, GenerationJobs, config
 async def main():
     folder = Path(sys.argv[1])
     renderer = LiteralRenderer(pause_s=0.05, log=folder / "made.log")
-    jobs = GenerationJobs(renderer, config(folder), asked=BestFirst())
+    jobs = GenerationJobs(renderer, config(folder), scorer=BestFirst())
     await jobs.start()
     await asyncio.sleep(600)
 
@@ -523,7 +522,7 @@ def test_killed_in_the_middle_no_image_is_lost_or_doubled(tmp_path: Path) -> Non
             assert (files[name].stat().st_mtime_ns, files[name].read_bytes()) == told  # never made again
         before = {name: (path.stat().st_mtime_ns, path.read_bytes()) for name, path in files.items()}
     assert json.loads((folder / "job.json").read_text())["state"] == "running"
-    with service(tmp_path, renderer := LiteralRenderer(), asked=BestFirst()) as running:
+    with service(tmp_path, renderer := LiteralRenderer(), scorer=BestFirst()) as running:
         job = running.wait(job_id)
         assert (job["state"], [one["n"] for one in job["images"]]) == ("done", list(range(16)))
         assert sum(map(len, renderer.passes)) == 16 - len(before)

@@ -43,7 +43,7 @@ def of_templates(count: int, seed: int = 0) -> list[str]:
 
 def test_designs_are_written_for_the_markets_in_turn(tmp_path: Path) -> None:
     writer = LiteralWriter()
-    with service(tmp_path, writer=writer, asked=BestFirst()) as running:
+    with service(tmp_path, writer=writer, scorer=BestFirst()) as running:
         job = running.finish(design=[], markets=["KR", "BR"], count=3, seed=7, category="Kitchen")
         assert (job["state"], job["total"], job["note"]) == ("done", 3, None)
         assert [(one["n"], one["seed"], one["market"], one["writer"]) for one in job["images"]] == [
@@ -63,7 +63,7 @@ def test_designs_are_written_for_the_markets_in_turn(tmp_path: Path) -> None:
 
 
 def test_what_is_sent_or_has_no_market_is_not_written(tmp_path: Path) -> None:
-    with service(tmp_path, writer=(writer := LiteralWriter()), asked=BestFirst()) as running:
+    with service(tmp_path, writer=(writer := LiteralWriter()), scorer=BestFirst()) as running:
         for fields, wanted in (
             ({"markets": ["KR"]}, ["A beach.", "A beach."]),
             ({"design": [], "count": 2, "seed": 3}, of_templates(2, 3)),
@@ -75,7 +75,7 @@ def test_what_is_sent_or_has_no_market_is_not_written(tmp_path: Path) -> None:
 
 
 def test_without_a_writer_designs_are_of_the_templates(tmp_path: Path) -> None:
-    with service(tmp_path, asked=BestFirst()) as running:
+    with service(tmp_path, scorer=BestFirst()) as running:
         job = running.finish(design=[], markets=["KR"], count=2)
         assert (backgrounds(job), job["note"]) == (of_templates(2), None)
         assert {(one["market"], one["writer"]) for one in job["images"]} == {(None, None)}
@@ -86,16 +86,16 @@ def test_the_same_request_to_another_writer_is_another_job(tmp_path: Path) -> No
         time.sleep(0.1)  # the replica has told its versions
         return running.finish(design=[], count=2, **more)["id"]
 
-    with service(tmp_path, asked=BestFirst()) as running:
+    with service(tmp_path, scorer=BestFirst()) as running:
         before = send(running, markets=["KR"])
         sent = running.finish(markets=["KR"])["id"]
-    with service(tmp_path, writer=LiteralWriter(), asked=BestFirst()) as running:
+    with service(tmp_path, writer=LiteralWriter(), scorer=BestFirst()) as running:
         first, unranked = send(running, markets=["KR"]), send(running)
         assert send(running, markets=["KR"]) == first != before
         assert running.finish(markets=["KR"])["id"] == sent  # its designs are its own
         refused = send(running, markets=["KR"], title="Brazilian mug")
         assert send(running, markets=["KR"], title="Brazilian mug") == refused
-    with service(tmp_path, writer=LiteralWriter(version="w2"), asked=BestFirst()) as running:
+    with service(tmp_path, writer=LiteralWriter(version="w2"), scorer=BestFirst()) as running:
         assert send(running, markets=["KR"]) not in (first, before)
         assert send(running) == unranked
         assert running.finish(markets=["KR"])["id"] == sent
@@ -103,7 +103,7 @@ def test_the_same_request_to_another_writer_is_another_job(tmp_path: Path) -> No
 
 def test_what_cannot_be_used_is_asked_for_again_and_then_a_template_takes_its_place(tmp_path: Path) -> None:
     once = LiteralWriter(unreadable=frozenset({1}))
-    with service(tmp_path, writer=once, asked=BestFirst(), watching=(watching := Prometheus())) as running:
+    with service(tmp_path, writer=once, scorer=BestFirst(), watching=(watching := Prometheus())) as running:
         job = running.finish(design=[], markets=["KR"], count=2)
         assert (job["note"], backgrounds(job)) == (None, ["A street in KR, 0.", "A street in KR, 1000004."])
         assert once.asked == [[("KR", 0), ("KR", 1)], [("KR", 1_000_004)]]
@@ -111,7 +111,7 @@ def test_what_cannot_be_used_is_asked_for_again_and_then_a_template_takes_its_pl
         assert 'countryreward_designs_written_total{accepted="yes"} 2.0' in text
         assert 'countryreward_designs_written_total{accepted="no"} 1.0' in text
     never = LiteralWriter(unreadable=frozenset({1, 1_000_004, 2_000_007}))
-    with service(tmp_path, writer=never, asked=BestFirst()) as running:
+    with service(tmp_path, writer=never, scorer=BestFirst()) as running:
         job = running.finish(design=[], markets=["KR"], count=3)
         assert job["note"] == "1 of 3 designs from the templates: what the writer wrote could not be used"
         assert backgrounds(job) == ["A street in KR, 0.", of_templates(3)[1], "A street in KR, 2."]
@@ -123,7 +123,7 @@ def test_what_cannot_be_used_is_asked_for_again_and_then_a_template_takes_its_pl
 
 
 def test_a_title_that_names_another_market_gets_templates_there(tmp_path: Path) -> None:
-    with service(tmp_path, writer=LiteralWriter(), asked=BestFirst()) as running:
+    with service(tmp_path, writer=LiteralWriter(), scorer=BestFirst()) as running:
         job = running.finish(design=[], markets=["KR", "BR"], count=4, title="Brazilian mug")
         assert [one["market"] for one in job["images"]] == [None, "BR", None, "BR"]
         assert job["note"] == "2 of 4 designs from the templates: title: it names another market; leave that out"
@@ -140,7 +140,7 @@ def test_notes_on_designs_and_on_rankings_stand_beside_each_other(tmp_path: Path
 
 
 def test_a_writer_that_fails_again_and_again_is_let_be(tmp_path: Path) -> None:
-    with service(tmp_path, writer=(writer := LiteralWriter()), asked=BestFirst()) as running:
+    with service(tmp_path, writer=(writer := LiteralWriter()), scorer=BestFirst()) as running:
         job = running.finish(design=[], markets=["KR"], count=2, title="A broken mug")
         assert (job["state"], backgrounds(job)) == ("done", of_templates(2))
         assert job["note"] == "2 of 2 designs from the templates: the writer failed again and again"
@@ -155,7 +155,7 @@ def test_a_refused_design_tells_who_wrote_it(tmp_path: Path) -> None:
             if "BR" in job.design.background:
                 raise UserError("design: not this one")
 
-    with service(tmp_path, Picky(), writer=LiteralWriter(), asked=BestFirst()) as running:
+    with service(tmp_path, Picky(), writer=LiteralWriter(), scorer=BestFirst()) as running:
         (refused,) = running.finish(design=[], markets=["KR", "BR"], count=2)["refused"]
         assert (refused["n"], refused["market"], refused["writer"]) == (1, "BR", "w1")
 
@@ -171,7 +171,7 @@ from tests.unit.test_generator_jobs import BestFirst, GenerationJobs, config
 async def main():
     folder = Path(sys.argv[1])
     renderer, writer = LiteralRenderer(pause_s=0.1), LiteralWriter(log=folder / "written.log", pause_s=0.1)
-    await GenerationJobs(renderer, config(folder), writer=writer, asked=BestFirst()).start()
+    await GenerationJobs(renderer, config(folder), writer=writer, scorer=BestFirst()).start()
     await asyncio.sleep(600)
 
 asyncio.run(main())
@@ -197,7 +197,7 @@ def test_killed_after_writing_the_rest_is_rendered_as_it_was_written(tmp_path: P
     assert plan is not None
     assert [one.market for one in plan.designs] == ["KR", "BR"] * 6
     newer = LiteralWriter(version="w2")
-    with service(tmp_path, writer=newer, asked=BestFirst()) as running:
+    with service(tmp_path, writer=newer, scorer=BestFirst()) as running:
         job = running.wait(job_id)
         assert [one["design"] for one in job["images"]] == [one.design.model_dump() for one in plan.designs]
         assert {one["writer"] for one in job["images"]} == {"w1"}  # who goes on with it renders what is there
@@ -215,7 +215,7 @@ def test_a_writer_that_kills_its_replica_again_and_again_is_let_be(tmp_path: Pat
         running.store.save(folder, job)
     process = replica(tmp_path, WRITING)
     assert process.wait(timeout=120) == -signal.SIGKILL
-    with service(tmp_path, writer=(writer := LiteralWriter()), asked=BestFirst()) as running:
+    with service(tmp_path, writer=(writer := LiteralWriter()), scorer=BestFirst()) as running:
         job = running.wait(job_id)
         assert (job["state"], backgrounds(job), writer.asked) == ("done", of_templates(2), [])
         assert "the writer failed again and again" in job["note"]
@@ -231,7 +231,7 @@ def test_a_job_of_before_there_were_writers_goes_on(tmp_path: Path) -> None:
         (running.store.root.parent / "generator.json").write_text('{"renderer": "x 1", "judge": null}')
         assert running.store.versions() == Versions(renderer="x 1")
         assert Asked.model_validate_json((folder / "asked.json").read_bytes()).write is False
-    with service(tmp_path, writer=LiteralWriter(), asked=BestFirst()) as running:
+    with service(tmp_path, writer=LiteralWriter(), scorer=BestFirst()) as running:
         assert backgrounds(running.wait(job_id)) == of_templates(2)
 
 
@@ -303,7 +303,7 @@ def test_the_product_and_its_picture_reach_the_writer(tmp_path: Path) -> None:
             return super().write(requests)
 
     seen: list[DesignRequest] = []
-    with service(tmp_path, writer=Curious(), asked=BestFirst()) as running:
+    with service(tmp_path, writer=Curious(), scorer=BestFirst()) as running:
         running.finish(design=[], markets=["KR"], count=1, category="Kitchen", image=picture(99))
     (request,) = seen
     assert (request.product.title, request.product.category, request.market) == ("Oak mug", "Kitchen", "KR")
@@ -317,7 +317,7 @@ def test_a_published_writer_that_knows_nothing_yet(tmp_path: Path) -> None:
         micro_writer().save(draft.path)
         (draft.path / ABOUT).write_text(json.dumps({"image_px": PX}))
     writer = ModelWriter.open(tmp_path / "designer", sampling=SamplingConfig(max_new_tokens=8))
-    with service(tmp_path, writer=writer, asked=BestFirst()) as running:
+    with service(tmp_path, writer=writer, scorer=BestFirst()) as running:
         job = running.finish(design=[], markets=["KR"], count=2)
         assert job["note"] == "2 of 2 designs from the templates: what the writer wrote could not be used"
         job = running.finish(design=[], markets=["KR", "BR"], count=2, title="A cup for the Brazilian market")

@@ -1,127 +1,133 @@
-"""Requests over a Serve handle: which calls are made, and whose answer is whose. The handle is one that answers at once."""
+"""Scorers over a Serve handle, and how many replicas a queue needs. The handle is one that answers at once."""
 
 import asyncio
+import json
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from countryreward.errors import UserError
-from countryreward.on_ray.handle_scorer import AsyncHandleScorer, HandleScorer
-from countryreward.scoring.contracts import PairRequest, Product, Verdict
-from countryreward.serving.inference.async_scorer import ScoreRequest
+from countryreward.on_ray.autoscaling import OPEN_JOBS, by_backlog
+from countryreward.on_ray.handle_scorer import FollowedHandleScorer, HandleScorer
+from countryreward.scoring.contracts import Product, RequestImageError, ScoreRequest
+
+ASK = ScoreRequest.of_images(Product(title="Oak mug"), (b"a", b"b"), markets=("KR",))
 
 
-class Handle:
-    """`handle.judge.remote(ask).result()`: A wins where its bytes are more; the note says what was asked."""
+class Remote:
+    """`method.remote(...)` to be awaited; an exception is raised."""
 
-    def __init__(self) -> None:
-        self.judge = self
-        self.asks: list[ScoreRequest] = []
+    def __init__(self, answer: Any, wait_s: float = 0.0) -> None:
+        self.answer, self.wait_s, self.asked = answer, wait_s, []
 
-    def remote(self, ask: ScoreRequest) -> Any:
-        self.asks.append(ask)
-        verdicts = [
-            Verdict(
-                market=market,
-                probability=0.5,
-                calibrated_probability=None,
-                choice="A" if ask.images[0] > ask.images[1] else "B",
-                log_odds=0.0,
-                evidence=(),
-                past_ads=0,
-                model_version=None,
-                knowledge_base_version=None,
-                note=f"{ask.product.title} {market}",
-            )
-            for market in ask.markets
-        ]
-
-        class Answer:
-            def result(self, timeout_s: float) -> list[Verdict]:
-                assert 6 < timeout_s <= 7
-                return verdicts
-
-        return Answer()
+    async def remote(self, *asked: Any) -> Any:
+        self.asked.append(asked)
+        await asyncio.sleep(self.wait_s)
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
 
 
-def asked(title: str, market: str, images: bytes = b"ab") -> PairRequest:
-    return PairRequest(product=Product(title=title), image_a=images[:1], image_b=images[1:], market=market)
+class FromAfar(UserError):
+    """As Ray makes it of an exception in another process: its message is a traceback."""
+
+    def __init__(self, cause: UserError) -> None:
+        super().__init__("Traceback (most recent call last): /secret/path")
+        self.cause = cause
 
 
-def test_requests_that_differ_in_their_market_alone_make_one_call():
-    handle = Handle()
-    requests = [
-        asked("mug", "KR"),
-        asked("lamp", "BR"),
-        asked("mug", "Brazil"),
-        asked("mug", "KR", b"ba"),
-        asked("mug", "KR"),
-    ]
-    verdicts = HandleScorer(handle, tenant="t", evidence=2, timeout_s=7).score(requests)
-    assert [(ask.product.title, ask.images, ask.markets) for ask in handle.asks] == [
-        ("mug", (b"a", b"b"), ("KR", "BR")),
-        ("lamp", (b"a", b"b"), ("BR",)),
-        ("mug", (b"b", b"a"), ("KR",)),
-    ]
-    assert {(ask.tenant, ask.evidence, ask.urgent) for ask in handle.asks} == {("t", 2, True)}
-    assert [(v.note, v.choice) for v in verdicts] == [
-        ("mug KR", "B"), ("lamp BR", "B"), ("mug BR", "B"), ("mug KR", "A"), ("mug KR", "B"),
-    ]  # fmt: skip
+def test_it_is_ready_while_the_other_one_answers():
+    about, there = Remote({"model": "m1", "knowledge_base": "k1", "markets": ["BR", "KR"]}), []
+
+    def find() -> Any:
+        if not there:
+            raise KeyError("does not exist")
+        return SimpleNamespace(about=about, score=Remote(["verdict"]))
+
+    async def look() -> None:
+        scorer = FollowedHandleScorer(find, look_s=0.05)
+        await scorer.look()
+        assert (scorer.ready(), scorer.markets, await scorer.about()) == (
+            False,
+            (),
+            {"model": None, "knowledge_base": None},
+        )
+        there.append(True)
+        await scorer.look()
+        assert (scorer.ready(), scorer.markets, (await scorer.about())["model"]) == (True, ("BR", "KR"), "m1")
+        assert await scorer.score(ASK) == ["verdict"]
+        about.wait_s = 1.0
+        await scorer.look()
+        assert not scorer.ready()
+
+    asyncio.run(look())
 
 
-def test_what_is_no_country_is_said_before_anything_is_asked():
-    handle = Handle()
-    with pytest.raises(UserError, match="'Atlantis' is no country"):
-        HandleScorer(handle).score([asked("mug", "KR"), asked("mug", "Atlantis")])
-    assert handle.asks == []
-
-
-def test_requests_of_a_product_and_a_market_make_one_call_with_each_image_once():
-    handle = AwaitedHandle()
-    requests = [asked("mug", "KR"), asked("mug", "BR"), asked("mug", "KR", b"ba"), asked("mug", "Brazil", b"bc")]
-    verdicts = asyncio.run(AsyncHandleScorer(handle).score(requests))
-    assert [(ask.images, ask.pairs, ask.markets) for ask in handle.asks] == [
-        ((b"a", b"b"), ((0, 1), (1, 0)), ("KR",)),
-        ((b"a", b"b", b"c"), ((0, 1), (1, 2)), ("BR",)),
-    ]
-    assert {(ask.tenant, ask.evidence, ask.urgent) for ask in handle.asks} == {("ray", 0, False)}
-    assert [verdict.note for verdict in verdicts] == ["KR a>b", "BR a>b", "KR b>a", "BR b>c"]
+def test_a_request_goes_to_the_replica_as_it_is():
+    score = Remote(["verdict"])
+    assert asyncio.run(HandleScorer(SimpleNamespace(score=score)).score(ASK)) == ["verdict"]
+    assert score.asked == [(ASK,)]
 
 
 def test_what_is_refused_comes_without_a_traceback():
-    class Remote(UserError):
-        cause = UserError("title: it names another market")
-
-    handle = AwaitedHandle(Remote("Traceback ..."))
+    score = Remote(FromAfar(UserError("title: it names another market")))
     with pytest.raises(UserError, match=r"^title: it names another market$"):
-        asyncio.run(AsyncHandleScorer(handle).score([asked("mug", "KR")]))
+        asyncio.run(HandleScorer(SimpleNamespace(score=score)).score(ASK))
 
 
-class AwaitedHandle:
-    """`await handle.judge.remote(ask)`: the note says which images were asked in which market."""
+def test_why_it_is_not_there_is_told_once(caplog: pytest.LogCaptureFixture):
+    about = Remote(RuntimeError("no such method"))
 
-    def __init__(self, error: Exception | None = None) -> None:
-        self.judge, self.error = self, error
-        self.asks: list[ScoreRequest] = []
+    async def look() -> None:
+        scorer = FollowedHandleScorer(lambda: SimpleNamespace(about=about), look_s=0.05)
+        for answer in (about.answer, about.answer, {"model": "m1"}, about.answer):
+            about.answer = answer
+            await scorer.look()
 
-    async def remote(self, ask: ScoreRequest) -> list[Verdict]:
-        self.asks.append(ask)
-        if self.error:
-            raise self.error
-        (market,) = ask.markets
-        shown = [f"{market} {ask.images[a].decode()}>{ask.images[b].decode()}" for a, b in ask.pairs]
-        return [
-            Verdict(
-                market=market,
-                probability=0.5,
-                calibrated_probability=None,
-                choice=None,
-                log_odds=0.0,
-                evidence=(),
-                past_ads=0,
-                model_version=None,
-                knowledge_base_version=None,
-                note=note,
-            )
-            for note in shown
-        ]
+    with caplog.at_level("ERROR", "countryreward.service"):
+        asyncio.run(look())
+    assert [json.loads(record.message)["error"][0]["type"] for record in caplog.records] == ["RuntimeError"] * 2
+
+
+@pytest.mark.parametrize(
+    ("raised", "kind", "words"),
+    [
+        (FromAfar(UserError("title: names another market; correct it")), UserError, "title: names another market"),
+        (FromAfar(RequestImageError(1, "pixel_bomb", "9x9")), RequestImageError, "images[1]: pixel_bomb"),
+        (UserError("markets: none; name one"), UserError, "markets: none"),
+        (RuntimeError("the replica died"), RuntimeError, "the replica died"),
+    ],
+)
+def test_errors_come_without_the_other_process(raised: Exception, kind: type[Exception], words: str):
+    async def ask() -> None:
+        scorer = FollowedHandleScorer(lambda: SimpleNamespace(about=Remote({}), score=Remote(raised)))
+        await scorer.look()
+        await scorer.score(ASK)
+
+    with pytest.raises(kind) as told:
+        asyncio.run(ask())
+    assert str(told.value).startswith(words)
+
+
+def test_one_that_never_answers_is_not_waited_for():
+    async def ask() -> None:
+        scorer = FollowedHandleScorer(lambda: SimpleNamespace(about=Remote({}), score=Remote([], 1.0)), timeout_s=0.05)
+        await scorer.look()
+        await scorer.score(ASK)
+
+    with pytest.raises(TimeoutError):
+        asyncio.run(ask())
+
+
+@pytest.mark.parametrize(
+    ("told", "now", "wanted"),
+    [({}, 2, 2), ({}, 0, 1), ({"a": 0.0}, 3, 1), ({"a": 4.0, "b": 4.0}, 1, 1), ({"a": 5.0, "b": 9.0}, 1, 3)],
+)
+def test_a_replica_for_every_four_jobs(told: dict[str, float], now: int, wanted: int):
+    context = SimpleNamespace(
+        aggregated_metrics={OPEN_JOBS: told} if told else None,
+        target_num_replicas=now,
+        config=SimpleNamespace(target_ongoing_requests=4),
+    )
+    assert by_backlog(context) == (wanted, {})

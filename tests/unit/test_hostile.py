@@ -17,7 +17,6 @@ from countryreward.serving.http.apps import create_app
 from countryreward.serving.http.keys import KeyStore
 from countryreward.serving.http.rates import Rates
 from countryreward.serving.http.request_guard import ProxyMiddleware
-from countryreward.serving.inference.async_scorer import FromScorer
 from countryreward.serving.service_config import ServiceConfig
 from tests.unit.asgi import call
 from tests.unit.hostile_http import (
@@ -32,6 +31,7 @@ from tests.unit.hostile_http import (
 )
 from tests.unit.hostile_images import KINDS, animation, hostile_images, many_scans, noisy, png
 from tests.unit.hostile_titles import hostile_titles
+from tests.unit.in_threads import ThreadedScorer
 from tests.unit.micro_qwen import SPECIAL, WORDS, builder, fields
 from tests.unit.schema_calls import call_by_schema
 from tests.unit.test_gate import Known
@@ -48,7 +48,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, str
     config = ServiceConfig(state=str(tmp_path_factory.mktemp("hostile") / "state"))
     keys = KeyStore(Path(config.state) / "keys.json", 1e-9)
     key = keys.create("acme", ("score", "batch", "metrics"), "1000000/second")
-    asked = FromScorer(Known(), ["KR", "BR"], {"model": "m1"})
+    asked = ThreadedScorer(Known(), ["KR", "BR"], {"model": "m1"})
     app = create_app(
         asked, config, keys=keys, rates=Rates.of(config), metrics=lambda: b"m 1\n", jobs=BatchJobs(asked, config)
     )

@@ -179,14 +179,18 @@ def test_why_a_model_was_refused_names_no_path(tmp_path: Path) -> None:
     def load(published: Published) -> Any:
         if published.model.name == "v2":
             raise UserError(f"model: file {published.model}/model.safetensors does not match its SHA-256")
-        return SimpleNamespace(about=dict)
+        return SimpleNamespace(about=nothing_told)
 
     followed = HotReloadedModel(str(link), "", load, ServiceConfig())
     link.unlink()
     link.symlink_to("v2")
     assert asyncio.run(followed.look()) is False
     reason = "model: file v2/model.safetensors does not match its SHA-256"
-    assert followed.about()["refused"] == [{"version": "v2", "reason": reason}]
+    assert asyncio.run(followed.about())["refused"] == [{"version": "v2", "reason": reason}]
+
+
+async def nothing_told() -> dict[str, Any]:
+    return {}
 
 
 def test_what_the_machine_failed_to_load_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -353,12 +353,14 @@ def test_the_same_ads_are_judged_in_other_markets():
 
     class ByMarket(LiteralScorer):
         def score(self, requests, /):
-            told = super().score(requests)
             return [
-                replace(one, calibrated_probability=1 - (one.calibrated_probability or 0))
-                if request.market == "BR"
-                else one
-                for request, one in zip(requests, told, strict=True)
+                [
+                    replace(verdict, calibrated_probability=1 - (verdict.calibrated_probability or 0))
+                    if verdict.market == "BR"
+                    else verdict
+                    for verdict in verdicts
+                ]
+                for verdicts in super().score(requests)
             ]
 
     rule = PairRule(elsewhere=["BR", "KR", "US"])

@@ -16,7 +16,7 @@ import pytest
 from ray.exceptions import RayActorError
 
 from countryreward.client import AsyncClient, NotAllowed, Retries, Unavailable
-from countryreward.client.remote_services import ClientRenderer, ClientScorer
+from countryreward.client.remote_services import ClientRenderer
 from countryreward.data.images import ImageTable
 from countryreward.errors import UserError
 from countryreward.generation.ad_tasks import AdTasks, Listed
@@ -25,11 +25,11 @@ from countryreward.generation.generation_config import PairRule
 from countryreward.generation.outcome_store import OutcomeStore
 from countryreward.generation.outcomes import Outcome
 from countryreward.generation.preference_pairs import make_pairs
-from countryreward.on_ray.async_protocols import LocalRenderer, LocalScorer, LocalWriter
 from countryreward.on_ray.make_pairs import Stages, Versions, run_tasks, versions_of
 from countryreward.on_ray.pipeline import Pipeline, Stage
 from countryreward.on_ray.ray_config import PairLoopConfig
 from countryreward.scoring.contracts import Product
+from tests.unit.in_threads import ThreadedRenderer, ThreadedScorer, ThreadedWriter
 from tests.unit.literal_renderer import LiteralRenderer
 from tests.unit.literal_writer import LiteralScorer, LiteralWriter
 from tests.unit.pair_services import Wire, services
@@ -233,9 +233,9 @@ class OnePicture(ImageTable):
 def local(fast: bool = True) -> Any:
     pause_s = 0.0 if fast else 0.004
     return (
-        LocalWriter(LiteralWriter(pause_s=pause_s)),
-        LocalRenderer(LiteralRenderer(px=32)),
-        LocalScorer(LiteralScorer(pause_s=pause_s), {"model": "judge-1"}),
+        ThreadedWriter(LiteralWriter(pause_s=pause_s)),
+        ThreadedRenderer(LiteralRenderer(px=32)),
+        ThreadedScorer(LiteralScorer(pause_s=pause_s), about={"model": "judge-1"}),
     )
 
 
@@ -306,7 +306,7 @@ def test_more_tasks_take_what_is_there(tmp_path: Path):
 def test_cases_go_the_same_way(tmp_path: Path):
     tasks = AdTasks(listed(8), OnePicture())
     writer, renderer, scorer = local()
-    judges = {"reward": scorer, "held_out": LocalScorer(LiteralScorer(model="other"))}
+    judges = {"reward": scorer, "held_out": ThreadedScorer(LiteralScorer(model="other"))}
 
     async def cases() -> None:
         versions = await versions_of(writer, renderer, judges)
@@ -354,7 +354,7 @@ def test_services_over_http_give_the_same_while_the_wire_is_cut(tmp_path: Path, 
                 AsyncClient(a.url, there.key, **options) as judge,
                 AsyncClient(b.url, there.key, **options) as maker,
             ):
-                writer, renderer, scorer = local()[0], ClientRenderer(maker, poll_s=0.02), ClientScorer(judge)
+                writer, renderer, scorer = local()[0], ClientRenderer(maker, poll_s=0.02), judge
                 versions = await versions_of(writer, renderer, {"reward": scorer})
                 assert versions.as_dict() == {
                     "writer": "literal-1",
@@ -396,9 +396,7 @@ def test_a_key_that_is_not_known_ends_the_run(tmp_path: Path):
             async with AsyncClient(there.urls[0], f"cr_{'0' * 8}_{'x' * 43}") as judge:
                 stages = Stages(writer=local()[0], renderer=local()[1], versions=versions)
                 tasks = AdTasks(listed(2), OnePicture())
-                await run_tasks(
-                    tasks, None, stages.pairs(ClientScorer(judge), PairRule()), OutcomeStore(tmp_path / "store")
-                )
+                await run_tasks(tasks, None, stages.pairs(judge, PairRule()), OutcomeStore(tmp_path / "store"))
 
         with pytest.raises(NotAllowed):
             asyncio.run(ask())

@@ -168,7 +168,7 @@ def test_a_healthy_model_is_published_with_its_probe(fill_model: Fill, tmp_path:
     publish_model(fill_model, tmp_path, CHANGING, allowed="never needed")
     judge = CountryReward.from_pretrained(tmp_path / "model")
     assert judge.probe_deviation() < 1e-5
-    again = run_probe(judge.reward)
+    again = run_probe(judge.judge, judge.folder)
     assert [round(row.logit, 4) for row in again.rows] == [logit for row in CHANGING for logit in row]
     assert len({row.item for row in again.rows}) == 5
     manifest = judge.folder.artifact.manifest

@@ -235,7 +235,7 @@ def test_encodes_come_back_to_the_bit(tmp_path: Path, kind: torch.dtype, monkeyp
     store = FeatureCache.open(store.folder)
     assert len(store) == 3
     assert torch.equal(store.features(["c", "a", "b", "a"]), features[[2, 0, 1, 0]])
-    seen = store.seen("b")
+    seen = store.image("b")
     assert (seen.content_hash, seen.perceptual_hash, seen.vector.tolist()) == ("b", 255, [2.0, 3.0])
     assert "d" not in store
 

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from countryreward.scoring.prior_queries import Question, SeenImage, searches
 
 from countryreward.retrieval.bulk_priors import build_priors, build_priors_of_ks, with_ks
 from countryreward.retrieval.prior import PriorRetriever, retrieval_hash
 from countryreward.retrieval.retrieval_config import PriorConfig, RetrievalConfig, SearchConfig
 from countryreward.retrieval.search import Query, TwoStageSearch
 from countryreward.scoring.contracts import Product
-from countryreward.scoring.prior_queries import Question, SeenImage, searches
 
 
 def query_of(source, product: str, creatives: list[str], market: str = "KR", **options) -> Query:

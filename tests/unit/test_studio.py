@@ -33,7 +33,6 @@ from countryreward.serving.durable_jobs.generation.generation_store import Gener
 from countryreward.serving.http.keys import KeyStore
 from countryreward.serving.http.rates import Rates
 from countryreward.serving.http.request_log import RequestRecord
-from countryreward.serving.inference.async_scorer import FromScorer
 from countryreward.serving.service_config import ServiceConfig, StudioConfig
 from countryreward.serving.studio.campaigns import CampaignStore
 from countryreward.serving.studio.guests import FILE, GuestStore
@@ -41,6 +40,7 @@ from countryreward.serving.studio.sample import Campaign
 from countryreward.serving.studio.sessions import COOKIE, HEADERS, OPEN
 from countryreward.serving.studio.studio_app import create_studio_app
 from tests.unit.asgi import MULTIPART, Answered, call, form
+from tests.unit.in_threads import ThreadedScorer, each_pair
 
 pytestmark = pytest.mark.slow  # `make check` has 90 seconds for everything
 
@@ -83,7 +83,7 @@ class Brighter:
     """The brighter picture wins in KR with .93; BR is too close; others have no past ads."""
 
     def score(self, requests):
-        return [self._one(request) for request in requests]
+        return [[self._one(pair) for pair in each_pair(request)] for request in requests]
 
     def _one(self, request) -> Verdict:
         first = brightness(request.image_a) > brightness(request.image_b)
@@ -110,7 +110,7 @@ class Service:
 
     config: ServiceConfig
     guests: GuestStore
-    asked: FromScorer
+    asked: ThreadedScorer
     generations: GenerationStore
     app: FastAPI
     seen: list[RequestRecord] = field(default_factory=list)
@@ -141,7 +141,7 @@ def make(tmp_path: Path) -> Callable[..., Service]:
     def made(static: Path | None = None, **options) -> Service:
         config = ServiceConfig(state=str(tmp_path / "state"), poll_s=0.05)
         guests, seen = GuestStore(tmp_path / "state" / FILE, 1e-9), []
-        asked, generations = FromScorer(Brighter(), ["KR", "BR"], {"model": "m1"}), GenerationStore(config)
+        asked, generations = ThreadedScorer(Brighter(), ["KR", "BR"], {"model": "m1"}), GenerationStore(config)
         page = tmp_path / "static"
         page.mkdir(exist_ok=True)
         (page / "index.html").write_text('<script src="assets/app-ABCDEFG1.js"></script>')

@@ -23,7 +23,7 @@ from countryreward.client.request_forms import ImageLike
 from countryreward.client.retrying import Budget, Patience, Retries
 from countryreward.data.design import Design
 from countryreward.errors import UserError
-from countryreward.scoring.contracts import PairRequest, Product, Ranking, Verdict
+from countryreward.scoring.contracts import PairRequest, Product, Ranking, ScoreRequest, Verdict
 
 T = TypeVar("T")
 
@@ -66,8 +66,13 @@ class AsyncClient:
         """Close the connections; the client cannot be used after it."""
         await self._http.aclose()
 
+    async def about(self) -> dict[str, Any]:
+        """Versions of the model and the knowledge base that answer."""
+        (first, *_) = await self.models()
+        return {"model": first.get("model"), "knowledge_base": first.get("knowledge_base")}
+
     @overload
-    async def score(self, requests: Sequence[PairRequest], /) -> list[Verdict]: ...
+    async def score(self, request: ScoreRequest | Sequence[PairRequest], /) -> list[Verdict]: ...
 
     @overload
     async def score(
@@ -81,19 +86,22 @@ class AsyncClient:
 
     async def score(
         self,
-        product: Product | str | Sequence[PairRequest],
+        product: Product | str | ScoreRequest | Sequence[PairRequest],
         image_a: ImageLike | None = None,
         image_b: ImageLike | None = None,
         *,
         markets: Sequence[str] | None = None,
     ) -> list[Verdict]:
-        """One verdict per market (default: all of the training), or per request when a list of requests is given.
+        """One verdict per market (default: all of the training); of a `ScoreRequest`, in the order of its questions.
 
-        Requests that differ in nothing but their market go in one call. Raises the error of the first call that is refused.
+        Raises the error of the first call that is refused.
         """
         limits = {"evidence": self._evidence, "max_verdicts": self._max_verdicts}
+        if isinstance(product, ScoreRequest):
+            (verdicts,) = await self._run(questions.score_all([product], **limits))
+            return verdicts
         if not isinstance(product, Product | str):
-            return await self._run(questions.score(product, **limits))
+            return await self._run(questions.score_pairs(product, **limits))
         if image_a is None or image_b is None:
             raise UserError("image_a, image_b: give both images, as bytes or as the path of a file")
         return await self._run(questions.score_product(product, image_a, image_b, markets, **limits))

@@ -1,4 +1,4 @@
-"""The services as the pair-making loop asks them (`on_ray/async_protocols.py`), over HTTP."""
+"""The generator as the pair-making loop asks it (`on_ray/async_protocols.py`), over HTTP."""
 
 import asyncio
 import contextlib
@@ -14,23 +14,6 @@ from countryreward.client.client_errors import NotAllowed, Refused, Unavailable
 from countryreward.client.generation_handles import AsyncGenerationHandle
 from countryreward.errors import UserError
 from countryreward.generation.ad_contracts import Fidelity, Refusal, RenderedFile, RenderJob
-from countryreward.scoring.contracts import PairRequest, Verdict
-
-
-class ClientScorer:
-    """The reward at the end of a client: an `AwaitedScorer`."""
-
-    def __init__(self, client: AsyncClient) -> None:
-        self.client = client
-
-    async def about(self) -> dict[str, Any]:
-        """Versions of what answers."""
-        (first, *_) = await self.client.models()
-        return {"model": first.get("model"), "knowledge_base": first.get("knowledge_base")}
-
-    async def score(self, requests: Sequence[PairRequest], /) -> list[Verdict]:
-        """See `Scorer.score`. Raises `Refused`, `NotAllowed`, `Unavailable`, `BadAnswer`."""
-        return await self.client.score(requests)
 
 
 class ClientRenderer:

@@ -1,9 +1,8 @@
-"""Talks of questions: verdicts, rankings, tables of pairs. Each groups what it asks so that no image is sent twice in vain."""
+"""Talks of questions: verdicts, rankings, tables of pairs."""
 
 import contextlib
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -14,33 +13,68 @@ from countryreward.client.client_errors import BadAnswer, Refused
 from countryreward.client.request_forms import Fields, ImageLike, codes, form, image_bytes, product_of
 from countryreward.errors import UserError
 from countryreward.progress import bar
-from countryreward.scoring.contracts import PairRequest, Product, Ranking, Verdict
-from countryreward.scoring.frames import FrameQuestions
+from countryreward.scoring.contracts import PairRequest, Product, Ranking, ScoreRequest, Verdict, merge_pairs
+from countryreward.scoring.frames import FrameRequests
 
 FRAME_ROWS = 64
 """Rows of a frame whose images are held in memory at a time."""
 
 
-@dataclass(kw_only=True)
-class Group:
-    """Requests that differ in nothing but their market: one call."""
+def score(
+    requests: Sequence[ScoreRequest], *, evidence: int, max_verdicts: int, keep_refusals: bool = False
+) -> Talk[list[list[Verdict] | UserError]]:
+    """The verdicts of every request; of one that is refused, with `keep_refusals`, why; without it the first error is raised.
 
-    fields: Fields
-    """Of the form, without markets."""
-    images: tuple[bytes, bytes]
-    """File bytes of A and B."""
-    places: dict[str, list[int]] = field(default_factory=dict)
-    """Positions in the list of requests, by market code."""
+    One call per pair of a request and `max_verdicts` of its markets. evidence: for requests that ask for all of it.
+    """
+    answers: list[list[Verdict] | UserError] = []
+    calls: list[Call] = []
+    shares: list[
+        tuple[int, list[int], list[str]]
+    ] = []  # of every call: the request, places of its verdicts, its markets
+    for number, request in enumerate(requests):
+        try:
+            codes = request.market_codes()
+            fields = form(request.product, request.as_of, evidence if request.evidence is None else request.evidence)
+        except UserError as error:
+            if not keep_refusals:
+                raise
+            answers.append(error)
+            continue
+        answers.append([])
+        for column, (a, b) in enumerate(request.pairs):
+            images = (request.creatives[a].image, request.creatives[b].image)
+            for start in range(0, len(codes), max_verdicts):
+                part = list(codes[start : start + max_verdicts])
+                places = [(start + row) * len(request.pairs) + column for row in range(len(part))]
+                calls.append(_score(fields | {"markets": part}, images, not request.urgent))
+                shares.append((number, places, part))
+    replies = (yield Round(calls=calls, keep_refusals=keep_refusals)) if calls else []
+    verdicts: dict[tuple[int, int], Verdict] = {}
+    for (number, places, part), reply in zip(shares, replies, strict=True):
+        if isinstance(reply, Refused):
+            answers[number] = reply
+            continue
+        parts = parsed(reply, schemas.ScoreAnswer).verdicts
+        _check([verdict.market for verdict in parts], part, reply)
+        verdicts |= {(number, place): verdict for place, verdict in zip(places, parts, strict=True)}
+    for number, (request, answer) in enumerate(zip(requests, answers, strict=True)):
+        if not isinstance(answer, UserError):
+            answers[number] = [verdicts[number, place] for place in range(len(request.questions()))]
+    return answers
 
-    def call(self, patient: bool) -> Call:
-        """The call that asks it."""
-        return _score(self.fields | {"markets": list(self.places)}, self.images, patient)
+
+def score_all(requests: Sequence[ScoreRequest], *, evidence: int, max_verdicts: int) -> Talk[list[list[Verdict]]]:
+    """As `score`; the error of the first call that is refused is raised."""
+    answers = yield from score(requests, evidence=evidence, max_verdicts=max_verdicts)
+    return [answer for answer in answers if not isinstance(answer, UserError)]
 
 
-def score(requests: Sequence[PairRequest], *, evidence: int, max_verdicts: int) -> Talk[list[Verdict]]:
-    """One verdict per request, in order. Raises the `UserError` of the first group that is refused."""
-    answers = yield from _each(requests, evidence, max_verdicts, frame=False)
-    return [answer for answer in answers if isinstance(answer, Verdict)]
+def score_pairs(pairs: Sequence[PairRequest], *, evidence: int, max_verdicts: int) -> Talk[list[Verdict]]:
+    """One verdict per pair request: how the release before was asked."""
+    requests, places = merge_pairs(pairs)
+    verdicts = yield from score_all(requests, evidence=evidence, max_verdicts=max_verdicts)
+    return [verdicts[request][place] for request, place in places]
 
 
 def score_product(
@@ -57,8 +91,13 @@ def score_product(
     if markets is None:
         reply = yield from one(_score(form(named, None, evidence), pair, False))
         return parsed(reply, schemas.ScoreAnswer).verdicts
-    asked = [PairRequest(product=named, image_a=pair[0], image_b=pair[1], market=code) for code in codes(markets)]
-    return (yield from score(asked, evidence=evidence, max_verdicts=max_verdicts))
+    wanted = codes(markets)
+    if not wanted:
+        return []
+    request = ScoreRequest.of_images(named, pair, markets=tuple(dict.fromkeys(wanted)), evidence=evidence)
+    (verdicts,) = yield from score_all([request], evidence=evidence, max_verdicts=max_verdicts)
+    of_market = dict(zip(request.markets, verdicts, strict=True))
+    return [of_market[code] for code in wanted]
 
 
 def rank(
@@ -92,14 +131,15 @@ def score_frame(
     pairs: pd.DataFrame, markets: Sequence[str] | None, *, progress: bool, evidence: int, max_verdicts: int
 ) -> Talk[pd.DataFrame]:
     """A table of pairs in, a table of answers out; a row that is refused says so and the others are answered."""
-    questions = FrameQuestions(pairs, markets)
+    requests = FrameRequests(pairs, markets)
     shown = bar("rows scored") if progress else contextlib.nullcontext(lambda done, total: None)
     with shown as tell:
-        for requests in questions.batches(FRAME_ROWS * max(1, len(markets or ()))):
-            answers = yield from _each(requests, evidence, max_verdicts, frame=True)
-            questions.take([answer if isinstance(answer, Verdict) else str(answer) for answer in answers])
-            tell(questions.asked, len(pairs))
-    return questions.frame()
+        for batch in requests.batches(FRAME_ROWS * max(1, len(markets or ()))):
+            patient = [replace(request, urgent=False) for request in batch]
+            answers = yield from score(patient, evidence=evidence, max_verdicts=max_verdicts, keep_refusals=True)
+            requests.take(answers)
+            tell(requests.rows, len(pairs))
+    return requests.frame()
 
 
 def known_markets() -> Talk[dict[str, str]]:
@@ -112,44 +152,6 @@ def models() -> Talk[list[dict[str, Any]]]:
     """Versions of what answers."""
     reply = yield from one(Call(method="GET", path="v1/models"))
     return parsed(reply, schemas.ModelsAnswer).models
-
-
-def _each(
-    requests: Sequence[PairRequest], evidence: int, max_verdicts: int, *, frame: bool
-) -> Talk[list[Verdict | UserError]]:
-    """A verdict or, of a frame, what is wrong, per request. Not of a frame: the first error is raised."""
-    answers: dict[int, Verdict | UserError] = {}
-    open_groups: dict[tuple[str, bytes, bytes], Group] = {}
-    groups: list[Group] = []
-    for place, request in enumerate(requests):
-        try:
-            code = request.market_code()
-            fields = form(request.product, request.as_of, evidence)
-        except UserError as error:
-            if not frame:
-                raise
-            answers[place] = error
-            continue
-        key = (json.dumps(fields), request.image_a, request.image_b)
-        group = open_groups.get(key)
-        if group is None or (code not in group.places and len(group.places) >= max_verdicts):
-            group = open_groups[key] = Group(fields=fields, images=(request.image_a, request.image_b))
-            groups.append(group)
-        group.places.setdefault(code, []).append(place)
-    if groups:
-        replies = yield Round(calls=[group.call(frame) for group in groups], keep_refusals=frame)
-        for group, reply in zip(groups, replies, strict=True):
-            for (_, places), answer in zip(group.places.items(), _answers(group, reply), strict=True):
-                answers |= dict.fromkeys(places, answer)
-    return [answers[place] for place in range(len(requests))]
-
-
-def _answers(group: Group, reply: Reply | Refused) -> Sequence[Verdict | Refused]:
-    if isinstance(reply, Refused):
-        return [reply] * len(group.places)
-    verdicts = parsed(reply, schemas.ScoreAnswer).verdicts
-    _check([verdict.market for verdict in verdicts], list(group.places), reply)
-    return verdicts
 
 
 def _check(answered: list[str], asked: list[str], reply: Reply) -> None:

@@ -23,7 +23,7 @@ from countryreward.client.request_forms import ImageLike
 from countryreward.client.retrying import Budget, Patience, Retries
 from countryreward.data.design import Design
 from countryreward.errors import UserError
-from countryreward.scoring.contracts import PairRequest, Product, Ranking, Verdict
+from countryreward.scoring.contracts import PairRequest, Product, Ranking, ScoreRequest, Verdict
 
 T = TypeVar("T")
 
@@ -73,6 +73,9 @@ class Client:
         self._http.close()
 
     @overload
+    def score(self, requests: Sequence[ScoreRequest], /) -> list[list[Verdict]]: ...
+
+    @overload
     def score(self, requests: Sequence[PairRequest], /) -> list[Verdict]: ...
 
     @overload
@@ -87,19 +90,23 @@ class Client:
 
     def score(
         self,
-        product: Product | str | Sequence[PairRequest],
+        product: Product | str | Sequence[ScoreRequest] | Sequence[PairRequest],
         image_a: ImageLike | None = None,
         image_b: ImageLike | None = None,
         *,
         markets: Sequence[str] | None = None,
-    ) -> list[Verdict]:
-        """One verdict per market (default: all of the training), or per request when a list of requests is given.
+    ) -> list[Verdict] | list[list[Verdict]]:
+        """One verdict per market (default: all of the training); of requests, the verdicts of each in the order of its questions.
 
-        Requests that differ in nothing but their market go in one call. Raises the error of the first call that is refused.
+        Raises the error of the first call that is refused.
         """
         limits = {"evidence": self._evidence, "max_verdicts": self._max_verdicts}
         if not isinstance(product, Product | str):
-            return self._run(questions.score(product, **limits))
+            pairs = [request for request in product if isinstance(request, PairRequest)]
+            if pairs:
+                return self._run(questions.score_pairs(pairs, **limits))
+            requests = [request for request in product if isinstance(request, ScoreRequest)]
+            return self._run(questions.score_all(requests, **limits))
         if image_a is None or image_b is None:
             raise UserError("image_a, image_b: give both images, as bytes or as the path of a file")
         return self._run(questions.score_product(product, image_a, image_b, markets, **limits))

@@ -19,7 +19,7 @@ from countryreward.generation.ad_contracts import (
 )
 from countryreward.generation.advertised import Advertised
 from countryreward.generation.render_files import render_files
-from countryreward.scoring.contracts import Product, Ranking, Verdict
+from countryreward.scoring.contracts import Product, Ranking
 
 MOST = 24
 """Ads per market: they are ranked pair by pair."""
@@ -189,7 +189,7 @@ def _for_market(
     pictures = [each.file.png for each in candidates]
     (ranking,) = ranker.rank(asked.product, [*pictures, asked.image], [market])
     last = len(candidates)  # where the original stands in what was ranked
-    beats = {a: _probability(verdict) for a, b, verdict in ranking.verdicts if b == last}
+    beats = {a: verdict.stated_probability for a, b, verdict in ranking.verdicts if b == last}
     order = [place for place in ranking.order if place != last]
     ads = tuple(
         Ad(
@@ -244,10 +244,6 @@ def _candidates(
             file.reason if isinstance(file, Refusal) else _Candidate(seed, answer.text, answer.repaired, design, file)
         )
     return refused
-
-
-def _probability(verdict: Verdict) -> float:
-    return verdict.probability if verdict.calibrated_probability is None else verdict.calibrated_probability
 
 
 def _code(market: str) -> str:

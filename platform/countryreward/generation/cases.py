@@ -11,9 +11,16 @@ from countryreward.data.artifacts import Artifact, open_artifact
 from countryreward.errors import UserError
 from countryreward.generation.ad_contracts import DesignWriter, Renderer
 from countryreward.generation.outcomes import Outcome, refused
-from countryreward.generation.preference_pairs import DesignedTask, RenderedTask, probability, propose, show, through
+from countryreward.generation.preference_pairs import (
+    DesignedTask,
+    RenderedTask,
+    loop_request,
+    propose,
+    show,
+    through,
+)
 from countryreward.generation.tasks import AdTask, derived_seed
-from countryreward.scoring.contracts import PairRequest, Scorer, Verdict
+from countryreward.scoring.contracts import Scorer, ScoreRequest, Verdict
 
 Reference = Callable[[AdTask], bytes | None]
 """Gives the PNG file of the reference writer's ad of the same case; None: there is none."""
@@ -26,17 +33,17 @@ def no_reference(_: AdTask) -> bytes | None:
     return None
 
 
-def case_questions(task: RenderedTask, reference: bytes | None, *, both_orders: bool = True) -> list[PairRequest]:
+def case_request(task: RenderedTask, reference: bytes | None, *, both_orders: bool = True) -> ScoreRequest:
     """The ad against the original and against the reference's ad, the ad as A; with both_orders each also with the ad as B."""
     (ad,) = task.ads
     others = [task.task.image, *([] if reference is None else [reference])]
-    sides = [pair for other in others for pair in ((ad.png, other), (other, ad.png))[: 1 + both_orders]]
-    return [PairRequest(product=task.task.product, image_a=a, image_b=b, market=task.task.market) for a, b in sides]
+    pairs = tuple(pair for other in range(1, 1 + len(others)) for pair in ((0, other), (other, 0))[: 1 + both_orders])
+    return loop_request(task, [ad.png, *others], pairs, [task.task.market])
 
 
 def beats(verdicts: Sequence[Verdict], *, both_orders: bool = True) -> list[float]:
-    """Probability that the ad wins, against each other image of `case_questions`; of both orders the mean."""
-    ways = [probability(verdict) for verdict in verdicts]
+    """Probability that the ad wins, against each other image of `case_request`; of both orders the mean."""
+    ways = [verdict.stated_probability for verdict in verdicts]
     if not both_orders:
         return ways
     return [(as_a + 1 - as_b) / 2 for as_a, as_b in zip(ways[::2], ways[1::2], strict=True)]
@@ -45,7 +52,7 @@ def beats(verdicts: Sequence[Verdict], *, both_orders: bool = True) -> list[floa
 def case(
     task: RenderedTask, judged: Mapping[str, Sequence[Verdict]], writer: str, *, both_orders: bool = True
 ) -> Outcome:
-    """A row of CASES. judged: what each judge answered to `case_questions`. writer: its version."""
+    """A row of CASES. judged: what each judge answered to `case_request`. writer: its version."""
     (candidate,), (ad,), design = task.candidates, task.ads, task.candidates[0].design
     shares = {judge: beats(verdicts, both_orders=both_orders) for judge, verdicts in judged.items()}
     row: dict[str, Any] = {
@@ -76,9 +83,9 @@ def judge_cases(
     """One call per judge and case, so that one that is refused takes no other with it. Quarantined: what a judge refuses."""
     outcomes = []
     for task in tasks:
-        asked = case_questions(task, reference(task.task))
+        request = case_request(task, reference(task.task))
         try:
-            judged = {name: judge.score(asked) for name, judge in judges.items()}
+            judged = {name: judge.score([request])[0] for name, judge in judges.items()}
         except UserError as error:
             outcomes.append(refused(task.task, error, "product"))
         else:

@@ -29,10 +29,12 @@ from countryreward.generation.outcomes import Outcome, quarantined, refused
 from countryreward.generation.render_files import render_files
 from countryreward.generation.tasks import AdTask, derived_seed
 from countryreward.models.design_prompt import words_of
-from countryreward.scoring.contracts import PairRequest, Scorer, Verdict
+from countryreward.scoring.contracts import Scorer, ScoreRequest, Verdict, score_each
 from countryreward.scoring.ranking import ranking
 
 T = TypeVar("T")
+TENANT = "ray"
+"""Under this name services keep what they encode for the loops."""
 MAX_BYTES, MAX_PIXELS = 10_000_000, 25_000_000
 """Of a product's picture; a dataset has checked its own on import."""
 
@@ -149,16 +151,21 @@ def show(renderer: Renderer, proposed: Sequence[DesignedTask]) -> list[RenderedT
     return [shown(one, list(itertools.islice(answers, len(one.candidates))), name) for one in proposed]
 
 
-def questions(task: RenderedTask, rule: PairRule) -> list[PairRequest]:
+def pair_request(task: RenderedTask, rule: PairRule) -> ScoreRequest:
     """In the task's own market, then in each of `rule.elsewhere`: every pair of ads, the earlier design as A; then, with
     `both_orders`, every pair the other way round."""
-    pairs = list(itertools.combinations(range(len(task.ads)), 2))
-    orders = pairs + ([(b, a) for a, b in pairs] if rule.both_orders else [])
-    return [
-        PairRequest(product=task.task.product, image_a=task.ads[a].png, image_b=task.ads[b].png, market=market)
-        for market in judged_in(task, rule)
-        for a, b in orders
-    ]
+    pairs = tuple(itertools.combinations(range(len(task.ads)), 2))
+    orders = (*pairs, *((b, a) for a, b in pairs)) if rule.both_orders else pairs
+    return loop_request(task, [ad.png for ad in task.ads], orders, judged_in(task, rule))
+
+
+def loop_request(
+    task: RenderedTask, images: Sequence[bytes], pairs: tuple[tuple[int, int], ...], markets: Sequence[str]
+) -> ScoreRequest:
+    """What a loop asks about a task's product: nobody waits for it, and no past ads are shown. pairs: positions in `images`."""
+    return ScoreRequest.of_images(
+        task.task.product, images, pairs=pairs, markets=tuple(markets), tenant=TENANT, evidence=0, urgent=False
+    )
 
 
 def judged_in(task: RenderedTask, rule: PairRule) -> list[str]:
@@ -168,7 +175,7 @@ def judged_in(task: RenderedTask, rule: PairRule) -> list[str]:
 
 
 def chosen(task: RenderedTask, verdicts: Sequence[Verdict], rule: PairRule, writer: str) -> Outcome:
-    """What the answers to `questions` come to: a row of PREFERENCE_PAIRS, or dropped; and rows of other markets.
+    """What the answers to `pair_request` come to: a row of PREFERENCE_PAIRS, or dropped; and rows of other markets.
 
     writer: its version.
     """
@@ -198,8 +205,8 @@ def _chosen_in(
     assert len(verdicts) == len(pairs) * (1 + rule.both_orders), "one verdict per question"
     asked = dict(zip(pairs, verdicts[: len(pairs)], strict=True))
     other = dict(zip(pairs, verdicts[len(pairs) :], strict=True)) if rule.both_orders else {}
-    first = {pair: probability(verdict) for pair, verdict in asked.items()}  # that the earlier design's ad wins
-    second = {pair: 1 - probability(verdict) for pair, verdict in other.items()}
+    first = {pair: verdict.stated_probability for pair, verdict in asked.items()}  # that the earlier design's ad wins
+    second = {pair: 1 - verdict.stated_probability for pair, verdict in other.items()}
     means = [(a, b, _of(asked[a, b], (first[a, b] + second.get((a, b), first[a, b])) / 2)) for a, b in pairs]
     order = ranking(market, len(task.ads), means).order
     best, worst = order[0], order[-1]
@@ -220,17 +227,11 @@ def _chosen_in(
 
 
 def choose(scorer: Scorer, tasks: Sequence[RenderedTask], rule: PairRule, writer: str) -> list[Outcome]:
-    """All questions in one call of the scorer; when it is refused, task by task. Quarantined: what is refused alone."""
-    groups = [questions(task, rule) for task in tasks]
-    try:
-        verdicts = iter(scorer.score([request for requests in groups for request in requests]) if groups else [])
-    except UserError as error:
-        if len(tasks) == 1:
-            return [refused(tasks[0].task, error, "product")]
-        return [outcome for task in tasks for outcome in choose(scorer, [task], rule, writer)]
+    """All requests in one call of the scorer. Quarantined: what is refused alone."""
+    answers = score_each(scorer, [pair_request(task, rule) for task in tasks])
     return [
-        chosen(task, list(itertools.islice(verdicts, len(requests))), rule, writer)
-        for task, requests in zip(tasks, groups, strict=True)
+        refused(task.task, answer, "product") if isinstance(answer, UserError) else chosen(task, answer, rule, writer)
+        for task, answer in zip(tasks, answers, strict=True)
     ]
 
 
@@ -241,12 +242,6 @@ def make_pairs(
     written = propose(writer, tasks, rule.designs)
     rendered = through(written, DesignedTask, lambda some: show(renderer, some))
     return through(rendered, RenderedTask, lambda some: choose(scorer, some, rule, writer.version))
-
-
-def probability(verdict: Verdict) -> float:
-    """That A wins: calibrated where the scorer can."""
-    calibrated = verdict.calibrated_probability
-    return verdict.probability if calibrated is None else calibrated
 
 
 def named(name: str, version: str) -> str:

@@ -62,6 +62,7 @@ class RewardOutput(ModelOutput):
 
     logit: Tensor | None = None  # [B] float32: log-odds that A gets the higher CTR
     focus: Tensor | None = None  # [B, S] in [0, 1], where asked for
+    state: Tensor | None = None  # [R, D] of every row's last token after the final norm, where asked for
 
 
 class Classifier(nn.Linear):
@@ -153,11 +154,13 @@ class CountryRewardModel(PreTrainedModel):
         features: Tensor | None = None,
         pixel_values: Tensor | None = None,
         focus: bool = False,
+        states: bool = False,
     ) -> RewardOutput:
         """Judge every pair of a batch.
 
         features: stored tower outputs of `batch.images` in that order, [P, W] or [M, P / M, W]. pixel_values: their patches as
         the image processor gives them, [P, ...]. One of the two; neither where all images are masked. focus: measure Eq. 7 too.
+        states: give what the head reads too.
         """
         orders_fit = (batch.both_orders or batch.sign is not None) == self.both_orders
         assert orders_fit, "build the batch with this model's options: antisymmetric differs"
@@ -174,18 +177,19 @@ class CountryRewardModel(PreTrainedModel):
                 use_cache=False,
             ).last_hidden_state
         row_R = torch.arange(len(batch.last), device=batch.last.device)
-        logit_R = self._judge(states_RTD[row_R, batch.last], batch)
+        h_RD = states_RTD[row_R, batch.last]
+        logit_R, state_RD = self._judge(h_RD, batch), h_RD if states else None
         focus_RS = None
         if probe is not None:
             share_RT = probe.share(attended_RT, batch.last)
             reduce = self.options.option("focus_reduce")
             focus_RS = focus_equations.span_focus(share_RT, batch.spans, attended_RT, reduce=reduce)
         if not self.both_orders:
-            return RewardOutput(logit=logit_R, focus=focus_RS)
+            return RewardOutput(logit=logit_R, focus=focus_RS, state=state_RD)
         if batch.sign is not None:
-            return RewardOutput(logit=reward_layers.one_order(logit_R, batch.sign), focus=focus_RS)
+            return RewardOutput(logit=reward_layers.one_order(logit_R, batch.sign), focus=focus_RS, state=state_RD)
         focus_BS = None if focus_RS is None else focus_RS.unflatten(0, (2, -1)).mean(dim=0)
-        return RewardOutput(logit=reward_layers.antisymmetric(*logit_R.chunk(2)), focus=focus_BS)
+        return RewardOutput(logit=reward_layers.antisymmetric(*logit_R.chunk(2)), focus=focus_BS, state=state_RD)
 
     def encode_images(self, pixel_values: Tensor, image_grid_thw: Tensor) -> Tensor:
         """What a feature store keeps: the tower's outputs before the merger, [P, W]."""

@@ -17,7 +17,7 @@ from countryreward.client import NotAllowed
 from countryreward.errors import UserError
 from countryreward.generation.ad_contracts import Refusal, RenderedFile
 from countryreward.generation.ad_tasks import AdTasks
-from countryreward.generation.cases import Reference, case, case_questions, no_reference
+from countryreward.generation.cases import Reference, case, case_request, no_reference
 from countryreward.generation.generation_config import PairRule
 from countryreward.generation.outcome_store import OutcomeStore
 from countryreward.generation.outcomes import Outcome, counts_of, quarantined, refused
@@ -26,18 +26,18 @@ from countryreward.generation.preference_pairs import (
     RenderedTask,
     chosen,
     named,
-    questions,
+    pair_request,
     render_jobs,
     shown,
 )
 from countryreward.generation.tasks import AdTask
-from countryreward.on_ray.async_protocols import AsyncRenderer, AsyncWriter, AwaitedScorer
+from countryreward.on_ray.async_protocols import AsyncRenderer, AsyncWriter
 from countryreward.on_ray.job_metrics import JobMetrics
 from countryreward.on_ray.pipeline import Pipeline, Stage
 from countryreward.on_ray.ray_config import PairLoopConfig
 from countryreward.on_ray.retry import patiently
 from countryreward.progress import bar
-from countryreward.scoring.contracts import Verdict
+from countryreward.scoring.contracts import AsyncScorer, Verdict
 
 TELL_S = 5.0
 """How often the metrics of the stages are told."""
@@ -63,7 +63,7 @@ class Versions:
 async def versions_of(
     writer: AsyncWriter,
     renderer: AsyncRenderer,
-    judges: Mapping[str, AwaitedScorer],
+    judges: Mapping[str, AsyncScorer],
     *,
     patience_s: float = 600.0,
 ) -> Versions:
@@ -90,34 +90,33 @@ class Stages:
     versions: Versions
     config: PairLoopConfig = field(default_factory=PairLoopConfig)
 
-    def pairs(self, scorer: AwaitedScorer, rule: PairRule) -> list[Stage]:
+    def pairs(self, scorer: AsyncScorer, rule: PairRule) -> list[Stage]:
         """The stages of `make_pairs`."""
 
-        async def choose(tasks: Sequence[RenderedTask]) -> list[Outcome]:
-            groups = [questions(task, rule) for task in tasks]
+        async def choose_one(task: RenderedTask) -> Outcome:
             try:
-                verdicts = iter(await scorer.score([request for requests in groups for request in requests]))
+                verdicts = await scorer.score(pair_request(task, rule))
             except NotAllowed:
                 raise
             except UserError as error:
-                if len(tasks) == 1:
-                    return [refused(tasks[0].task, error, "product")]
-                return [outcome for task in tasks for outcome in await choose([task])]
-            shares = [list(itertools.islice(verdicts, len(requests))) for requests in groups]
-            return [chosen(task, share, rule, self.versions.writer) for task, share in zip(tasks, shares, strict=True)]
+                return refused(task.task, error, "product")
+            return chosen(task, verdicts, rule, self.versions.writer)
+
+        async def choose(tasks: Sequence[RenderedTask]) -> list[Outcome]:
+            return list(await asyncio.gather(*(choose_one(task) for task in tasks)))
 
         return [*self._made(rule.designs), self._stage("score", choose)]
 
     def cases(
-        self, judges: Mapping[str, AwaitedScorer], reference: Reference = no_reference, *, both_orders: bool = True
+        self, judges: Mapping[str, AsyncScorer], reference: Reference = no_reference, *, both_orders: bool = True
     ) -> list[Stage]:
-        """The stages of `make_cases`. both_orders: see `case_questions`."""
+        """The stages of `make_cases`. both_orders: see `case_request`."""
 
         async def judge_one(task: RenderedTask) -> Outcome:
             try:
                 against = await asyncio.to_thread(reference, task.task)
-                asked = case_questions(task, against, both_orders=both_orders)
-                answers = await asyncio.gather(*(judge.score(asked) for judge in judges.values()))
+                request = case_request(task, against, both_orders=both_orders)
+                answers = await asyncio.gather(*(judge.score(request) for judge in judges.values()))
             except NotAllowed:
                 raise
             except UserError as error:

@@ -13,11 +13,12 @@ from countryreward.generation.generation_config import PairRule
 from countryreward.generation.outcome_store import OutcomeStore
 from countryreward.generation.outcomes import Outcome
 from countryreward.generation.preference_table import CASE_TABLE, PAIRS, write_outcomes, write_pictures
-from countryreward.on_ray.async_protocols import AsyncRenderer, AsyncWriter, AwaitedScorer
+from countryreward.on_ray.async_protocols import AsyncRenderer, AsyncWriter
 from countryreward.on_ray.job_metrics import JobMetrics
 from countryreward.on_ray.make_pairs import Stages, run_tasks, versions_of
 from countryreward.on_ray.pipeline import Stage
 from countryreward.on_ray.ray_config import PairLoopConfig
+from countryreward.scoring.contracts import AsyncScorer
 from countryreward.scoring.work_folder import WorkFolder
 
 Amend = Callable[[list[dict[str, Any]], Path], None]
@@ -28,7 +29,7 @@ async def publish_pairs(
     tasks: AdTasks,
     writer: AsyncWriter,
     renderer: AsyncRenderer,
-    scorer: AwaitedScorer,
+    scorer: AsyncScorer,
     rule: PairRule,
     *,
     out: str,
@@ -51,7 +52,7 @@ async def publish_cases(
     tasks: AdTasks,
     writer: AsyncWriter,
     renderer: AsyncRenderer,
-    judges: Mapping[str, AwaitedScorer],
+    judges: Mapping[str, AsyncScorer],
     *,
     out: str,
     work: WorkFolder,

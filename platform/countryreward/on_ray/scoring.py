@@ -22,7 +22,7 @@ from countryreward.scoring.model_folder import ModelFolder
 from countryreward.scoring.pair_images import FoundImages, Place, find_images, refuse_images
 from countryreward.scoring.pair_table import SIDES, TABLE, PairTable, image_root
 from countryreward.scoring.scoring_config import RewardScorerConfig, TableScoring
-from countryreward.scoring.verdict_shards import PartJudge, merge, part_path, write_rows
+from countryreward.scoring.verdict_shards import ShardScorer, merge, part_path, write_rows
 from countryreward.scoring.work_folder import WorkFolder
 
 _SHARD_BATCHES = 4  # forward passes whose images make one shard: what is lost when an actor is killed
@@ -65,20 +65,20 @@ class EncodeImages:
         }
 
 
-class JudgeParts:
+class ScoreParts:
     """A Ray Data actor: writes one part per row."""
 
     def __init__(
         self, model: Model, store: Path, rows: Path, parts: Path, markets: tuple[str, ...] | None, keep: list[str]
     ) -> None:
-        from countryreward.scoring.reward_judge import RewardJudge
+        from countryreward.scoring.country_reward import CountryReward
 
-        judge = RewardJudge(model.open(), device=model.device, config=model.scorer)
-        self.judge, self.parts = PartJudge(judge, FeatureCache(store), rows, markets, keep), parts
+        scorer = CountryReward(model.open(), device=model.device, config=model.scorer)
+        self.shards, self.parts = ShardScorer(scorer, FeatureCache(store), rows, markets, keep), parts
 
     def __call__(self, batch: Batch) -> Batch:
         for part in batch["part"]:
-            self.judge.write(int(part), self.parts)
+            self.shards.write(int(part), self.parts)
         return {"part": batch["part"]}
 
 
@@ -129,7 +129,7 @@ def score_table(
             "keep": config.keep,
         }
         actors: dict[str, Any] = {"gpus_per_actor": config.gpus_per_actor, "blocks": len(todo)}
-        source = in_actors(pd.DataFrame({"part": todo}), JudgeParts, arguments, batch_size=1, **actors)
+        source = in_actors(pd.DataFrame({"part": todo}), ScoreParts, arguments, batch_size=1, **actors)
         with bar("parts judged") as progress:
             ready = len(done) - len(todo)
             for batch in source.iter_batches(batch_size=None, batch_format="numpy"):

@@ -1,12 +1,15 @@
-"""What is asked and what is answered: Product, PairRequest, Verdict (contract 8), and the Scorer every loop is given."""
+"""What is asked of a judge and what it answers: ScoreRequest, Verdict (contract 8), and the scorers that loops are given."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import date
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from countryreward import markets
 from countryreward.errors import UserError
+
+ItemT = TypeVar("ItemT")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,11 +33,78 @@ class Product:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PairRequest:
-    """Which of two ad images will win in a market?"""
+class Copy:
+    """The words of an ad. No judge reads them yet; they have their place."""
+
+    headline: str | None = None
+    body: str | None = None
+    call_to_action: str | None = None
+    tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Creative:
+    """One ad: a picture and, where there are some, its words."""
+
+    image: bytes
+    """PNG, JPEG or WEBP file bytes."""
+    copy: Copy | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreRequest:
+    """Pairs among some creatives of one product, each judged in every market."""
 
     product: Product
-    """What they advertise."""
+    creatives: tuple[Creative, ...]
+    pairs: tuple[tuple[int, int], ...] = ((0, 1),)
+    """(position of A, position of B) in `creatives`."""
+    markets: tuple[str, ...]
+    """ISO 3166 codes or names of countries."""
+    as_of: date | None = None
+    """Only evidence that ended before this day may speak; None: all of it."""
+    tenant: str = ""
+    """Whose creatives these are: nothing that is kept of them is used for another tenant."""
+    evidence: int | None = None
+    """Positions of evidence in each verdict, heaviest first; None: all that speak."""
+    urgent: bool = True
+    """False: nobody waits for it, so it gives way to requests that somebody waits for."""
+
+    @classmethod
+    def of_images(cls, product: Product, images: Sequence[bytes], **fields: Any) -> "ScoreRequest":
+        """A request about pictures without words."""
+        return cls(product=product, creatives=tuple(Creative(image=image) for image in images), **fields)
+
+    def market_codes(self) -> tuple[str, ...]:
+        """The markets as ISO 3166 alpha-2. Raises `UserError` for one that is no country."""
+        return tuple(market_code(market) for market in self.markets)
+
+    def questions(self) -> list[tuple[str, int, int]]:
+        """(market code, position of A, position of B) in the order of the verdicts: market by market, within it pair by pair."""
+        return [(market, a, b) for market in self.market_codes() for a, b in self.pairs]
+
+
+def split_by_request(requests: Sequence[ScoreRequest], items: Sequence[ItemT]) -> list[list[ItemT]]:
+    """One item per question of all requests, in order -> one list per request."""
+    rest = iter(items)
+    return [[next(rest) for _ in range(len(request.markets) * len(request.pairs))] for request in requests]
+
+
+def market_code(market: str) -> str:
+    """ISO 3166 alpha-2 of a code or name. Raises `UserError` when it is no country."""
+    code = markets.parse(market)
+    if code is None:
+        raise UserError(
+            f"market: {market!r} is no country; write an ISO 3166 code such as KR or a name such as South Korea"
+        )
+    return code
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairRequest:
+    """One pair in one market: the request of the release before, still taken by `CountryReward.score` and the clients."""
+
+    product: Product
     image_a: bytes
     """PNG, JPEG or WEBP file bytes."""
     image_b: bytes
@@ -46,12 +116,41 @@ class PairRequest:
 
     def market_code(self) -> str:
         """The market as ISO 3166 alpha-2. Raises `UserError` when it is no country."""
-        code = markets.parse(self.market)
-        if code is None:
-            raise UserError(
-                f"market: {self.market!r} is no country; write an ISO 3166 code such as KR or a name such as South Korea"
-            )
-        return code
+        return market_code(self.market)
+
+
+def merge_pairs(pairs: Sequence[PairRequest]) -> tuple[list[ScoreRequest], list[tuple[int, int]]]:
+    """Pair requests as score requests, those that differ in their market alone as one; with a warning that says what to write.
+
+    Beside them, for every pair, where its verdict is: (position of the request, position among the verdicts of it).
+    """
+    warnings.warn("PairRequest works in this release only; ask by ScoreRequest", FutureWarning, stacklevel=4)
+    groups: dict[tuple[Any, ...], tuple[PairRequest, list[str]]] = {}
+    places: list[tuple[tuple[Any, ...], int]] = []
+    for pair in pairs:
+        key, code = (repr(pair.product), pair.image_a, pair.image_b, pair.as_of), pair.market_code()
+        _, codes = groups.setdefault(key, (pair, []))
+        if code not in codes:
+            codes.append(code)
+        places.append((key, codes.index(code)))
+    number = {key: position for position, key in enumerate(groups)}
+    requests = [
+        ScoreRequest.of_images(pair.product, (pair.image_a, pair.image_b), markets=tuple(codes), as_of=pair.as_of)
+        for pair, codes in groups.values()
+    ]
+    return requests, [(number[key], place) for key, place in places]
+
+
+class RequestImageError(UserError):
+    """One creative's image is not accepted. `position`: in `ScoreRequest.creatives`; `reason`: a key of
+    `data.quarantine.REASONS`; `field_value`: what was there."""
+
+    def __init__(self, position: int, reason: str, field_value: str) -> None:
+        super().__init__(f"images[{position}]: {reason} ({field_value}); send another image")
+        self.position, self.reason, self.field_value = position, reason, field_value
+
+    def __reduce__(self) -> tuple[type["RequestImageError"], tuple[int, str, str]]:
+        return RequestImageError, (self.position, self.reason, self.field_value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +186,7 @@ class Evidence:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """The answer to one PairRequest."""
+    """The answer to one pair in one market."""
 
     market: str
     """ISO 3166 alpha-2."""
@@ -109,6 +208,11 @@ class Verdict:
     note: str | None = None
     """Why there is no choice, or what to know about it; None: nothing."""
 
+    @property
+    def stated_probability(self) -> float:
+        """P(A gets the higher CTR) as people are told it: calibrated where the scorer can, in [0, 1]."""
+        return self.probability if self.calibrated_probability is None else self.calibrated_probability
+
     def as_dict(self) -> dict[str, Any]:
         """JSON-able values."""
         return asdict(self)
@@ -129,8 +233,38 @@ class Ranking:
 
 
 class Scorer(Protocol):
-    """Anything that answers pair requests: local, over HTTP, or a Serve handle. Loops are given one and never build one."""
+    """Anything that answers score requests and blocks. Loops are given one and never build one."""
 
-    def score(self, requests: Sequence[PairRequest], /) -> list[Verdict]:
-        """One verdict per request, in order."""
+    def score(self, requests: Sequence[ScoreRequest], /) -> list[list[Verdict]]:
+        """The verdicts of every request, each in the order of `ScoreRequest.questions`.
+
+        Raises `UserError` when one of them cannot be asked; then none is answered.
+        """
         ...
+
+
+class AsyncScorer(Protocol):
+    """Anything that answers score requests and is awaited: in this process, over HTTP, over a Serve handle."""
+
+    async def about(self) -> dict[str, Any]:
+        """`model` and `knowledge_base`: versions, or None; and whatever else the scorer tells of itself."""
+        ...
+
+    async def score(self, request: ScoreRequest, /) -> list[Verdict]:
+        """In the order of `ScoreRequest.questions`.
+
+        Raises `UserError` for what is wrong with the request, of them `RequestImageError` for an image.
+        """
+        ...
+
+
+def score_each(scorer: Scorer, requests: Sequence[ScoreRequest]) -> list[list[Verdict] | UserError]:
+    """What `Scorer.score` answers, with a request that is refused refused alone: all together first, then one by one."""
+    if not requests:
+        return []
+    try:
+        return [*scorer.score(requests)]
+    except UserError as error:
+        if len(requests) == 1:
+            return [error]
+    return [answer for request in requests for answer in score_each(scorer, [request])]

@@ -1,41 +1,76 @@
-"""CountryReward: the trained model, its knowledge base and its calibration, asked from Python. No Ray.
+"""CountryReward: a judge, its knowledge base and its calibration, asked from Python. No Ray.
 
 judge = CountryReward.from_pretrained("runs/demo/model")
 judge.score(Product(title="Oak desk lamp"), "a.jpg", "b.jpg", markets=["KR", "BR"])
+
+Legend: n images, P patches of one, W the tower's width.
 """
 
 import itertools
+import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 import pandas as pd
 import torch
 from PIL import Image
 
+from countryreward import markets as countries
 from countryreward.errors import UserError
-from countryreward.scoring.contracts import PairRequest, Product, Ranking, Verdict
+from countryreward.judges.base import ImageFeatures, JudgeQuestion, all_logits, encode_pictures, load_judge
+from countryreward.scoring.contracts import (
+    PairRequest,
+    Product,
+    Ranking,
+    ScoreRequest,
+    Verdict,
+    merge_pairs,
+    split_by_request,
+)
 from countryreward.scoring.frames import score_frame
 from countryreward.scoring.model_folder import ModelFolder
+from countryreward.scoring.prior_lookup import MarketPair, MarketPrior, PriorLookup
 from countryreward.scoring.probe import run_probe
-from countryreward.scoring.ranking import ranking
-from countryreward.scoring.reward_judge import Features, RewardJudge
-from countryreward.scoring.scoring_config import RewardScorerConfig
+from countryreward.scoring.ranking import rankings
+from countryreward.scoring.scoring_config import PriorScorerConfig, RewardScorerConfig
+from countryreward.scoring.verdicts import NO_EVIDENCE, build_verdict
 
 ImageLike = bytes | str | Path
 """File bytes, or the path of a file."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class PreparedPair:
+    """A pair in a market, ready for the judge."""
+
+    market: str
+    """ISO 3166 alpha-2."""
+    found: MarketPrior | None
+    """What retrieval gave; None: the judge reads no past ads."""
+    prepared: Any
+    """The question in the judge's own form; None: it cannot be asked, and `note` says why."""
+    note: str | None
+
+
 class CountryReward:
-    """Answers which of two ad images will win, market by market. A Scorer. One thread at a time."""
+    """Answers which of two creatives will win, market by market: a Scorer.
+
+    One thread at a time, but for `prepare` and `verdict`.
+    """
 
     def __init__(
         self, folder: ModelFolder, *, device: torch.device | str = "cpu", config: RewardScorerConfig | None = None
     ) -> None:
-        self.reward = RewardJudge(folder, device=device, config=config)
-        self.folder, self.config, self.device = folder, self.reward.config, self.reward.device
-        self.model, self.processor, self.px = self.reward.model, self.reward.processor, self.reward.px
-        self.builder, self.prior = self.reward.builder, self.reward.prior
+        self.folder, self.config = folder, config or RewardScorerConfig()
+        self.judge = load_judge(folder.artifact.path, device)
+        limits = PriorScorerConfig(max_bytes=self.config.max_bytes, max_pixels=self.config.max_pixels)
+        if folder.retrieval:
+            limits.retrieval = folder.retrieval
+        self.lookup = PriorLookup(folder.base, limits)
+        self.reads_prior = folder.retrieval is not None and self.judge.reads_prior
+        self._tokenizing = threading.Lock()  # tokenizers keep state
 
     @classmethod
     def from_pretrained(
@@ -64,6 +99,9 @@ class CountryReward:
         return self.folder.artifact.manifest.version
 
     @overload
+    def score(self, requests: Sequence[ScoreRequest], /) -> list[list[Verdict]]: ...
+
+    @overload
     def score(self, requests: Sequence[PairRequest], /) -> list[Verdict]: ...
 
     @overload
@@ -78,29 +116,30 @@ class CountryReward:
 
     def score(
         self,
-        product: Product | str | Sequence[PairRequest],
+        product: Product | str | Sequence[ScoreRequest] | Sequence[PairRequest],
         image_a: ImageLike | None = None,
         image_b: ImageLike | None = None,
         *,
         markets: Sequence[str] | None = None,
-    ) -> list[Verdict]:
-        """One verdict per market (default: all of the training), or per request when a list of requests is given.
+    ) -> list[Verdict] | list[list[Verdict]]:
+        """One verdict per market (default: all of the training); of requests, the verdicts of each in the order of its questions.
 
         Each image is decoded and encoded once per call. Raises `UserError` for an image that cannot be read, no country, an
         empty title. A market that the model cannot judge gets a verdict without a choice whose note says why.
         """
         if not isinstance(product, Product | str):
-            return self._judge(list(product))
+            pairs = [request for request in product if isinstance(request, PairRequest)]
+            if pairs:
+                requests, places = merge_pairs(pairs)
+                verdicts = self._verdicts(requests)
+                return [verdicts[request][place] for request, place in places]
+            return self._verdicts([request for request in product if isinstance(request, ScoreRequest)])
         if image_a is None or image_b is None:
             raise UserError("image_a, image_b: give both images, as bytes or as the path of a file")
-        named = _product(product)
-        pair = [self._bytes(image, name) for image, name in ((image_a, "image_a"), (image_b, "image_b"))]
-        return self._judge(
-            [
-                PairRequest(product=named, image_a=pair[0], image_b=pair[1], market=market)
-                for market in (self.markets if markets is None else markets)
-            ]
-        )
+        files = [self._bytes(image, name) for image, name in ((image_a, "image_a"), (image_b, "image_b"))]
+        chosen = tuple(self.markets if markets is None else markets)
+        (verdicts,) = self._verdicts([ScoreRequest.of_images(_product(product), files, markets=chosen)])
+        return verdicts
 
     def rank(
         self, product: Product | str, images: Sequence[ImageLike], markets: Sequence[str] | None = None
@@ -108,23 +147,16 @@ class CountryReward:
         """Several images of one product, best first, per market: every pair is judged, each image encoded once."""
         if not images:
             raise UserError("images: the list is empty; give at least one image")
-        named = _product(product)
         files = [self._bytes(image, f"images[{i}]") for i, image in enumerate(images)]
-        pairs = list(itertools.combinations(range(len(files)), 2))
-        asked = [_code(market) for market in (self.markets if markets is None else markets)]
-        verdicts = iter(
-            self._judge(
-                [
-                    PairRequest(product=named, image_a=files[a], image_b=files[b], market=market)
-                    for market in asked
-                    for a, b in pairs
-                ]
-            )
+        chosen = self.markets if markets is None else markets
+        request = ScoreRequest.of_images(
+            _product(product), files, pairs=tuple(itertools.combinations(range(len(files)), 2)), markets=tuple(chosen)
         )
-        return [ranking(market, len(files), [(a, b, next(verdicts)) for a, b in pairs]) for market in asked]
+        (verdicts,) = self._verdicts([request])
+        return rankings(request, verdicts)
 
     def score_frame(self, pairs: pd.DataFrame, markets: Sequence[str] | None = None) -> pd.DataFrame:
-        """A table of pairs in, a table of answers out (scoring/frames.py)."""
+        """A table of pairs in, a table of answers out: `scoring.frames.score_frame` says which columns."""
         return score_frame(self, pairs, markets)
 
     def probe_deviation(self) -> float:
@@ -133,16 +165,76 @@ class CountryReward:
         About 1e-5 where training computed in float32 (training.json says), a few hundredths where it computed in bfloat16;
         `scoring.probe.tolerance` says how much is too much. Raises `UserError` where a logit is not finite.
         """
-        return run_probe(self.reward).deviation
+        return run_probe(self.judge, self.folder).deviation
 
-    def _judge(self, requests: list[PairRequest]) -> list[Verdict]:
-        questions, pictures = self.prior.questions(requests)
-        return [self.reward.verdict(judged) for judged in self.reward.judge(questions, self._encoded(pictures))]
+    def prepare(self, pairs: Sequence[MarketPair]) -> list[PreparedPair]:
+        """Everything that needs no model: past ads and prompt of every pair. Threads may call it at the same time."""
+        priors = self.lookup.look_up(pairs) if self.reads_prior else [None] * len(pairs)
+        return [self._prepare(pair, found) for pair, found in zip(pairs, priors, strict=True)]
 
-    def _encoded(self, pictures: dict[str, Image.Image]) -> Features:
-        """Every picture through the tower, once."""
-        encoded = dict(zip(pictures, self.reward.encode(list(pictures.values())), strict=True))
-        return lambda names: torch.stack([encoded[name] for name in names])
+    def encode(self, pictures: Sequence[Image.Image]) -> torch.Tensor:
+        """[n, P, W] on the judge's device, `config.batch_size` pictures per pass."""
+        return encode_pictures(self.judge, pictures, self.config.batch_size)
+
+    def logits(self, prepared: Sequence[PreparedPair], features: ImageFeatures) -> list[float | None]:
+        """Of every pair in order, in batches of like cost; None where the judge cannot be asked."""
+        questions = [pair.prepared for pair in prepared if pair.prepared is not None]
+        logits = iter(all_logits(self.judge, questions, features, self.config.batch_size))
+        return [None if pair.prepared is None else float(next(logits)) for pair in prepared]
+
+    def verdict(self, pair: PreparedPair, logit: float | None, evidence: int | None = None) -> Verdict:
+        """The answer to one pair. evidence: how many positions of past ads it shows; None: all that speak."""
+        return build_verdict(
+            pair.market,
+            logit,
+            lookup=self.lookup,
+            found=pair.found,
+            evidence=evidence,
+            temperature=self.folder.temperature,
+            decides=pair.market in self.folder.trained_markets,
+            abstain_below=self.config.abstain_below,
+            model_version=self.version,
+            note=pair.note,
+            unsure_note="not sure enough",
+        )
+
+    def _verdicts(self, requests: Sequence[ScoreRequest]) -> list[list[Verdict]]:
+        pairs, pictures = self.lookup.pairs_of(requests)
+        encoded = dict(zip(pictures, self.encode(list(pictures.values())), strict=True))
+        prepared = self.prepare(pairs)
+        logits = self.logits(prepared, lambda names: torch.stack([encoded[name] for name in names]))
+        answers = split_by_request(requests, list(zip(prepared, logits, strict=True)))
+        return [
+            [self.verdict(pair, logit, request.evidence) for pair, logit in answers_of_request]
+            for request, answers_of_request in zip(requests, answers, strict=True)
+        ]
+
+    def _prepare(self, pair: MarketPair, found: MarketPrior | None) -> PreparedPair:
+        product, images = pair.product, (pair.images[0].content_hash, pair.images[1].content_hash)
+        if images[0] == images[1]:
+            note = "no answer: the two images are the same file"
+            return PreparedPair(market=pair.market, found=found, prepared=None, note=note)
+        question = JudgeQuestion(
+            title=product.title,
+            category=product.category,
+            attributes=product.attributes,
+            tags=product.tags,
+            market=pair.market,
+            images=images,
+            log_odds=found.prior.log_odds if found else 0.0,
+            letter=found.prior.letter if found else None,
+        )
+        try:
+            with self._tokenizing:
+                prepared = self.judge.prepare(question)
+        except UserError as error:
+            return PreparedPair(market=pair.market, found=found, prepared=None, note=f"no answer: {error}")
+        notes = []
+        if pair.market not in self.folder.trained_markets:
+            notes.append(f"the model was not trained on {countries.name(pair.market)}")
+        if found and not found.prior.n:
+            notes.append(NO_EVIDENCE)
+        return PreparedPair(market=pair.market, found=found, prepared=prepared, note="; ".join(notes) or None)
 
     def _bytes(self, image: ImageLike, name: str) -> bytes:
         if isinstance(image, bytes):
@@ -158,7 +250,3 @@ class CountryReward:
 
 def _product(product: Product | str) -> Product:
     return Product(title=product) if isinstance(product, str) else product
-
-
-def _code(market: str) -> str:
-    return PairRequest(product=Product(title="-"), image_a=b"", image_b=b"", market=market).market_code()

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from countryreward.data.file_primitives import replaced_file, sync_file, write_atomically
 from countryreward.errors import UserError
 from countryreward.scoring.model_folder import ModelFolder
-from countryreward.scoring.prior_scorer import SeenImage
+from countryreward.scoring.prior_lookup import EncodedImage
 
 _OPEN_SHARDS = 128  # each holds a file open
 FEATURES, VECTORS, INDEX, REFUSED = ".features.npy", ".vectors.npy", ".parquet", ".refused.json"
@@ -91,11 +91,11 @@ class FeatureCache:
     def __len__(self) -> int:
         return len(self._where)
 
-    def seen(self, content_hash: str) -> SeenImage:
+    def image(self, content_hash: str) -> EncodedImage:
         """An image as retrieval sees it."""
         shard, row, perceptual = self._where[content_hash]
         vector = np.array(self._shard(shard)[1][row])
-        return SeenImage(content_hash=content_hash, perceptual_hash=perceptual, vector=vector)
+        return EncodedImage(content_hash=content_hash, perceptual_hash=perceptual, vector=vector)
 
     def features(self, content_hashes: Sequence[str]) -> torch.Tensor:
         """[n, P, W] in the model's precision, in order."""

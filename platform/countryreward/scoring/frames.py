@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from countryreward.errors import UserError
-from countryreward.scoring.contracts import PairRequest, Product, Scorer, Verdict
+from countryreward.scoring.contracts import Product, Scorer, ScoreRequest, Verdict, market_code, score_each
 
 ANSWERS = (
     "row",
@@ -33,17 +33,14 @@ def score_frame(
     the index of `pairs`. A row that cannot be asked gets one answer that says in `refused` which field, which value and
     what to do; all others are answered. Raises `UserError` where a column is missing.
     """
-    questions = FrameQuestions(pairs, markets)
-    for requests in questions.batches(batch_size):
-        try:
-            questions.take(scorer.score(requests))
-        except UserError:  # one of them is to blame: ask each alone
-            questions.take([_alone(scorer, request) for request in requests])
-    return questions.frame()
+    requests = FrameRequests(pairs, markets)
+    for batch in requests.batches(batch_size):
+        requests.take(score_each(scorer, batch))
+    return requests.frame()
 
 
-class FrameQuestions:
-    """A table of pairs as batches of requests, and what is answered as a table: `score_frame` without the asking."""
+class FrameRequests:
+    """A table of pairs as score requests, one per row, and the answers as a table: `score_frame` without the scorer."""
 
     def __init__(self, pairs: pd.DataFrame, markets: Sequence[str] | None) -> None:
         needed = ["title", "image_a", "image_b"] + (["market"] if markets is None else [])
@@ -54,34 +51,39 @@ class FrameQuestions:
             )
         self._pairs, self._markets = pairs, markets
         self._answers: list[dict[str, Any]] = []
-        self._waiting: list[int] = []
-        self.asked = 0
+        self._waiting: list[list[int]] = []  # places in `_answers`, of every request that has no answer yet
+        self.rows = 0
         """Rows read so far."""
 
-    def batches(self, size: int) -> Iterator[list[PairRequest]]:
-        """Lists of at least `size` requests, but for the last. `take` their verdicts before the next."""
-        requests: list[PairRequest] = []
+    def batches(self, size: int) -> Iterator[list[ScoreRequest]]:
+        """Requests of at least `size` verdicts together, but for the last. `take` their answers before the next."""
+        requests: list[ScoreRequest] = []
+        verdicts = 0
         for index, row in zip(self._pairs.index, self._pairs.to_dict("records"), strict=True):
-            self.asked += 1
+            self.rows += 1
             try:
-                found = _requests({str(name): value for name, value in row.items()}, self._markets)
+                request = _request({str(name): value for name, value in row.items()}, self._markets)
             except UserError as error:
-                self._answers.append({"row": index, "market": None} | _answer(str(error)))
+                self._answers.append({"row": index, "market": None} | _answer(error))
                 continue
-            for request in found:
-                self._waiting.append(len(self._answers))
-                self._answers.append({"row": index, "market": request.market_code()})
-                requests.append(request)
-            if len(requests) >= size:
+            start = len(self._answers)
+            self._answers += [{"row": index, "market": market} for market in request.markets]
+            self._waiting.append(list(range(start, len(self._answers))))
+            requests.append(request)
+            verdicts += len(request.markets)
+            if verdicts >= size:
                 yield requests
-                requests = []
+                requests, verdicts = [], 0
         if requests:
             yield requests
 
-    def take(self, verdicts: Sequence[Verdict | str]) -> None:
-        """Of the last batch: a verdict, or why it was refused, per request."""
-        for place, verdict in zip(self._waiting, verdicts, strict=True):
-            self._answers[place] |= _answer(verdict)
+    def take(self, answers: Sequence[list[Verdict] | UserError]) -> None:
+        """Of the last batch: the verdicts of every request, or why it was refused."""
+        for places, answer in zip(self._waiting, answers, strict=True):
+            for place, verdict in zip(
+                places, [answer] * len(places) if isinstance(answer, UserError) else answer, strict=True
+            ):
+                self._answers[place] |= _answer(verdict)
         self._waiting.clear()
 
     def frame(self) -> pd.DataFrame:
@@ -89,7 +91,7 @@ class FrameQuestions:
         return pd.DataFrame(self._answers, columns=list(ANSWERS))
 
 
-def _requests(row: Mapping[str, Any], markets: Sequence[str] | None) -> list[PairRequest]:
+def _request(row: Mapping[str, Any], markets: Sequence[str] | None) -> ScoreRequest:
     def given(name: str) -> Any:
         value = row.get(name)
         return None if value is None or (isinstance(value, float) and value != value) else value
@@ -103,13 +105,8 @@ def _requests(row: Mapping[str, Any], markets: Sequence[str] | None) -> list[Pai
         product_id=given("product_id"),
     )
     images = [_bytes(given(name), name) for name in ("image_a", "image_b")]
-    asked = [given("market")] if markets is None else list(markets)
-    found = [
-        PairRequest(product=product, image_a=images[0], image_b=images[1], market=str(market or "")) for market in asked
-    ]
-    for request in found:
-        request.market_code()
-    return found
+    chosen = [given("market")] if markets is None else list(markets)
+    return ScoreRequest.of_images(product, images, markets=tuple(market_code(str(market or "")) for market in chosen))
 
 
 def _bytes(image: Any, name: str) -> bytes:
@@ -123,16 +120,9 @@ def _bytes(image: Any, name: str) -> bytes:
         raise UserError(f"{name}: {image} cannot be read ({error.strerror}); give a PNG, JPEG or WEBP file") from None
 
 
-def _alone(scorer: Scorer, request: PairRequest) -> Verdict | str:
-    try:
-        return scorer.score([request])[0]
-    except UserError as error:
-        return str(error)
-
-
-def _answer(verdict: Verdict | str) -> dict[str, Any]:
-    if isinstance(verdict, str):
-        return dict.fromkeys(ANSWERS[2:]) | {"refused": verdict}
+def _answer(verdict: Verdict | UserError) -> dict[str, Any]:
+    if isinstance(verdict, UserError):
+        return dict.fromkeys(ANSWERS[2:]) | {"refused": str(verdict)}
     return {
         "choice": verdict.choice,
         "probability": verdict.probability,

@@ -7,16 +7,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from torch import nn
 
 from countryreward.data.data_config import ImagesConfig
 from countryreward.data.decoding import ImageError, ImageFacts, read_image
-from countryreward.models.processor import load_processor
+from countryreward.judges.base import encode_pictures, load_judge
 from countryreward.retrieval.encoders import load_image_encoder
 from countryreward.scoring.feature_cache import write_refused, write_shard
 from countryreward.scoring.model_folder import ModelFolder
 from countryreward.scoring.pair_images import ImageReader, Place
-from countryreward.scoring.reward_judge import encode_pictures, load_model
 
 _PIXELS_AT_ONCE = 100_000_000  # of decoded pictures, 3 bytes each
 
@@ -34,16 +32,12 @@ class Encoded:
 
 
 class ImageEncoding:
-    """Encodes images of a table. Of the model only the tower stays in memory."""
+    """Encodes images of a table. Of the judge only what encodes stays in memory."""
 
     def __init__(
         self, folder: ModelFolder, images: ImagesConfig, copied: Path, *, device: torch.device | str, batch_size: int
     ) -> None:
-        place = folder.artifact.path
-        self.model = load_model(place, device)
-        self.model.backbone.set_submodule("language_model", nn.Identity())
-        torch.nn.Module.to(self.model.backbone.visual, device)
-        self.processor = load_processor(place)
+        self.judge = load_judge(folder.artifact.path, device, encode_only=True)
         self.encoder = load_image_encoder(folder.base.manifest.config["encoder_names"]["image"])
         self.reader, self.limits, self.batch_size = ImageReader(images, copied), images, batch_size
 
@@ -53,7 +47,7 @@ class ImageEncoding:
         facts: list[ImageFacts] = []
         features, vectors = [], []
         for pictures in self._groups(names, places, done, facts):
-            features.append(encode_pictures(self.model, self.processor, pictures).cpu())
+            features.append(encode_pictures(self.judge, pictures, self.batch_size).cpu())
             done.tower_encodes += len(pictures)
             vectors.append(self.encoder.encode(pictures))
         if facts:

@@ -16,10 +16,10 @@ import pyarrow.parquet as pq
 import torch
 
 from countryreward.data.artifacts import Draft, seal
+from countryreward.data.decoding import decode
 from countryreward.errors import UserError
-from countryreward.scoring.contracts import Product
+from countryreward.judges.base import Judge, JudgeQuestion, all_logits, encode_pictures, load_judge
 from countryreward.scoring.model_folder import KIND, PROBE_RESULT, ModelFolder
-from countryreward.scoring.reward_judge import RewardJudge
 
 MOST_OF_ONE_SIDE = 0.9
 """A larger share of the questions with one answer is a collapse."""
@@ -137,25 +137,30 @@ class ProbeResult:
         }
 
 
-def run_probe(judge: RewardJudge) -> ProbeResult:
+def run_probe(judge: Judge, folder: ModelFolder, *, batch_size: int = 64) -> ProbeResult:
     """Ask the model its own probe, with the priors stored in it: model, processor and prompts are put to the test, retrieval
     is not. Raises `UserError` where a logit is not finite.
     """
-    questions = pq.read_table(judge.folder.artifact.path / "probe.parquet").to_pylist()
-    names = {data: hashlib.sha256(data).hexdigest() for row in questions for data in (row["image_a"], row["image_b"])}
-    pictures = [judge.prior.picture(data) for data in names]
-    encoded = dict(zip(names.values(), judge.encode(pictures), strict=True))
-    examples = []
-    for row in questions:
-        product = Product(
-            title=row["title"],
-            category=row["category"],
-            attributes=dict(row["attributes"] or ()),
-            tags=row["tags"] or [],
+    rows = pq.read_table(folder.artifact.path / "probe.parquet").to_pylist()
+    names = {data: hashlib.sha256(data).hexdigest() for row in rows for data in (row["image_a"], row["image_b"])}
+    pictures = [decode(data, max_bytes=2**30, max_pixels=2**40) for data in names]  # the importer has checked them
+    encoded = dict(zip(names.values(), encode_pictures(judge, pictures, batch_size), strict=True))
+    prepared = [
+        judge.prepare(
+            JudgeQuestion(
+                title=row["title"],
+                category=row["category"],
+                attributes=dict(row["attributes"] or ()),
+                tags=row["tags"] or [],
+                market=row["market"],
+                images=(names[row["image_a"]], names[row["image_b"]]),
+                log_odds=row["log_odds"],
+                letter=row["letter"],
+            )
         )
-        pair = (names[row["image_a"]], names[row["image_b"]])
-        examples.append(judge.example(product, row["market"], pair, row["log_odds"], row["letter"]))
-    logits = judge.logits(examples, lambda wanted: torch.stack([encoded[name] for name in wanted]))
+        for row in rows
+    ]
+    logits = all_logits(judge, prepared, lambda wanted: torch.stack([encoded[name] for name in wanted]), batch_size)
     return ProbeResult(
         rows=tuple(
             ProbeRow(
@@ -166,7 +171,7 @@ def run_probe(judge: RewardJudge) -> ProbeResult:
                 stored=row["logit"],
                 logit=float(logit),
             )
-            for row, logit in zip(questions, logits, strict=True)
+            for row, logit in zip(rows, logits, strict=True)
         )
     )
 
@@ -194,7 +199,7 @@ def check_draft(draft: Draft, *, allowed: str, kept: Path) -> ProbeResult:
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     seal(draft, kind=KIND)  # so that it opens as it will be served; the publish seals it anew
-    found = run_probe(RewardJudge(ModelFolder.open(draft.path), device=device))
+    found = run_probe(load_judge(draft.path, device), ModelFolder.open(draft.path))
     collapsed, reason = found.collapsed(), " ".join(allowed.split())
     if collapsed and not reason:
         raise UserError(

@@ -14,9 +14,9 @@ from countryreward.scoring.contracts import Product
 from countryreward.scoring.pair_table import PairTable
 
 if TYPE_CHECKING:  # they take seconds to import, and who only reads and merges parts needs none of them
+    from countryreward.scoring.country_reward import CountryReward
     from countryreward.scoring.feature_cache import FeatureCache
-    from countryreward.scoring.prior_scorer import Question
-    from countryreward.scoring.reward_judge import RewardJudge
+    from countryreward.scoring.prior_lookup import MarketPair
 
 ANSWERED = (
     pa.field("market", pa.string(), nullable=False),
@@ -34,7 +34,7 @@ _OF_MODELS = ("calibrated_probability", "model_version", "knowledge_base_version
 
 
 def write_rows(table: PairTable, hashes: pd.DataFrame, keep: Iterable[str], path: Path, part_rows: int) -> int:
-    """Write the good rows, a row group per part, for `PartJudge` to read; returns how many there are."""
+    """Write the good rows, a row group per part, for `ShardScorer` to read; returns how many there are."""
     frame = pd.concat([table.frame, hashes], axis=1)
     frame.insert(0, "row", frame.index)
     good = frame.loc[table.checks.good].reset_index(drop=True)
@@ -49,39 +49,40 @@ def write_rows(table: PairTable, hashes: pd.DataFrame, keep: Iterable[str], path
     return len(good)
 
 
-class PartJudge:
-    """Judges parts. `rows` is what `write_rows` wrote; markets: asked for every row, None: each row's own."""
+class ShardScorer:
+    """Scores parts. `rows` is what `write_rows` wrote; markets: asked for every row, None: each row's own."""
 
     def __init__(
         self,
-        judge: "RewardJudge",
-        encodes: "FeatureCache",
+        scorer: "CountryReward",
+        features: "FeatureCache",
         rows: Path,
         markets: tuple[str, ...] | None,
         keep: list[str],
     ) -> None:
-        self.judge, self.encodes, self.markets, self.keep = judge, encodes, markets, keep
+        self.scorer, self.features, self.markets, self.keep = scorer, features, markets, keep
         self.file = pq.ParquetFile(rows)
 
     def write(self, part: int, folder: Path) -> None:
-        """Judge one part and write its file."""
+        """Score one part and write its file."""
         rows = self.file.read_row_group(part).to_pylist()
-        asked = [(row, market) for row in rows for market in self.markets or (row["market"],)]
-        questions = [self._question(row, market) for row, market in asked]
-        judged = self.judge.judge(questions, lambda names: self.encodes.features(names).to(self.judge.device))
+        row_of_pair = [(row, market) for row in rows for market in self.markets or (row["market"],)]
+        pairs = self.scorer.prepare([self._pair(row, market) for row, market in row_of_pair])
+        device = self.scorer.judge.device
+        logits = self.scorer.logits(pairs, lambda names: self.features.features(names).to(device))
         answers: list[dict[str, Any]] = []
-        for (row, _), one in zip(asked, judged, strict=True):
-            verdict = self.judge.verdict(one, evidence=0)
+        for (row, _), pair, logit in zip(row_of_pair, pairs, logits, strict=True):
+            verdict = self.scorer.verdict(pair, logit, evidence=0)
             answers.append({**row, **{field.name: getattr(verdict, field.name) for field in ANSWERED}})
         sink = pa.BufferOutputStream()
         pq.write_table(pa.Table.from_pylist(answers, schema=verdict_schema(self.keep)), sink)
         write_atomically(part_path(folder, part), sink.getvalue().to_pybytes())
 
-    def _question(self, row: dict[str, Any], market: str) -> "Question":
-        from countryreward.scoring.prior_scorer import Question
+    def _pair(self, row: dict[str, Any], market: str) -> "MarketPair":
+        from countryreward.scoring.prior_lookup import MarketPair
 
-        images = (self.encodes.seen(row["hash_a"]), self.encodes.seen(row["hash_b"]))
-        return Question(product=product_of(row), images=images, market=market)
+        images = (self.features.image(row["hash_a"]), self.features.image(row["hash_b"]))
+        return MarketPair(product=product_of(row), images=images, market=market)
 
 
 def product_of(row: dict[str, Any]) -> Product:

@@ -70,14 +70,16 @@ class Generator:
         """make, write: how a renderer and a writer are made, for tests; None: `renderer_of_args`, `writer_of_args`."""
         self.args, config = args, args.service
         self.prometheus = set_up_replica(config)
-        from countryreward.on_ray.handle_asker import HandleAsker
+        from countryreward.on_ray.handle_scorer import FollowedHandleScorer
         from countryreward.serving.durable_jobs.generation.generation_runner import GenerationJobs
 
         renderer = await asyncio.to_thread(make or renderer_of_args, args)
         writer = await asyncio.to_thread(write or writer_of_args, args)
-        asked = HandleAsker(partial(serve.get_deployment_handle, "reward", args.reward)) if args.reward else None
-        self._following = asyncio.create_task(asked.follow(config.poll_s)) if asked else None
-        self.jobs = GenerationJobs(renderer, config, writer=writer, asked=asked, watching=self.prometheus)
+        scorer = (
+            FollowedHandleScorer(partial(serve.get_deployment_handle, "reward", args.reward)) if args.reward else None
+        )
+        self._following = asyncio.create_task(scorer.follow(config.poll_s)) if scorer else None
+        self.jobs = GenerationJobs(renderer, config, writer=writer, scorer=scorer, watching=self.prometheus)
 
     def __serve_build_asgi_app__(self):
         from countryreward.serving.durable_jobs.generation.generation_routes import create_generator_app

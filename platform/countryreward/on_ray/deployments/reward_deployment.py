@@ -18,8 +18,7 @@ from countryreward.on_ray.deployments.replica_setup import key_store, set_up_rep
 from countryreward.serving.service_config import RewardServiceConfig, own_options
 
 if TYPE_CHECKING:
-    from countryreward.scoring.contracts import Verdict
-    from countryreward.serving.inference.async_scorer import ScoreRequest
+    from countryreward.scoring.contracts import ScoreRequest, Verdict
     from countryreward.serving.inference.engine import InferenceEngine
     from countryreward.serving.inference.hot_reload import Published
     from countryreward.serving.metrics_observer import MetricsObserver
@@ -98,13 +97,13 @@ class Reward:
             jobs=BatchJobs(self.scorer, config, watching=self.prometheus),
         )
 
-    async def judge(self, ask: "ScoreRequest") -> "list[Verdict]":
-        """For other deployments, by handle: as `AsyncScorer.judge`."""
-        return await self.scorer.judge(ask)
+    async def score(self, request: "ScoreRequest") -> "list[Verdict]":
+        """For other deployments, by handle: as `AsyncScorer.score`."""
+        return await self.scorer.score(request)
 
     async def about(self) -> dict[str, Any]:
         """For other deployments, by handle: as `AsyncScorer.about`, with the `markets`."""
-        return self.scorer.about() | {"markets": list(self.scorer.markets)}
+        return await self.scorer.about() | {"markets": list(self.scorer.markets)}
 
     def check_health(self) -> None:
         """Ray replaces a replica for which this raises."""

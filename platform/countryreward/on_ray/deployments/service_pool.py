@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from countryreward.client import AsyncClient
-from countryreward.client.remote_services import ClientRenderer, ClientScorer
+from countryreward.client.remote_services import ClientRenderer
 from countryreward.errors import UserError
-from countryreward.on_ray.async_protocols import AsyncRenderer, AwaitedScorer
+from countryreward.on_ray.async_protocols import AsyncRenderer
 from countryreward.on_ray.handle_renderer import HandleRenderer
-from countryreward.on_ray.handle_scorer import AsyncHandleScorer
+from countryreward.on_ray.handle_scorer import HandleScorer
 from countryreward.on_ray.ray_config import ServicesConfig
+from countryreward.scoring.contracts import AsyncScorer
 from countryreward.serving.service_config import GeneratorServiceConfig, RewardServiceConfig
 
 _APP = "app:"
@@ -57,13 +58,13 @@ class ServicePool:
         generator = f"{_APP}{_PREFIX}generator" if "generator" in self._started else self.config.generator
         return dataclasses.replace(self.config, reward=reward, generator=generator)
 
-    def scorer(self, place: str = "", name: str = "reward") -> AwaitedScorer:
+    def scorer(self, place: str = "", name: str = "reward") -> AsyncScorer:
         """The reward. place: where, instead of `config.reward`; a job may have several judges, each with a name of its own."""
         place = place or self.config.reward
         if _is_address(place):
-            return ClientScorer(self._client(place))
+            return self._client(place)
         if place.startswith(_APP):
-            return AsyncHandleScorer(_handle(place.removeprefix(_APP)))
+            return HandleScorer(_handle(place.removeprefix(_APP)))
         from countryreward.on_ray.deployments.reward_deployment import RewardArgs, build
 
         config = self.config
@@ -74,7 +75,7 @@ class ServicePool:
             service=RewardServiceConfig(state=str(self.state / name), follow=False),  # one version for all pairs
         )
         options = _options(config.reward_replicas, config.reward_cpus, config.reward_gpus)
-        return AsyncHandleScorer(self._start(build(args, self._load, options), name))
+        return HandleScorer(self._start(build(args, self._load, options), name))
 
     def renderer(self) -> AsyncRenderer:
         """The generator."""

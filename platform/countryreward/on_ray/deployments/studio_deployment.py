@@ -57,12 +57,12 @@ class Studio:
     async def __init__(self, args: StudioArgs) -> None:
         self.args = args
         self.prometheus = set_up_replica(args.service)  # any replica of the reward on this node tells of it, too
-        from countryreward.on_ray.handle_asker import HandleAsker
+        from countryreward.on_ray.handle_scorer import FollowedHandleScorer
         from countryreward.serving.studio.sample import campaign_of
 
-        self.asked = HandleAsker(partial(serve.get_deployment_handle, "reward", args.reward))
+        self.scorer = FollowedHandleScorer(partial(serve.get_deployment_handle, "reward", args.reward))
         self.sample = await asyncio.to_thread(campaign_of, Path(args.model))
-        self._following = asyncio.create_task(self.asked.follow(args.service.poll_s))
+        self._following = asyncio.create_task(self.scorer.follow(args.service.poll_s))
 
     def __serve_build_asgi_app__(self):
         from countryreward.serving.durable_jobs.batch.batch_store import JobStore
@@ -73,7 +73,7 @@ class Studio:
 
         config = self.args.service
         return create_studio_app(
-            self.asked,
+            self.scorer,
             config,
             sessions=GuestStore(Path(config.state) / FILE, config.poll_s),
             batch_store=JobStore(config),

@@ -6,8 +6,8 @@ import time
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
 from countryreward.errors import UserError
-from countryreward.scoring.contracts import Verdict
-from countryreward.serving.inference.async_scorer import AsyncScorer, ScoreRequest
+from countryreward.scoring.contracts import ScoreRequest, Verdict
+from countryreward.serving.inference.served_scorer import ServedScorer
 
 _LONGEST_PAUSE_S = 60.0
 
@@ -23,29 +23,29 @@ class RetryingScorer:
     """
 
     def __init__(
-        self, asked: AsyncScorer, *, tries: int, first_pause_s: float, poll_s: float, wait_s: float | None = None
+        self, scorer: ServedScorer, *, tries: int, first_pause_s: float, poll_s: float, wait_s: float | None = None
     ) -> None:
-        self.asked, self.poll_s, self.wait_s = asked, poll_s, wait_s
-        self._patient = AsyncRetrying(
+        self.scorer, self.poll_s, self.wait_s = scorer, poll_s, wait_s
+        self._retrying = AsyncRetrying(
             stop=stop_after_attempt(tries),
             wait=wait_exponential_jitter(multiplier=first_pause_s, max=_LONGEST_PAUSE_S, jitter=first_pause_s),
             retry=retry_if_exception(lambda error: isinstance(error, Exception) and not isinstance(error, UserError)),
             reraise=True,
         )
 
-    async def judge(self, ask: ScoreRequest) -> list[Verdict]:
-        """As `AsyncScorer.judge`. Raises `NoAnswer`."""
+    async def score(self, request: ScoreRequest, /) -> list[Verdict]:
+        """As `AsyncScorer.score`. Raises `NoAnswer`."""
         began = time.monotonic()
-        while not self.asked.ready():
+        while not self.scorer.ready():
             if self.wait_s is not None and time.monotonic() - began > self.wait_s:
                 raise NoAnswer
             await asyncio.sleep(self.poll_s)
         try:
-            verdicts = await self._patient.copy()(self.asked.judge, ask)
+            verdicts = await self._retrying.copy()(self.scorer.score, request)
         except UserError:
             raise
         except Exception as error:
             raise NoAnswer from error
-        asked = [market for market in ask.markets for _ in ask.pairs]
-        assert [verdict.market for verdict in verdicts] == asked, "one verdict per market and pair, in order"
+        markets = [market for market, _, _ in request.questions()]
+        assert [verdict.market for verdict in verdicts] == markets, "one verdict per market and pair, in order"
         return verdicts

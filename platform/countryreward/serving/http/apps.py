@@ -20,8 +20,8 @@ from countryreward.serving.http.keys import KeyStore
 from countryreward.serving.http.problems import Problem, invalid_input, of_status, refusal
 from countryreward.serving.http.rates import Rates
 from countryreward.serving.http.request_log import RequestRecord
-from countryreward.serving.http.score_routes import add_question_routes
-from countryreward.serving.inference.async_scorer import Answering, AsyncScorer
+from countryreward.serving.http.score_routes import add_score_routes
+from countryreward.serving.inference.served_scorer import Backend, ServedScorer
 from countryreward.serving.service_config import RewardServiceConfig
 
 ERRORS: dict[int | str, dict[str, Any]] = {
@@ -33,7 +33,7 @@ def bare_app(
     title: str,
     description: str,
     *,
-    behind: Answering,
+    behind: Backend,
     metrics: Callable[[], bytes] | None = None,
     lifespan: Lifespan[FastAPI] | None = None,
     under: str = "",
@@ -103,7 +103,7 @@ def _errors(app: FastAPI) -> None:
 
 
 def create_app(
-    asked: AsyncScorer,
+    scorer: ServedScorer,
     config: RewardServiceConfig,
     *,
     keys: KeyStore,
@@ -127,9 +127,9 @@ def create_app(
             await jobs.stop()
 
     about = "Which of these ad images will win in this country, and why."
-    app = bare_app("CountryReward", about, behind=asked, metrics=metrics, lifespan=lifespan)
-    add_question_routes(app, asked, config, rates)
+    app = bare_app("CountryReward", about, behind=scorer, metrics=metrics, lifespan=lifespan)
+    add_score_routes(app, scorer, config, rates)
     if jobs:
         add_batch_routes(app, jobs, config)
-    app.add_middleware(Gate, behind=asked, config=config, keys=keys, rates=rates, on_request=on_request)
+    app.add_middleware(Gate, behind=scorer, config=config, keys=keys, rates=rates, on_request=on_request)
     return app

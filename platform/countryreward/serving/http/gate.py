@@ -16,7 +16,7 @@ from countryreward.serving.http.problems import Problem
 from countryreward.serving.http.rates import Rates
 from countryreward.serving.http.request_guard import BodyMemory, RequestGuard, request_id_of
 from countryreward.serving.http.request_log import RequestRecord
-from countryreward.serving.inference.async_scorer import Answering
+from countryreward.serving.inference.served_scorer import Backend
 from countryreward.serving.service_config import SharedServiceConfig
 
 EXEMPT = ("/healthz", "/readyz")
@@ -57,7 +57,7 @@ class Gate:
         self,
         app: ASGIApp,
         *,
-        behind: Answering,
+        behind: Backend,
         config: SharedServiceConfig,
         keys: KeyStore,
         rates: Rates,

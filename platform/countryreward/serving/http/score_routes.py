@@ -2,19 +2,20 @@
 
 import itertools
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import FastAPI, File, Form, Request, Response, UploadFile
 from starlette.concurrency import run_in_threadpool
 
 from countryreward import markets as countries
 from countryreward.api import schemas
-from countryreward.scoring.ranking import ranking
+from countryreward.scoring.contracts import RequestImageError, ScoreRequest, Verdict
+from countryreward.scoring.ranking import rankings
 from countryreward.serving.http.form_fields import day_of, file_or_url, image_of, markets_of, product_of
 from countryreward.serving.http.image_fetcher import ImageFetcher
 from countryreward.serving.http.problems import Problem, image_problem
 from countryreward.serving.http.rates import Rates
-from countryreward.serving.inference.async_scorer import AsyncScorer, RequestImageError, ScoreRequest
+from countryreward.serving.inference.served_scorer import ServedScorer
 from countryreward.serving.service_config import RewardServiceConfig
 
 Title = Annotated[str, Form(description="As shown to customers, any language.", examples=["Oak desk lamp"])]
@@ -27,33 +28,35 @@ Markets = Annotated[
     Form(description="ISO 3166 codes or names; repeat the field. None: all of the training.", examples=[["KR", "BR"]]),
 ]
 AsOf = Annotated[str | None, Form(description="YYYY-MM-DD: only evidence that ended before may speak.")]
-RenderedTask = Annotated[int, Form(ge=0, description="Past ads shown per verdict: so many positions, heaviest first.")]
+ShownEvidence = Annotated[int, Form(ge=0, description="Past ads shown per verdict: so many positions, heaviest first.")]
 Picture = Annotated[UploadFile | None, File(description="PNG, JPEG or WEBP file; or send its address.")]
 Address = Annotated[str | None, Form(description="https:// address of the image, where the service fetches any.")]
 Pictures = Annotated[list[UploadFile], File(description="PNG, JPEG or WEBP files; repeat the field.")]
 
 
-def add_question_routes(app: FastAPI, asked: AsyncScorer, config: RewardServiceConfig, rates: Rates) -> None:
+def add_score_routes(app: FastAPI, scorer: ServedScorer, config: RewardServiceConfig, rates: Rates) -> None:
     """The routes. The gate has set `request.state.caller` and `request.state.request_id`."""
     pair_bytes = 2 * config.max_image_bytes + 2**20
     many_bytes = config.max_images * config.max_image_bytes + 2**20
     fetcher = ImageFetcher(config.image_hosts, max_bytes=config.max_image_bytes)
 
-    async def judge(request: Request, ask: ScoreRequest, names: Sequence[str]) -> list[Any]:
-        count = len(ask.pairs) * len(ask.markets)
+    async def answer(request: Request, asked: ScoreRequest, names: Sequence[str]) -> list[Verdict]:
+        count = len(asked.pairs) * len(asked.markets)
         if count > config.max_verdicts:
             raise Problem(
                 "too_large",
                 f"markets: {count} verdicts in one call, at most {config.max_verdicts}; send fewer at a time",
             )
-        if (wait := asked.busy(ask.tenant)) is not None:  # the gate let in more than one while bodies were on their way
+        if (
+            wait := scorer.busy(asked.tenant)
+        ) is not None:  # the gate let in more than one while bodies were on their way
             raise Problem("busy", retry_after=wait)
         if count > 1:
             await run_in_threadpool(rates.charge, request.state.caller, count - 1)  # the gate counted one
         try:
-            verdicts = await asked.judge(ask)
-        except RequestImageError as refused:
-            raise image_problem(names[refused.position], refused.reason) from None
+            verdicts = await scorer.score(asked)
+        except RequestImageError as error:
+            raise image_problem(names[error.position], error.reason) from None
         request.state.verdicts = count
         return verdicts
 
@@ -71,21 +74,24 @@ def add_question_routes(app: FastAPI, asked: AsyncScorer, config: RewardServiceC
         product_id: ProductId = None,
         markets: Markets = [],  # noqa: B006
         as_of: AsOf = None,
-        evidence: RenderedTask = 5,
+        evidence: ShownEvidence = 5,
     ) -> Response:
         """Which of two ad images will win, market by market. Of each image either the file or its address."""
-        ask = ScoreRequest(
-            product=product_of(config, title, category, attributes, tags, product_id),
-            markets=markets_of(markets, asked.markets),
-            as_of=day_of(as_of),
-            images=(  # after all that can be refused without fetching anything
-                await file_or_url(image_a, image_a_url, "image_a", config, fetcher),
-                await file_or_url(image_b, image_b_url, "image_b", config, fetcher),
-            ),
+        product = product_of(config, title, category, attributes, tags, product_id)
+        codes, day = markets_of(markets, scorer.markets), day_of(as_of)
+        images = (  # after all that can be refused without fetching anything
+            await file_or_url(image_a, image_a_url, "image_a", config, fetcher),
+            await file_or_url(image_b, image_b_url, "image_b", config, fetcher),
+        )
+        asked = ScoreRequest.of_images(
+            product,
+            images,
+            markets=codes,
+            as_of=day,
             tenant=request.state.caller.tenant,
             evidence=min(evidence, config.max_evidence),
         )
-        verdicts = await judge(request, ask, ("image_a", "image_b"))
+        verdicts = await answer(request, asked, ("image_a", "image_b"))
         return _json(schemas.ScoreAnswer(request_id=request.state.request_id, verdicts=verdicts))
 
     @app.post("/v1/rank", tags=["questions"], response_model=schemas.RankAnswer, max_body_size=many_bytes)
@@ -99,38 +105,36 @@ def add_question_routes(app: FastAPI, asked: AsyncScorer, config: RewardServiceC
         product_id: ProductId = None,
         markets: Markets = [],  # noqa: B006
         as_of: AsOf = None,
-        evidence: RenderedTask = 0,
+        evidence: ShownEvidence = 0,
     ) -> Response:
         """Several ad images of one product, best first, market by market: every pair is judged, every image encoded once."""
         if len(images) > config.max_images:
             raise Problem(
                 "too_large", f"images: {len(images)} files, at most {config.max_images}; send fewer at a time"
             )
-        pairs = tuple(itertools.combinations(range(len(images)), 2))
         names = [f"images[{i}]" for i in range(len(images))]
-        ask = ScoreRequest(
-            product=product_of(config, title, category, attributes, tags, product_id),
-            images=tuple([await image_of(image, name, config) for name, image in zip(names, images, strict=True)]),
-            pairs=pairs,
-            markets=markets_of(markets, asked.markets),
+        asked = ScoreRequest.of_images(
+            product_of(config, title, category, attributes, tags, product_id),
+            [await image_of(image, name, config) for name, image in zip(names, images, strict=True)],
+            pairs=tuple(itertools.combinations(range(len(images)), 2)),
+            markets=markets_of(markets, scorer.markets),
             as_of=day_of(as_of),
             tenant=request.state.caller.tenant,
             evidence=min(evidence, config.max_evidence),
         )
-        verdicts = iter(await judge(request, ask, names))
-        rankings = [ranking(market, len(images), [(a, b, next(verdicts)) for a, b in pairs]) for market in ask.markets]
-        return _json(schemas.RankAnswer(request_id=request.state.request_id, rankings=rankings))
+        verdicts = await answer(request, asked, names)
+        return _json(schemas.RankAnswer(request_id=request.state.request_id, rankings=rankings(asked, verdicts)))
 
     @app.get("/v1/markets", tags=["about"])
     def known_markets(request: Request) -> schemas.MarketsAnswer:
         """Markets the model was trained on; others are answered without a choice."""
-        known = [schemas.Market(code=code, name=countries.name(code)) for code in asked.markets]
+        known = [schemas.Market(code=code, name=countries.name(code)) for code in scorer.markets]
         return schemas.MarketsAnswer(request_id=request.state.request_id, markets=known)
 
     @app.get("/v1/models", tags=["about"])
-    def models(request: Request) -> schemas.ModelsAnswer:
+    async def models(request: Request) -> schemas.ModelsAnswer:
         """Versions of what answers, and why a newer one was refused, if one was."""
-        return schemas.ModelsAnswer(request_id=request.state.request_id, models=[asked.about()])
+        return schemas.ModelsAnswer(request_id=request.state.request_id, models=[await scorer.about()])
 
 
 def _json(answer: schemas.Answer) -> Response:

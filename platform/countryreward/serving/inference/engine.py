@@ -1,4 +1,4 @@
-"""A loaded reward model as an AsyncScorer: hash, decode once, look up past ads, batch across requests, put into words.
+"""A loaded CountryReward as a ServedScorer: hash, decode once, look up past ads, batch across requests, build verdicts.
 
 The event loop hashes small files and waits; `decoders` threads decode and look up; one thread asks the model.
 
@@ -24,11 +24,9 @@ from numpy.typing import NDArray
 from PIL.Image import Image
 
 from countryreward.data.decoding import ImageError, ImageFacts, declared_pixels, read_image
-from countryreward.models.reward_prompts import Example
-from countryreward.scoring.contracts import Verdict
-from countryreward.scoring.prior_scorer import Question, SeenImage
-from countryreward.scoring.reward_judge import Judged, Prepared, RewardJudge, encode_patches
-from countryreward.serving.inference.async_scorer import RequestImageError, ScoreRequest
+from countryreward.scoring.contracts import RequestImageError, ScoreRequest, Verdict
+from countryreward.scoring.country_reward import CountryReward, PreparedPair
+from countryreward.scoring.prior_lookup import EncodedImage, MarketPair
 from countryreward.serving.inference.batching import TokenBatcher
 from countryreward.serving.inference.bounded_cache import BoundedCache, Key
 from countryreward.serving.metrics_observer import MetricsObserver
@@ -36,7 +34,7 @@ from countryreward.serving.service_config import RewardServiceConfig
 
 _HASH_IN_THREAD = 2**20  # bytes: hashing more would hold up other requests
 _IMAGES_PER_PASS = 32
-_CHUNK = 40  # questions looked up or put into words at a time
+_CHUNK = 40  # pairs looked up, or made verdicts, at a time
 _REMEMBERED = 400  # requests over which the time of preparing one is averaged
 _BIG_PIXELS = 4_000_000  # decoded one at a time: a picture takes 8 bytes a pixel for a moment, as WEBP 20
 
@@ -45,39 +43,33 @@ _BIG_PIXELS = 4_000_000  # decoded one at a time: a picture takes 8 bytes a pixe
 class KeptImage:
     """What is kept of an image: never its bytes, never its pixels once it is encoded."""
 
-    seen: SeenImage
+    image: EncodedImage
     patches: torch.Tensor | None  # [P, values] float32 until it is encoded
     features: torch.Tensor | None = None  # [P, W] on the model's device
-
-
-@dataclass(frozen=True, eq=False)
-class _Pair:
-    example: Example
-    images: dict[str, KeptImage]  # by content hash
 
 
 class InferenceEngine:
     """One model with its knowledge base, answering. Belongs to one event loop."""
 
     def __init__(
-        self, judge: RewardJudge, config: RewardServiceConfig, watching: MetricsObserver | None = None
+        self, reward: CountryReward, config: RewardServiceConfig, watching: MetricsObserver | None = None
     ) -> None:
-        self.reward, self.config, self.watching = judge, config, watching or MetricsObserver()
-        self.markets: tuple[str, ...] = judge.folder.trained_markets
+        self.reward, self.config, self.watching = reward, config, watching or MetricsObserver()
+        self.markets: tuple[str, ...] = reward.folder.trained_markets
         self.loaded = datetime.now(UTC)
         self.encodes = 0
         """Images that went through the tower."""
         self.cache: BoundedCache[KeptImage] = BoundedCache(config.cache_mib * 2**20, config.cache_s)
-        self.batcher: TokenBatcher[_Pair] = TokenBatcher(self._run, config.batch_tokens)
+        self.batcher: TokenBatcher[tuple[Any, dict[str, KeptImage]]] = TokenBatcher(self._run, config.batch_tokens)
         self.batcher.seen = self.watching.forward_pass
         self._pool = ThreadPoolExecutor(config.decoders, thread_name_prefix="decode")
         self._one_big = threading.Lock()
         self._decoding: dict[Key, asyncio.Future[KeptImage]] = {}
-        self._asks = self._preparing = self._prepared = 0
+        self._open_requests = self._preparing = self._prepared = 0
         self._pool_s = 0.0
 
-    def about(self) -> dict[str, Any]:
-        """See `AsyncScorer`."""
+    async def about(self) -> dict[str, Any]:
+        """Versions of model and knowledge base, the markets of the training, when it was loaded."""
         folder = self.reward.folder
         return {
             "model": folder.artifact.manifest.version,
@@ -87,49 +79,55 @@ class InferenceEngine:
         }
 
     def ready(self) -> bool:
-        """See `AsyncScorer`."""
+        """Always: it is loaded."""
         return True
 
     def busy(self, tenant: str = "") -> float | None:
-        """See `AsyncScorer`."""
+        """Seconds beyond what `config` lets a call of this tenant wait; None: there is room."""
         each = self._pool_s / max(self._prepared, 1) / self.config.decoders
         wait = self.batcher.wait_s(tenant) + self._preparing * each
         room = min(self.config.max_wait_passes * self.batcher.pass_s() or math.inf, self.config.max_wait_s)
         return wait - room if wait > room else None
 
-    async def judge(self, ask: ScoreRequest) -> list[Verdict]:
-        """See `AsyncScorer`. Raises `RequestImageError`."""
-        self._asks += 1
+    async def score(self, request: ScoreRequest, /) -> list[Verdict]:
+        """In the order of the request's questions. Raises `RequestImageError`, `UserError` for a market that is none."""
+        self._open_requests += 1
         try:
-            prepared, kept = await self._prepare(ask)
-            works = [(_Pair(one.example, kept), _tokens(one.example)) for one in prepared if one.example is not None]
-            logits = iter(await self.batcher.ask(works, tenant=ask.tenant, urgent=ask.urgent))
+            prepared, kept = await self._prepare(request)
+            work = [
+                ((pair.prepared, kept), self.reward.judge.tokens(pair.prepared))
+                for pair in prepared
+                if pair.prepared is not None
+            ]
+            logits = iter(await self.batcher.ask(work, tenant=request.tenant, urgent=request.urgent))
         finally:
-            self._asks -= 1
+            self._open_requests -= 1
         for name, image in kept.items():  # smaller now: features instead of patches
-            self.cache.put((ask.tenant, name), image, _size(image))
+            self.cache.put((request.tenant, name), image, _size(image))
         self.watching.verdicts(len(prepared))
-        judged = [one.judged(None if one.example is None else next(logits)) for one in prepared]
-        words = functools.partial(self._words, evidence=ask.evidence)
-        return await self._in_chunks(words, judged) if len(judged) * ask.evidence > _CHUNK else words(judged)
+        answers = [(pair, None if pair.prepared is None else next(logits)) for pair in prepared]
+        verdicts = functools.partial(self._verdicts, evidence=request.evidence)
+        few = request.evidence is not None and len(answers) * request.evidence <= _CHUNK
+        return verdicts(answers) if few else await self._in_chunks(verdicts, answers)
 
-    async def _prepare(self, ask: ScoreRequest) -> tuple[list[Prepared], dict[str, KeptImage]]:
-        """Everything up to the model: the questions in the order of their verdicts, the images by content hash."""
+    async def _prepare(self, request: ScoreRequest) -> tuple[list[PreparedPair], dict[str, KeptImage]]:
+        """Everything up to the model: the pairs in the order of their verdicts, the images by content hash."""
         self._preparing += 1
         try:
-            names = await self._hash(ask.images)
-            kept = dict(zip(names, await self._keep(ask, names), strict=True))
-            questions = [
-                Question(
-                    product=ask.product,
-                    images=(kept[names[a]].seen, kept[names[b]].seen),
+            questions = request.questions()
+            files = [creative.image for creative in request.creatives]
+            names = await self._hash(files)
+            kept = dict(zip(names, await self._keep(request.tenant, names, files), strict=True))
+            pairs = [
+                MarketPair(
+                    product=request.product,
+                    images=(kept[names[a]].image, kept[names[b]].image),
                     market=market,
-                    as_of=ask.as_of,
+                    as_of=request.as_of,
                 )
-                for market in ask.markets
-                for a, b in ask.pairs
+                for market, a, b in questions
             ]
-            prepared = await self._in_chunks(self.reward.prepare, questions)
+            prepared = await self._in_chunks(self.reward.prepare, pairs)
         finally:
             self._preparing -= 1
             self._prepared += 1
@@ -156,25 +154,25 @@ class InferenceEngine:
 
     async def close(self) -> None:
         """End when everything asked has been answered."""
-        while self._asks:
+        while self._open_requests:
             await asyncio.sleep(0.01)
         await self.batcher.close()
         self._pool.shutdown(wait=False)
 
-    def _words(self, judged: Sequence[Judged], *, evidence: int) -> list[Verdict]:
-        return [self.reward.verdict(one, evidence=evidence) for one in judged]
+    def _verdicts(self, answers: Sequence[tuple[PreparedPair, float | None]], *, evidence: int | None) -> list[Verdict]:
+        return [self.reward.verdict(pair, logit, evidence) for pair, logit in answers]
 
     async def _hash(self, images: Sequence[bytes]) -> list[str]:
         if sum(map(len, images)) <= _HASH_IN_THREAD:
             return _hashes(images)
         return await self._in_pool(_hashes, images)
 
-    async def _keep(self, ask: ScoreRequest, names: list[str]) -> list[KeptImage]:
+    async def _keep(self, tenant: str, names: list[str], files: list[bytes]) -> list[KeptImage]:
         """Every image, from the cache, from a request that is decoding it right now, or decoded."""
         waiting: list[asyncio.Future[KeptImage]] = []
         loop = asyncio.get_running_loop()
-        for name, data in zip(names, ask.images, strict=True):
-            key = (ask.tenant, name)
+        for name, data in zip(names, files, strict=True):
+            key = (tenant, name)
             known = self.cache.get(key)
             self.watching.cache(hit=known is not None)
             if known is not None:
@@ -190,7 +188,7 @@ class InferenceEngine:
         done = await asyncio.gather(*map(asyncio.shield, waiting), return_exceptions=True)
         for position, one in enumerate(done):
             if isinstance(one, ImageError):
-                raise RequestImageError(position, one) from None
+                raise RequestImageError(position, one.reason, one.field_value) from None
             if isinstance(one, BaseException):
                 raise one
         return [one for one in done if isinstance(one, KeptImage)]
@@ -203,32 +201,32 @@ class InferenceEngine:
     def _read(self, data: bytes) -> KeptImage:
         limits = {"max_bytes": self.config.max_image_bytes, "max_pixels": self.config.max_pixels}
         if declared_pixels(data, **limits) <= _BIG_PIXELS:
-            return self._seen(*read_image(data, **limits))
+            return self._kept(*read_image(data, **limits))
         with self._one_big:
             try:
-                return self._seen(*read_image(data, **limits))
+                return self._kept(*read_image(data, **limits))
             finally:
                 _give_back()
 
-    def _seen(self, facts: ImageFacts, picture: Image) -> KeptImage:
-        vector: NDArray = self.reward.prior.image_encoder.encode([picture])[0]
-        seen = SeenImage(content_hash=facts.content_hash, perceptual_hash=int(facts.perceptual_hash, 16), vector=vector)
-        return KeptImage(seen, self.reward.patches(picture))
+    def _kept(self, facts: ImageFacts, picture: Image) -> KeptImage:
+        vector: NDArray = self.reward.lookup.image_encoder.encode([picture])[0]
+        return KeptImage(EncodedImage.of(facts, vector), self.reward.judge.patches(picture))
 
-    def _run(self, pairs: list[_Pair]) -> list[float]:
-        """In the model's thread: encode what is new, then one forward pass."""
-        images = [(name, pair.images[name]) for pair in pairs for name in pair.example.images]
+    def _run(self, work: list[tuple[Any, dict[str, KeptImage]]]) -> list[float]:
+        """In the model's thread: encode what is new, then one forward pass. work: prepared questions, each with its images."""
+        judge = self.reward.judge
+        images = [(name, kept[name]) for prepared, kept in work for name in judge.images(prepared)]
         new = list(dict.fromkeys(image for _, image in images if image.features is None))
         for start in range(0, len(new), _IMAGES_PER_PASS):
             group = new[start : start + _IMAGES_PER_PASS]
             values = torch.cat([image.patches for image in group if image.patches is not None])
-            for image, features in zip(group, encode_patches(self.reward.model, values, len(group)), strict=True):
+            for image, features in zip(group, judge.encode_patches(values, len(group)), strict=True):
                 image.features, image.patches = features.clone(), None
         self.encodes += len(new)
         self.watching.encoded(len(new))
         features = {name: image.features for name, image in images if image.features is not None}
-        examples = [pair.example for pair in pairs]
-        return self.reward.one_pass(examples, lambda names: torch.stack([features[name] for name in names])).tolist()
+        prepared = [question for question, _ in work]
+        return judge.logits(prepared, lambda names: torch.stack([features[name] for name in names])).tolist()
 
 
 def _give_back() -> None:
@@ -241,10 +239,6 @@ def _hashes(images: Sequence[bytes]) -> list[str]:
     return [hashlib.sha256(image).hexdigest() for image in images]
 
 
-def _tokens(example: Example) -> int:
-    return len(example.ids) * (2 if example.swapped is not None else 1)
-
-
 def _size(image: KeptImage) -> int:
     tensors = [tensor for tensor in (image.patches, image.features) if tensor is not None]
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors) + image.seen.vector.nbytes + 500
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors) + image.image.vector.nbytes + 500

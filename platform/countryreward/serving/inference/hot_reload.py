@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from countryreward.errors import UserError
-from countryreward.scoring.contracts import Verdict
+from countryreward.scoring.contracts import ScoreRequest, Verdict
 from countryreward.serving.http.request_log import fault
-from countryreward.serving.inference.async_scorer import ScoreRequest
 from countryreward.serving.inference.engine import InferenceEngine
 from countryreward.serving.metrics_observer import MetricsObserver
 from countryreward.serving.service_config import RewardServiceConfig
@@ -45,7 +44,7 @@ class Published:
 
 
 class HotReloadedModel:
-    """An AsyncScorer that answers with the newest version that is whole.
+    """A ServedScorer that answers with the newest version that is whole.
 
     load: opens, checks and warms up what is published; raises `UserError` for what must not answer. It runs in a thread.
     The first one is loaded here: a service that starts with a broken model does not start.
@@ -73,24 +72,24 @@ class HotReloadedModel:
 
     @property
     def markets(self) -> tuple[str, ...]:
-        """See `AsyncScorer`."""
+        """Those of the training of the version that answers now."""
         return self.current.markets
 
-    def about(self) -> dict[str, Any]:
-        """See `AsyncScorer`."""
-        return self.current.about() | {"refused": self.refused}
+    async def about(self) -> dict[str, Any]:
+        """What the version that answers now tells of itself, and which newer ones were refused, and why."""
+        return await self.current.about() | {"refused": self.refused}
 
     def ready(self) -> bool:
-        """See `AsyncScorer`."""
+        """Whether the version that answers now can."""
         return self.current.ready()
 
     def busy(self, tenant: str = "") -> float | None:
-        """See `AsyncScorer`."""
+        """Of the version that answers now."""
         return self.current.busy(tenant)
 
-    async def judge(self, ask: ScoreRequest) -> list[Verdict]:
-        """See `AsyncScorer`. One request is answered by one version throughout."""
-        return await self.current.judge(ask)
+    async def score(self, request: ScoreRequest, /) -> list[Verdict]:
+        """One request is answered by one version throughout."""
+        return await self.current.score(request)
 
     async def follow(self) -> None:
         """Look for newer versions for ever."""

@@ -7,10 +7,10 @@ import torch
 
 from countryreward import __version__
 from countryreward.errors import UserError
-from countryreward.scoring.contracts import PairRequest, Product
+from countryreward.scoring.contracts import Product, ScoreRequest
+from countryreward.scoring.country_reward import CountryReward
 from countryreward.scoring.model_folder import ModelFolder
 from countryreward.scoring.probe import run_probe, tolerance
-from countryreward.scoring.reward_judge import RewardJudge
 from countryreward.scoring.scoring_config import RewardScorerConfig
 from countryreward.serving.inference.engine import InferenceEngine
 from countryreward.serving.inference.hot_reload import Published
@@ -31,7 +31,7 @@ def load_reward(
         abstain_below=config.abstain_below, max_bytes=config.max_image_bytes, max_pixels=config.max_pixels
     )
     folder = ModelFolder.open(published.model, published.knowledge_base)
-    reward = RewardJudge(folder, device=device, config=limits)
+    reward = CountryReward(folder, device=device, config=limits)
     passed = Path(config.state) / "accepted" / f"{folder.artifact.manifest.version}-{__version__}-{device}"
     if not passed.exists():  # a replica that takes a dead one's place need not ask the probe again
         _probe(reward, device)
@@ -45,9 +45,9 @@ def load_reward(
     return InferenceEngine(reward, config, watching)
 
 
-def _probe(reward: RewardJudge, device: str) -> None:
+def _probe(reward: CountryReward, device: str) -> None:
     """Raises `UserError` for a model that answers otherwise than when it was trained, or is collapsed without a reason given."""
-    probe = run_probe(reward)
+    probe = run_probe(reward.judge, reward.folder)
     if probe.deviation > (allowed := tolerance(reward.folder, device)):
         raise UserError(
             f"model: its probe answers differ by {probe.deviation:.3g} from those of its training, at most {allowed:g}"
@@ -58,13 +58,8 @@ def _probe(reward: RewardJudge, device: str) -> None:
         raise UserError(f"model: {collapsed}; publish it with --allow_collapsed if that is meant")
 
 
-def _warm_up(reward: RewardJudge) -> None:
-    """One question of the probe, retrieval and words included: the first caller must not wait for what is loaded late."""
+def _warm_up(reward: CountryReward) -> None:
+    """One question of the probe, retrieval and verdict included: the first caller must not wait for what is loaded late."""
     row = pq.ParquetFile(reward.folder.artifact.path / "probe.parquet").read_row_group(0).slice(0, 1).to_pylist()[0]
-    pair = PairRequest(
-        product=Product(title=row["title"]), image_a=row["image_a"], image_b=row["image_b"], market=row["market"]
-    )
-    questions, pictures = reward.prior.questions([pair])
-    features = dict(zip(pictures, reward.encode(list(pictures.values())), strict=True))
-    for judged in reward.judge(questions, lambda names: torch.stack([features[name] for name in names])):
-        reward.verdict(judged)
+    images = (row["image_a"], row["image_b"])
+    reward.score([ScoreRequest.of_images(Product(title=row["title"]), images, markets=(row["market"],))])

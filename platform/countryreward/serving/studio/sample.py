@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from countryreward.scoring.contracts import Product
-from countryreward.scoring.ranking import ranking
+from countryreward.scoring.contracts import Product, ScoreRequest
+from countryreward.scoring.ranking import rankings
 from countryreward.serving.http.problems import Problem
-from countryreward.serving.inference.async_scorer import AsyncScorer, ScoreRequest
+from countryreward.serving.inference.served_scorer import ServedScorer
 from countryreward.serving.studio.campaigns import Result
 from countryreward.serving.studio.verdict_text import said
 
@@ -93,37 +93,32 @@ class Sample:
     """The campaign with its verdicts, which are asked when somebody looks first, and again of a newer model."""
 
     campaign: Campaign
-    asked: AsyncScorer
+    scorer: ServedScorer
     past_ads: int = 3
     _kept: tuple[object, Result] | None = None
     _one: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def result(self) -> Result:
         """The result, with the verdicts of whatever answers now."""
-        if not self.asked.ready():
+        if not self.scorer.ready():
             raise Problem("starting", retry_after=2)
-        version = self.asked.about()["model"]
+        version = (await self.scorer.about())["model"]
         async with self._one:
             if self._kept is None or self._kept[0] != version:
-                self._kept = (version, await self._judge(self.asked.markets))
+                self._kept = (version, await self._judge(self.scorer.markets))
         return self._kept[1]
 
     async def _judge(self, markets: Sequence[str]) -> Result:
         campaign = self.campaign
-        pairs = tuple(itertools.combinations(range(len(campaign.pictures)), 2))
-        ask = ScoreRequest(
-            product=campaign.product,
-            images=campaign.pictures,
-            pairs=pairs,
+        request = ScoreRequest.of_images(
+            campaign.product,
+            campaign.pictures,
+            pairs=tuple(itertools.combinations(range(len(campaign.pictures)), 2)),
             markets=tuple(markets),
             tenant=TENANT,
             evidence=self.past_ads,
         )
-        verdicts = iter(await self.asked.judge(ask))
-        rankings = [
-            ranking(market, len(campaign.pictures), [(a, b, next(verdicts)) for a, b in pairs])
-            for market in ask.markets
-        ]
+        verdicts = await self.scorer.score(request)
         return Result(
             id="sample",
             title=campaign.product.title,
@@ -131,6 +126,6 @@ class Sample:
             created=datetime.now(UTC),
             deleted_after=None,
             pictures=[f"Picture {number + 1}" for number in range(len(campaign.pictures))],
-            markets=[said(one, markets) for one in rankings],
+            markets=[said(one, markets) for one in rankings(request, verdicts)],
             note=campaign.note,
         )

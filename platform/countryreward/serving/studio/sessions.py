@@ -25,7 +25,7 @@ from countryreward.serving.http.problems import Problem
 from countryreward.serving.http.rates import Rates
 from countryreward.serving.http.request_guard import BodyMemory, RequestGuard
 from countryreward.serving.http.request_log import RequestRecord
-from countryreward.serving.inference.async_scorer import Answering, AsyncScorer
+from countryreward.serving.inference.served_scorer import Backend, ServedScorer
 from countryreward.serving.service_config import SharedServiceConfig, StudioConfig, StudioServiceConfig
 from countryreward.serving.studio.guests import GuestStore
 
@@ -61,7 +61,7 @@ class SessionGate(Gate):
         self,
         app: ASGIApp,
         *,
-        behind: Answering,
+        behind: Backend,
         config: SharedServiceConfig,
         guests: GuestStore,
         rates: Rates,
@@ -154,7 +154,7 @@ class Me(BaseModel):
 
 def add_session_routes(
     app: FastAPI,
-    asked: AsyncScorer,
+    scorer: ServedScorer,
     config: StudioServiceConfig,
     studio: StudioConfig,
     guests: GuestStore,
@@ -191,10 +191,10 @@ def add_session_routes(
     @app.get("/api/me", tags=["session"])
     def me(request: Request) -> Me:
         """Who is there, and what can be asked. 503 while nothing has told yet what was learned."""
-        if not asked.markets:
+        if not scorer.markets:
             raise Problem("starting", retry_after=2)
-        learned = sorted((_market(code) for code in asked.markets), key=lambda market: market.name)
-        trained = set(asked.markets)
+        learned = sorted((_market(code) for code in scorer.markets), key=lambda market: market.name)
+        trained = set(scorer.markets)
         return Me(
             name=request.state.guest.name,
             team=request.state.caller.tenant,

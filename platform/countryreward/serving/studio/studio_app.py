@@ -15,7 +15,7 @@ from countryreward.serving.http.apps import bare_app
 from countryreward.serving.http.problems import Problem
 from countryreward.serving.http.rates import Rates
 from countryreward.serving.http.request_log import RequestRecord, fault
-from countryreward.serving.inference.async_scorer import AsyncScorer
+from countryreward.serving.inference.served_scorer import ServedScorer
 from countryreward.serving.service_config import StudioConfig, StudioServiceConfig
 from countryreward.serving.studio.campaigns import CampaignStore
 from countryreward.serving.studio.guests import GuestStore
@@ -67,7 +67,7 @@ _SWEEP_S = 60.0
 
 
 def create_studio_app(
-    asked: AsyncScorer,
+    scorer: ServedScorer,
     config: StudioServiceConfig,
     *,
     sessions: GuestStore,
@@ -106,10 +106,10 @@ def create_studio_app(
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
-    app = bare_app("CountryReward studio", "Which picture for which market.", behind=asked, lifespan=lifespan)
+    app = bare_app("CountryReward studio", "Which picture for which market.", behind=scorer, lifespan=lifespan)
     add_page(app, static)
-    add_session_routes(app, asked, config, studio, sessions, simulated=sample.simulated, variants=variants is not None)
-    add_result_routes(app, asked, config, studio, campaigns, Sample(sample, asked, studio.past_ads), rates)
+    add_session_routes(app, scorer, config, studio, sessions, simulated=sample.simulated, variants=variants is not None)
+    add_result_routes(app, scorer, config, studio, campaigns, Sample(sample, scorer, studio.past_ads), rates)
     add_report_routes(app, config, reports)
     if variants:
         add_variant_routes(app, variants, campaigns, studio, rates)
@@ -121,5 +121,5 @@ def create_studio_app(
         counts = {"results": campaigns.delete_all(tenant), "reports": reports.delete_all(tenant)}
         return counts | ({"variants": variants.delete_all(tenant)} if variants else {})
 
-    app.add_middleware(SessionGate, behind=asked, config=config, guests=sessions, rates=rates, on_request=on_request)
+    app.add_middleware(SessionGate, behind=scorer, config=config, guests=sessions, rates=rates, on_request=on_request)
     return app

@@ -10,11 +10,12 @@ from fastapi.responses import FileResponse
 from starlette.concurrency import run_in_threadpool
 
 from countryreward.data.decoding import ImageError
-from countryreward.scoring.ranking import ranking
+from countryreward.scoring.contracts import RequestImageError, ScoreRequest
+from countryreward.scoring.ranking import rankings
 from countryreward.serving.http.form_fields import markets_of, product_of
 from countryreward.serving.http.problems import Problem
 from countryreward.serving.http.rates import Rates
-from countryreward.serving.inference.async_scorer import AsyncScorer, RequestImageError, ScoreRequest
+from countryreward.serving.inference.served_scorer import ServedScorer
 from countryreward.serving.service_config import StudioConfig, StudioServiceConfig
 from countryreward.serving.studio.campaigns import CampaignStore, Result, lines, small
 from countryreward.serving.studio.sample import Sample
@@ -29,7 +30,7 @@ _SMALL = asyncio.Semaphore(2)  # pictures made small at a time: a large one take
 
 def add_result_routes(
     app: FastAPI,
-    asked: AsyncScorer,
+    scorer: ServedScorer,
     config: StudioServiceConfig,
     studio: StudioConfig,
     campaigns: CampaignStore,
@@ -68,7 +69,7 @@ def add_result_routes(
         product = product_of(config, title.strip(), None, None, [], None)
         caller = request.state.caller
         pairs = tuple(itertools.combinations(range(len(pictures)), 2))
-        codes = markets_of(markets, asked.markets)
+        codes = markets_of(markets, scorer.markets)
         if not codes:
             raise Problem("starting", retry_after=2)  # nothing has told yet what was learned
         if len(pairs) * len(codes) > config.max_verdicts:
@@ -76,15 +77,15 @@ def add_result_routes(
         files = [await _file(picture, number, config) for number, picture in enumerate(pictures)]
         if len(pairs) * len(codes) > 1:
             await run_in_threadpool(rates.charge, shared(caller), len(pairs) * len(codes) - 1)  # the gate counted one
-        ask = ScoreRequest(
-            product=product,
-            images=tuple(files),
+        asked = ScoreRequest.of_images(
+            product,
+            files,
             pairs=pairs,
             markets=codes,
             tenant=caller.tenant,
             evidence=min(studio.past_ads, config.max_evidence),
         )
-        told, kept = await asyncio.gather(_judge(ask, asked), _small(files, config, studio))
+        told, kept = await asyncio.gather(_judge(asked, scorer), _small(files, config, studio))
         request.state.verdicts = len(pairs) * len(codes)
         return await run_in_threadpool(
             campaigns.keep,
@@ -118,19 +119,16 @@ def add_result_routes(
         campaigns.delete(request.state.caller.tenant, result_id)
 
 
-async def _judge(ask: ScoreRequest, asked: AsyncScorer) -> list[MarketSaid]:
-    if (wait := asked.busy(ask.tenant)) is not None:
+async def _judge(asked: ScoreRequest, scorer: ServedScorer) -> list[MarketSaid]:
+    if (wait := scorer.busy(asked.tenant)) is not None:
         raise Problem("busy", "Many are asking at the moment; try again in a few seconds.", retry_after=wait)
     try:
-        verdicts = iter(await asked.judge(ask))
+        verdicts = await scorer.score(asked)
     except RequestImageError as refused:
         raise Problem("invalid_image", picture_refused(refused.position, refused.reason)) from None
     except TimeoutError:
         raise Problem("busy", retry_after=5) from None
-    return [
-        said(ranking(market, len(ask.images), [(a, b, next(verdicts)) for a, b in ask.pairs]), asked.markets)
-        for market in ask.markets
-    ]
+    return [said(one, scorer.markets) for one in rankings(asked, verdicts)]
 
 
 async def _small(files: list[bytes], config: StudioServiceConfig, studio: StudioConfig) -> list[bytes]:

@@ -43,7 +43,7 @@ def said(ranking: Ranking, trained: Sequence[str]) -> MarketSaid:
     """One market's ranking in words: the best picture beside the second best."""
     first, second = ranking.order[:2]
     verdict, a, b = next((verdict, a, b) for a, b, verdict in ranking.verdicts if {a, b} == {first, second})
-    stated = verdict.probability if verdict.calibrated_probability is None else verdict.calibrated_probability
+    stated = verdict.stated_probability
     of_first = stated if a == first else 1 - stated
     sure = max(of_first, 1 - of_first)
     winner = None if verdict.choice is None or sure < CLOSE else (a if verdict.choice == "A" else b)

@@ -8,7 +8,7 @@ from typing import Any
 from countryreward.data.decoding import ImageError
 from countryreward.data.quarantine import QuarantinedRow
 from countryreward.errors import UserError
-from countryreward.scoring.contracts import Verdict
+from countryreward.scoring.contracts import RequestImageError, ScoreRequest, Verdict
 from countryreward.scoring.pair_table import SIDES
 from countryreward.scoring.verdict_shards import product_of
 from countryreward.serving.durable_jobs.batch.batch_results import Part, read_part, write_part
@@ -16,7 +16,7 @@ from countryreward.serving.durable_jobs.batch.batch_store import StoredJob
 from countryreward.serving.durable_jobs.batch.batch_table import JobTable, refusal_of
 from countryreward.serving.durable_jobs.job_worker import to_the_end
 from countryreward.serving.durable_jobs.retrying_scorer import RetryingScorer
-from countryreward.serving.inference.async_scorer import AsyncScorer, RequestImageError, ScoreRequest
+from countryreward.serving.inference.served_scorer import ServedScorer
 
 Row = dict[str, Any]
 _AT_ONCE = 8  # rows asked at a time, so that they share forward passes
@@ -25,8 +25,8 @@ _AT_ONCE = 8  # rows asked at a time, so that they share forward passes
 class PartJudging:
     """Judges parts. A row is asked `tries` times while the scorer fails, the pauses doubling from first_pause_s on."""
 
-    def __init__(self, asked: AsyncScorer, *, tries: int, first_pause_s: float, poll_s: float) -> None:
-        self._patient = RetryingScorer(asked, tries=tries, first_pause_s=first_pause_s, poll_s=poll_s)
+    def __init__(self, scorer: ServedScorer, *, tries: int, first_pause_s: float, poll_s: float) -> None:
+        self._scorer = RetryingScorer(scorer, tries=tries, first_pause_s=first_pause_s, poll_s=poll_s)
 
     async def judge(self, job: StoredJob, table: JobTable, parts: Path, number: int) -> Part:
         """Judge and write one part. Raises `NoAnswer`."""
@@ -58,17 +58,16 @@ class PartJudging:
                 images.append(await asyncio.to_thread(table.image, row[f"hash_{side[-1]}"]))
             except ImageError as error:
                 return refusal_of(row, error.reason, side, error.field_value)
-        markets = table.markets or (row["market"],)
-        ask = ScoreRequest(
-            product=product_of(row),
-            images=tuple(images),
-            markets=markets,
+        request = ScoreRequest.of_images(
+            product_of(row),
+            images,
+            markets=table.markets or (row["market"],),
             tenant=job.tenant,
             evidence=0,
             urgent=False,
         )
         try:
-            return await self._patient.judge(ask)
+            return await self._scorer.score(request)
         except RequestImageError as error:
             return refusal_of(row, error.reason, SIDES[error.position], error.field_value)
         except UserError as error:

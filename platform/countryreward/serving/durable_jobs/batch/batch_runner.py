@@ -16,7 +16,7 @@ from countryreward.serving.durable_jobs.job_folders import Claim, Clock, cancell
 from countryreward.serving.durable_jobs.job_worker import JobWorker, to_the_end
 from countryreward.serving.durable_jobs.retrying_scorer import NoAnswer
 from countryreward.serving.http.request_log import fault
-from countryreward.serving.inference.async_scorer import AsyncScorer
+from countryreward.serving.inference.served_scorer import ServedScorer
 from countryreward.serving.metrics_observer import MetricsObserver
 from countryreward.serving.service_config import RewardServiceConfig
 
@@ -33,7 +33,7 @@ class BatchJobs(JobWorker[StoredJob]):
 
     def __init__(
         self,
-        asked: AsyncScorer,
+        scorer: ServedScorer,
         config: RewardServiceConfig,
         *,
         watching: MetricsObserver | None = None,
@@ -42,17 +42,17 @@ class BatchJobs(JobWorker[StoredJob]):
         first_pause_s: float = 1.0,
     ) -> None:
         """tries: how often a row is asked while the scorer fails before its job fails, the pauses doubling from first_pause_s."""
-        self.asked, self.store, self._tries = asked, JobStore(config, now, watching), tries
+        self.scorer, self.store, self._tries = scorer, JobStore(config, now, watching), tries
         super().__init__(self.store, config)
-        self._parts = PartJudging(asked, tries=tries, first_pause_s=first_pause_s, poll_s=config.poll_s)
+        self._parts = PartJudging(scorer, tries=tries, first_pause_s=first_pause_s, poll_s=config.poll_s)
 
     def can_work(self) -> bool:
-        return self.asked.ready()
+        return self.scorer.ready()
 
     async def work(self, claim: Claim[StoredJob], halted: threading.Event) -> None:
         folder, job = claim.folder, claim.job
         if job.trained is None:
-            job.trained = tuple(self.asked.markets)
+            job.trained = tuple(self.scorer.markets)
             await to_the_end(self.store.save, folder, job)
 
         def go_on() -> None:

@@ -30,7 +30,7 @@ from countryreward.serving.durable_jobs.job_folders import MAX_STARTS, Claim, Cl
 from countryreward.serving.durable_jobs.job_worker import JobWorker, to_the_end
 from countryreward.serving.durable_jobs.retrying_scorer import NoAnswer, RetryingScorer
 from countryreward.serving.http.request_log import fault
-from countryreward.serving.inference.async_scorer import AsyncScorer
+from countryreward.serving.inference.served_scorer import ServedScorer
 from countryreward.serving.metrics_observer import MetricsObserver
 from countryreward.serving.service_config import GeneratorServiceConfig
 
@@ -53,25 +53,25 @@ class GenerationJobs(JobWorker[StoredGeneration]):
         config: GeneratorServiceConfig,
         *,
         writer: DesignWriter | None = None,
-        asked: AsyncScorer | None = None,
+        scorer: ServedScorer | None = None,
         watching: MetricsObserver | None = None,
         now: Clock = utc_now,
         tries: int = 8,
         first_pause_s: float = 1.0,
         wait_s: float = _WAIT_S,
     ) -> None:
-        """writer: None: designs that are not sent come from the templates. asked: what ranks; None: nothing is ranked.
+        """writer: None: designs that are not sent come from the templates. scorer: what ranks; None: nothing is ranked.
 
         tries, first_pause_s, wait_s: see `RetryingScorer`.
         """
-        self.renderer, self.writer, self.asked = renderer, writer, asked
+        self.renderer, self.writer, self.scorer = renderer, writer, scorer
         self.store = GenerationStore(config, now, watching)
         self._turn = threading.Lock()  # renderer and writer take one thread at a time, and share a device
         self._others = asyncio.Lock()  # whoever waits for it takes no thread
         super().__init__(self.store, config)
         self.made_by = f"{renderer.name} {renderer.version}"
         options = {"tries": tries, "first_pause_s": first_pause_s, "poll_s": config.poll_s, "wait_s": wait_s}
-        self._patient = None if asked is None else RetryingScorer(asked, **options)
+        self._retrying = None if scorer is None else RetryingScorer(scorer, **options)
 
     def ready(self) -> bool:
         return True
@@ -86,13 +86,13 @@ class GenerationJobs(JobWorker[StoredGeneration]):
     async def look(self) -> None:
         """Tell those who bring jobs in what makes and ranks images now."""
         writer = None if self.writer is None else self.writer.version
-        versions = Versions(renderer=self.made_by, judge=self._judge(), writer=writer)
+        versions = Versions(renderer=self.made_by, judge=await self._judge(), writer=writer)
         await to_the_end(self.store.tell_versions, versions)
 
-    def _judge(self) -> str | None:
-        if self.asked is None or not self.asked.ready():
+    async def _judge(self) -> str | None:
+        if self.scorer is None or not self.scorer.ready():
             return None
-        about = self.asked.about()
+        about = await self.scorer.about()
         return f"{about.get('model')} {about.get('knowledge_base')}"
 
     async def work(self, claim: Claim[StoredGeneration], halted: threading.Event) -> None:
@@ -161,14 +161,14 @@ class GenerationJobs(JobWorker[StoredGeneration]):
         images = await to_the_end(images_of, folder)
         if not images:
             return
-        if self._patient is None:
+        if self._retrying is None:
             job.note = "there is no reward model here, so nothing was ranked"
             return
         pictures = await to_the_end(lambda: [(folder / "images" / f"{one.n:04d}.png").read_bytes() for one in images])
         pictures.append(order.original)
-        judge = self._judge()
+        judge = await self._judge()
         try:
-            rankings = await rank_images(self._patient, job, order.product, images, pictures, self.config.max_verdicts)
+            rankings = await rank_images(self._retrying, job, order.product, images, pictures, self.config.max_verdicts)
         except NoAnswer as error:
             fault(f"generation job {job.id}, which is not ranked", error)
             job.note = "the reward model did not answer, so nothing was ranked; send the request again later"

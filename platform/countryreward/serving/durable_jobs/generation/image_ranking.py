@@ -8,15 +8,14 @@ from countryreward.api.schemas import (
     GeneratedRanking,
     RankedImage,
 )
-from countryreward.scoring.contracts import Product, Verdict
+from countryreward.scoring.contracts import Product, ScoreRequest, Verdict
 from countryreward.scoring.ranking import ranking
 from countryreward.serving.durable_jobs.generation.generation_store import StoredGeneration
 from countryreward.serving.durable_jobs.retrying_scorer import RetryingScorer
-from countryreward.serving.inference.async_scorer import ScoreRequest
 
 
 async def rank_images(
-    patient: RetryingScorer,
+    scorer: RetryingScorer,
     job: StoredGeneration,
     product: Product,
     images: Sequence[GeneratedImage],
@@ -35,16 +34,16 @@ async def rank_images(
     found = []
     for start in range(0, len(job.markets), share):
         markets = job.markets[start : start + share]
-        ask = ScoreRequest(
-            product=product,
-            images=tuple(pictures),
+        request = ScoreRequest.of_images(
+            product,
+            pictures,
             pairs=pairs,
             markets=markets,
             tenant=job.tenant,
             evidence=0,
             urgent=False,
         )
-        verdicts = await patient.judge(ask)
+        verdicts = await scorer.score(request)
         for at, market in enumerate(markets):
             judged = list(zip(pairs, verdicts[at * len(pairs) : (at + 1) * len(pairs)], strict=True))
             found.append(_ranked(market, images, judged, job.keep))
@@ -56,7 +55,7 @@ def _ranked(
 ) -> GeneratedRanking:
     last = len(images)
     told = ranking(market, last, [(a, b, verdict) for (a, b), verdict in judged if b != last])
-    beats = {a: _probability(verdict) for (a, b), verdict in judged if b == last}
+    beats = {a: verdict.stated_probability for (a, b), verdict in judged if b == last}
     return GeneratedRanking(
         market=market,
         images=[
@@ -67,7 +66,3 @@ def _ranked(
         knowledge_base_version=judged[0][1].knowledge_base_version,
         note=next((verdict.note for _, verdict in judged if verdict.note), None),
     )
-
-
-def _probability(verdict: Verdict) -> float:
-    return verdict.probability if verdict.calibrated_probability is None else verdict.calibrated_probability
