@@ -38,7 +38,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "jobs"))
 MARKETS = ["BR", "CL", "ES", "FR", "KR", "JP", "US", "MX", "AU", "SA", "DE", "IT", "GB", "IN", "CA", "AR"]
 NOTES = ("ready", "begin", "end")
 PARTS = ("total", "embeddings", "knowledge_base", "first_ready", "last_ready")
-PRELOAD = {"RAY_preload_python_modules": "countryreward.on_ray.embed_dataset,countryreward.on_ray.build_knowledge_base"}
+PRELOAD = {
+    "RAY_preload_python_modules": "countryreward.on_ray.encode_dataset,countryreward.on_ray.build_knowledge_base"
+}
 """What Ray's processes import before there is work; as many wait as a node has processors."""
 STORE_MIB = 80
 """Object store of a node; the least that Ray takes is 75."""
@@ -211,7 +213,7 @@ def build(config: Config, data: Path, out: Path, nodes: int) -> dict[str, Any]:
     """Embeddings and knowledge base, published, on the cluster that runs; seconds of each part."""
     import build_knowledge_base
     from countryreward.data.artifacts import open_artifact, publish
-    from countryreward.on_ray.embed_dataset import embed_dataset
+    from countryreward.on_ray.encode_dataset import embed_dataset
     from countryreward.retrieval.encoders import HashedNgrams
     from countryreward.retrieval.retrieval_config import EncodersConfig
 

@@ -44,7 +44,7 @@ def main(config: Config) -> Artifact:
     if found:
         print(f"features: {config.out} is up to date")
         return found
-    from countryreward.on_ray.features import build_features
+    from countryreward.on_ray.encode_dataset import build_features
     from countryreward.on_ray.session import session
 
     with (

@@ -41,7 +41,7 @@ def main(config: Config) -> Artifact:
     if found:
         print(f"embed: {config.out} is up to date")
         return found
-    from countryreward.on_ray.embed_dataset import embed_dataset
+    from countryreward.on_ray.encode_dataset import embed_dataset
     from countryreward.on_ray.session import session
 
     with (

@@ -14,7 +14,7 @@ from countryreward.data.artifacts import Artifact, open_artifact, publish
 from countryreward.data.file_primitives import write_atomically
 from countryreward.errors import UserError
 from countryreward.generation.generation_config import RendererConfig
-from countryreward.models.writer_options import SamplingConfig
+from countryreward.models.reward_config import SamplingConfig
 
 
 @dataclass(kw_only=True)

@@ -19,7 +19,7 @@ def main(config: PretrainConfig) -> Artifact:
     import torch
 
     from countryreward.machine import describe_machine
-    from countryreward.models import captions, pretext_steps, pretrain, tokenizer
+    from countryreward.models import captions, pretrain, tokenizer
     from countryreward.models import tiny_backbone as backbone
     from countryreward.progress import bar
 
@@ -37,7 +37,7 @@ def main(config: PretrainConfig) -> Artifact:
         else:
             words = tokenizer.train_tokenizer(tokenizer.tokenizer_texts(PRETEXT_SEED), config.vocab_size)
             model, processor = backbone.new_tiny(words, config.seed)
-        backbone.widen(model, processor, config.seed)
+        backbone.widen(model, processor, tokenizer.PHRASES, config.seed)
         started, smooth = time.monotonic(), 0.0
         with bar("pretraining seconds") as progress:
 
@@ -50,7 +50,7 @@ def main(config: PretrainConfig) -> Artifact:
 
             steps = pretrain.train(model, processor, seen, config, log)
         seconds = time.monotonic() - started
-        fresh = backbone.refresh_unused(model, pretext_steps.used_tokens(processor), config.seed)
+        fresh = backbone.refresh_unused(model, pretrain.used_tokens(processor), config.seed)
         right = pretrain.accuracies(model, processor, unseen)
         backbone.save_tiny(model, processor, draft.path)
         draft.counts |= {"pictures": config.images, "held_out": config.held_out, "steps": steps}

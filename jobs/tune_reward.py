@@ -136,9 +136,9 @@ def main(config: Config) -> Artifact:
 def _priors(config: Config, records: Artifact, folder: Path, ks: list[tuple[int, int]]) -> dict[tuple[int, int], Any]:
     """Priors for every k from one search each; those that are there already are taken."""
     from countryreward.progress import bar
+    from countryreward.retrieval.bulk_priors import publish_priors_of_ks
     from countryreward.retrieval.embedding_table import Embeddings
     from countryreward.retrieval.knowledge_base import KnowledgeBase
-    from countryreward.retrieval.publish_priors import publish_priors_of_ks
     from countryreward.training.sweep_plan import Priors
 
     source, base = Embeddings.open(config.embeddings), KnowledgeBase.open(config.knowledge_base)

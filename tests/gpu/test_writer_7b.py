@@ -19,10 +19,9 @@ from countryreward.models.attention import attention_implementation
 from countryreward.models.design_batch import answer_row, pictures_of, shared_row, stack
 from countryreward.models.design_writer import DesignWriterModel, token_log_probs
 from countryreward.models.processor import PairProcessor
-from countryreward.models.reward_config import RewardOptions
+from countryreward.models.reward_config import RewardOptions, SamplingConfig
 from countryreward.models.reward_model import preset_config
 from countryreward.models.tokenizer import CHAT_TEMPLATE
-from countryreward.models.writer_options import SamplingConfig
 from tests.unit.micro_qwen import PAD, TOKENIZER
 from tests.unit.micro_writer import BEACH, CITY
 

@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 from countryreward.errors import UserError
 from countryreward.models.design_batch import IGNORED, pictures_of, shared_row, stack
 from countryreward.models.design_prompt import DesignPrompt, SplicedPrompt, read_design, words_of
-from countryreward.models.design_writer import token_log_probs
-from countryreward.models.token_sampling import SeededSampling
-from countryreward.models.writer_options import SamplingConfig
+from countryreward.models.design_writer import SeededSampling, token_log_probs
+from countryreward.models.reward_config import SamplingConfig
 from tests.unit.micro_qwen import SPECIAL, TOKENIZER, WORDS
 from tests.unit.micro_writer import BEACH, CITY, PICTURES, micro_writer, prompt
 

@@ -13,8 +13,8 @@ from PIL import Image, ImageDraw
 
 from countryreward.data.artifacts import publish
 from countryreward.errors import UserError
-from countryreward.retrieval import encoders
 from countryreward.retrieval.encoders import HashedNgrams, LayoutHog, load_image_encoder, load_text_encoder, unit_rows
+from countryreward.retrieval.encoders.pretrained_weights import revision
 from countryreward.retrieval.retrieval_config import EncodersConfig
 from countryreward.scoring.prior_scorer import PriorScorer
 
@@ -236,10 +236,10 @@ def test_a_changed_weight_changes_the_revision_of_a_large_file_too(tmp_path: Pat
     """Fine-tuned weights have the size of those they came from."""
     path = tmp_path / "model.safetensors"
     path.write_bytes(bytes(3 * 2**20))
-    before = encoders.revision(str(tmp_path))
+    before = revision(str(tmp_path))
     path.write_bytes(bytes(3 * 2**20 - 1) + b"\1")
-    assert encoders.revision(str(tmp_path)) != before
-    assert encoders.revision("openai/clip-vit-base-patch32") == "openai/clip-vit-base-patch32"
+    assert revision(str(tmp_path)) != before
+    assert revision("openai/clip-vit-base-patch32") == "openai/clip-vit-base-patch32"
 
 
 @pytest.mark.parametrize("family", ["clip", "siglip", "sentence-transformers"])

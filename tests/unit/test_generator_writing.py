@@ -16,7 +16,7 @@ from countryreward.errors import UserError
 from countryreward.generation.ad_contracts import DesignRequest, Refusal, RenderedFile, RenderJob
 from countryreward.generation.model_writer import ABOUT, KIND, ModelWriter, open_writer
 from countryreward.generation.templates import draw_designs
-from countryreward.models.writer_options import SamplingConfig
+from countryreward.models.reward_config import SamplingConfig
 from countryreward.scoring.contracts import Product
 from countryreward.serving.durable_jobs.generation import generation_results as results
 from countryreward.serving.durable_jobs.generation.generation_runner import GenerationJobs

@@ -17,8 +17,7 @@ from countryreward.data.marketplace.vocabulary import Spec
 from countryreward.errors import UserError
 from countryreward.models import captions
 from countryreward.models import tiny_backbone as backbone
-from countryreward.models.pretext_steps import CHOICES, IGNORED, Steps
-from countryreward.models.pretrain import Summary, accuracies, rate_at
+from countryreward.models.pretrain import CHOICES, IGNORED, Steps, Summary, accuracies, rate_at
 from countryreward.models.pretrain_config import HELD_OUT_SEED, PRETEXT_SEED, PretrainConfig
 from countryreward.models.processor import load_processor, patches, pixels
 from countryreward.models.reward_config import RewardOptions

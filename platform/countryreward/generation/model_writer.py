@@ -13,7 +13,7 @@ from countryreward.errors import UserError
 from countryreward.generation.ad_contracts import DesignRequest, Written
 from countryreward.models.design_prompt import read_design
 from countryreward.models.design_writer import DesignWriterModel
-from countryreward.models.writer_options import SamplingConfig
+from countryreward.models.reward_config import SamplingConfig
 
 KIND = "design_writer"
 """Kind of the artifact that jobs/train_designer.py and jobs/align_designs.py publish."""

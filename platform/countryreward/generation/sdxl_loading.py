@@ -17,6 +17,7 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 from countryreward.errors import UserError
 from countryreward.generation.generation_config import RendererConfig, Scheduler
 from countryreward.generation.sdxl_shapes import TINY, random_pipeline
+from countryreward.progress import quiet_loading
 
 MODEL = "stabilityai/stable-diffusion-xl-base-1.0"
 CONTROLNET = "diffusers/controlnet-canny-sdxl-1.0"
@@ -40,7 +41,8 @@ def load_pipeline(
 
     def part(name: str, load: Any, **options: Any) -> Any:
         try:
-            return load(model, subfolder=name, **of_model, **options)
+            with quiet_loading():
+                return load(model, subfolder=name, **of_model, **options)
         except (OSError, ValueError, RuntimeError, KeyError) as error:
             raise _missing("model", model, name, error, config) from error
 

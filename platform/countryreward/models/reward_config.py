@@ -1,4 +1,7 @@
-"""Configs of the reward model. Standard library only, so that `--help` is quick."""
+"""Configs of the reward model and of the design writer: what they compute, learning rates, LoRA, presets, how designs are drawn.
+
+Standard library only, so that `--help` is quick.
+"""
 
 import dataclasses
 from dataclasses import dataclass, field
@@ -124,6 +127,30 @@ class LoraOptions:
             raise UserError(f"lora.base: {self.base!r} is unknown; write full or nf4")
         if self.base == "nf4" and not self.rank:
             raise UserError("lora.base: nf4 holds frozen weights, so there must be LoRA: set lora.rank, for example 16")
+
+
+@dataclass(kw_only=True)
+class SamplingConfig:
+    """How designs are drawn from a writer."""
+
+    temperature: float = 1.0
+    """1: as it was trained; lower is safer and less various; 0: always the likeliest word."""
+    top_p: float = 1.0
+    """Words beyond this much probability are never taken; 1: any can be."""
+    max_new_tokens: int = 160
+    """Longest answer in tokens; one that is longer is refused, unless its four lines are there."""
+    batch_size: int = 64
+    """Designs written at once."""
+
+    def __post_init__(self) -> None:
+        if self.temperature < 0 or not 0 < self.top_p <= 1:
+            raise UserError(
+                f"sampling.temperature, top_p: {self.temperature}, {self.top_p}; the first is at least 0, the second in (0, 1]"
+            )
+        if self.max_new_tokens < 1 or self.batch_size < 1:
+            raise UserError(
+                f"sampling.max_new_tokens, batch_size: {self.max_new_tokens}, {self.batch_size}; write at least 1"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tokenizers import AddedToken
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast, Qwen2VLConfig, Qwen2VLForConditionalGeneration
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
@@ -15,7 +16,8 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 from countryreward.errors import UserError
 from countryreward.models.captions import DESCRIBE
 from countryreward.models.processor import PairProcessor, Picture, load_processor, pixels
-from countryreward.models.tokenizer import CHAT_TEMPLATE, add_phrases
+from countryreward.models.tokenizer import CHAT_TEMPLATE
+from countryreward.progress import quiet_loading
 
 SHIPPED = Path(__file__).parent / "tiny"
 """The weights that come with the package, and beside them pretext.json: how they were made and what they can see."""
@@ -26,10 +28,10 @@ PX = 112
 def tiny_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2VLConfig:
     """Qwen2-VL with a tower of 4 blocks of width 128 and a language model of 3 layers of width 128."""
 
-    def number(token: str) -> int:
-        found = tokenizer.convert_tokens_to_ids(token)
-        assert isinstance(found, int)
-        return found
+    def id_of(token: str) -> int:
+        token_id = tokenizer.convert_tokens_to_ids(token)
+        assert isinstance(token_id, int)
+        return token_id
 
     return Qwen2VLConfig(
         text_config={
@@ -58,10 +60,10 @@ def tiny_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2VLConfig:
             "temporal_patch_size": 2,
             "initializer_range": 0.04,
         },
-        image_token_id=number("<|image_pad|>"),
-        video_token_id=number("<|video_pad|>"),
-        vision_start_token_id=number("<|vision_start|>"),
-        vision_end_token_id=number("<|vision_end|>"),
+        image_token_id=id_of("<|image_pad|>"),
+        video_token_id=id_of("<|video_pad|>"),
+        vision_start_token_id=id_of("<|vision_start|>"),
+        vision_end_token_id=id_of("<|vision_end|>"),
         tie_word_embeddings=True,
     )
 
@@ -76,13 +78,18 @@ def new_tiny(tokenizer: PreTrainedTokenizerFast, seed: int) -> tuple[Qwen2VLForC
     return model, PairProcessor(Qwen2VLImageProcessorPil(), tokenizer, CHAT_TEMPLATE)
 
 
-def widen(model: Qwen2VLForConditionalGeneration, processor: PairProcessor, seed: int) -> None:
-    """Give the tokenizer its phrases (`tokenizer.PHRASES`) and the model an embedding for each, where they lack them."""
-    if add_phrases(processor.tokenizer) == 0:
-        return
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model.resize_token_embeddings(len(processor.tokenizer), mean_resizing=False)
+def widen(model: Qwen2VLForConditionalGeneration, processor: PairProcessor, phrases: Sequence[str], seed: int) -> int:
+    """Give the tokenizer a token for each phrase and the model an embedding for it, where they lack them; returns how many.
+
+    The tokens are not special, and users cannot write them (`ProductText.users`). The caller's random state is left as it was.
+    """
+    tokens: Any = [AddedToken(text, normalized=False, special=False) for text in phrases]
+    added = processor.tokenizer.add_tokens(tokens)
+    if added:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model.resize_token_embeddings(len(processor.tokenizer), mean_resizing=False)
+    return added
 
 
 @torch.no_grad()
@@ -103,16 +110,20 @@ def refresh_unused(model: Qwen2VLForConditionalGeneration, used: set[int], seed:
 
 
 def load_tiny(folder: str | Path | None = None) -> tuple[Qwen2VLForConditionalGeneration, PairProcessor]:
-    """The backbone (float32, evaluation mode) and its processor, from a folder or, by default, from the package."""
+    """The backbone (float32, evaluation mode) and its processor, from a folder or, by default, from the package.
+
+    Raises `UserError` for a folder without weights.
+    """
     place = Path(folder or SHIPPED)
     if not (place / "model.safetensors").is_file():
         raise UserError(f"backbone: no model.safetensors in {place}; run jobs/pretrain_tiny.py, or correct the path")
-    model = Qwen2VLForConditionalGeneration.from_pretrained(place, dtype=torch.float32)
+    with quiet_loading():
+        model = Qwen2VLForConditionalGeneration.from_pretrained(place, dtype=torch.float32)
     return model.eval(), load_processor(place)
 
 
 def save_tiny(model: Qwen2VLForConditionalGeneration, processor: PairProcessor, folder: Path) -> None:
-    """Everything `load_tiny` reads."""
+    """Write weights, tokenizer and image processor into `folder`, as `load_tiny` reads them."""
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
 
@@ -138,7 +149,7 @@ def describe(
     ids = describe_ids(processor, int(grid_I3[0].prod()) // 4)
     ids_IT: Tensor = torch.tensor([ids] * len(images), device=model.device)
     writer: Any = model  # pyright misreads transformers' generate
-    made_IT = writer.generate(
+    answer_IT = writer.generate(
         input_ids=ids_IT,
         attention_mask=torch.ones_like(ids_IT),
         mm_token_type_ids=(ids_IT == processor.image_token_id).int(),
@@ -147,4 +158,4 @@ def describe(
         do_sample=False,
         max_new_tokens=max_new_tokens,
     )
-    return processor.tokenizer.batch_decode(made_IT[:, len(ids) :], skip_special_tokens=True)
+    return processor.tokenizer.batch_decode(answer_IT[:, len(ids) :], skip_special_tokens=True)

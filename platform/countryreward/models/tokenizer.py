@@ -10,6 +10,7 @@ from countryreward.data.design import LABELS
 from countryreward.data.marketplace.marketplace_config import MarketplaceConfig
 from countryreward.data.marketplace.simulate import simulate
 from countryreward.data.marketplace.vocabulary import AXES, COLOURS
+from countryreward.markets import DEFAULT_MARKETS, adjective, name
 from countryreward.models.captions import ATTRIBUTES, DESCRIBE, GRADES
 from countryreward.models.pretrain_config import PRETEXT_SEED
 from countryreward.models.reward_prompts import INSTRUCTION
@@ -78,14 +79,6 @@ PHRASES = (
 own and a processor reads two fifths less. A real Qwen2-VL tokenizer reads them word by word."""
 
 
-def add_phrases(tokenizer: PreTrainedTokenizerFast) -> int:
-    """Add PHRASES as tokens that are not special; returns how many were new. Users cannot write them (`PromptBuilder.users`)."""
-    from tokenizers import AddedToken
-
-    tokens: Any = [AddedToken(text, normalized=False, special=False) for text in PHRASES]
-    return tokenizer.add_tokens(tokens)
-
-
 def tokenizer_texts(seed: int = PRETEXT_SEED, products: int = 1_500) -> Iterator[str]:
     """What the tokenizer is made from: words only, no observation, no evaluation seed.
 
@@ -93,13 +86,16 @@ def tokenizer_texts(seed: int = PRETEXT_SEED, products: int = 1_500) -> Iterator
     the English of the prompts with the countries' names and adjectives, which are words like others here.
     """
     for row in pretext_products(seed, products):
-        attributes = "; ".join(f"{name}: {value}" for name, value in row["attributes"].items())
+        attributes = "; ".join(f"{attribute}: {value}" for attribute, value in row["attributes"].items())
         yield f"\nProduct Title: {row['title']}\nProduct Category: {row['category']}"
         yield f"\nProduct Attributes: {attributes}\nProduct Tags: {', '.join(row['tags'])}"
-    words = [f" {word}" for choices in ATTRIBUTES.values() for word in choices] + [f" {name}" for name in ATTRIBUTES]
+    words = [f" {word}" for choices in ATTRIBUTES.values() for word in choices] + [
+        f" {attribute}" for attribute in ATTRIBUTES
+    ]
     words += [f" {word.phrase} {' '.join(word.keywords)}" for axis in AXES.values() for word in axis.values()]
-    words += [f" {label}: {name}" for name, label in LABELS.items()] + [f" {name} {name.lower()}" for name in COLOURS]
-    words += [f" {name} A {name} B" for name in GRADES]
+    words += [f" {label}: {field}" for field, label in LABELS.items()]
+    words += [f" {colour} {colour.lower()}" for colour in COLOURS]
+    words += [f" {grade} A {grade} B" for grade in GRADES]
     yield from (line for line in words * 100)
     yield from [_ENGLISH] * 400
     yield from country_words() * 20
@@ -114,6 +110,4 @@ def pretext_products(seed: int = PRETEXT_SEED, products: int = 1_500) -> list[di
 
 def country_words() -> list[str]:
     """Names and adjectives of the paper's markets, as words."""
-    from countryreward.markets import DEFAULT_MARKETS, adjective, name
-
     return [f" {adjective(code)} {name(code)}" for code in DEFAULT_MARKETS]

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from countryreward.models.processor import PairProcessor, Picture, pixels
 from countryreward.models.reward_config import PRESETS
 from countryreward.models.tiny_backbone import SHIPPED
+from countryreward.progress import quiet_loading
 
 
 def backbone_folder(name: str) -> str:
@@ -31,7 +32,8 @@ class VisionTower:
         from transformers import Qwen2VLModel
 
         folder = backbone_folder(backbone)
-        self.visual = Qwen2VLModel.from_pretrained(folder, use_safetensors=True).visual.eval()
+        with quiet_loading():
+            self.visual = Qwen2VLModel.from_pretrained(folder, use_safetensors=True).visual.eval()
         self.processor = PairProcessor.from_pretrained(folder)
         self.px = px
         self.fingerprint = f"{tower_hash(self.visual)}/{px}px"

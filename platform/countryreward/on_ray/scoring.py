@@ -15,7 +15,7 @@ from countryreward import __version__
 from countryreward.data.artifacts import as_plain, sha256_file
 from countryreward.data.data_config import ImagesConfig
 from countryreward.data.quarantine import check_counts
-from countryreward.on_ray.embed_dataset import Batch, in_actors
+from countryreward.on_ray.encode_dataset import Batch, in_actors
 from countryreward.progress import bar
 from countryreward.scoring.feature_cache import FeatureCache, check_space, image_bytes
 from countryreward.scoring.model_folder import ModelFolder

@@ -11,11 +11,11 @@ from PIL import Image
 
 from countryreward.data.decoding import ImageError, ImageFacts, read_image
 from countryreward.errors import UserError
+from countryreward.retrieval.embedding_table import product_text
 from countryreward.retrieval.encoders import load_image_encoder, load_text_encoder
 from countryreward.retrieval.knowledge_base import EntryEvidence, KnowledgeBase, MarketBase
 from countryreward.retrieval.prior import Prior, PriorRetriever
 from countryreward.retrieval.search import Query
-from countryreward.retrieval.text import product_text
 from countryreward.scoring.contracts import Evidence, PastAd, Product, ScoreRequest
 from countryreward.scoring.scoring_config import PriorScorerConfig
 

@@ -1,4 +1,7 @@
-"""Embeddings of a dataset by Ray Data: every unique text and image once, in any number of actors."""
+"""A dataset encoded by Ray Data, every unique text and image once, in any number of actors.
+
+Embeddings are for search and knowledge base, outputs of the frozen vision tower for training (contract 5).
+"""
 
 import itertools
 import warnings
@@ -11,6 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import ray.data
+from numpy.typing import NDArray
 from PIL import Image
 from ray.util.annotations import RayDeprecationWarning
 
@@ -20,9 +24,9 @@ from countryreward.data.quarantine import Quarantine, check_counts
 from countryreward.errors import UserError
 from countryreward.on_ray.job_metrics import JobMetrics
 from countryreward.progress import ShowProgress
+from countryreward.retrieval.embedding_table import product_texts
 from countryreward.retrieval.encoders import ImageEncoder, load_image_encoder, load_text_encoder
 from countryreward.retrieval.retrieval_config import EncodersConfig
-from countryreward.retrieval.text import product_texts
 
 Batch = dict[str, Any]
 LoadImageEncoder = Callable[[str], ImageEncoder]
@@ -44,6 +48,22 @@ def decoded(images: ImageTable, names: Iterable[str]) -> tuple[list[Image.Image 
     return pictures, reasons, values
 
 
+def encoded(
+    images: ImageTable, batch: Batch, encode: Callable[[list[Image.Image]], NDArray[np.float32]], shape: tuple[int, ...]
+) -> Batch:
+    """A batch of `content_hash` with `picture` (None where refused), `embedding` (flat; zeros where refused), `reason`, `value`.
+
+    encode: n pictures -> [n, *shape].
+    """
+    pictures, reasons, values = decoded(images, batch["content_hash"])
+    readable = [picture for picture in pictures if picture is not None]
+    vectors = np.zeros((len(pictures), *shape), dtype=np.float32)
+    if readable:
+        vectors[[picture is not None for picture in pictures]] = encode(readable)
+    flat = vectors.reshape(len(pictures), -1)
+    return {**batch, "picture": pictures, "embedding": flat, "reason": reasons, "value": values}
+
+
 class EmbedImages:
     """A Ray Data actor: image bytes to embedding and thumbnail. A row that fails carries its reason on instead of raising."""
 
@@ -52,13 +72,9 @@ class EmbedImages:
         self.images = ImageTable(Path(dataset))
 
     def __call__(self, batch: Batch) -> Batch:
-        pictures, reasons, values = decoded(self.images, batch["content_hash"])
-        good = [picture for picture in pictures if picture is not None]
-        vectors = np.zeros((len(pictures), self.encoder.dimension), dtype=np.float32)
-        if good:
-            vectors[[picture is not None for picture in pictures]] = self.encoder.encode(good)
-        small = [thumbnail(picture) if picture is not None else b"" for picture in pictures]
-        return {**batch, "embedding": vectors, "thumbnail": small, "reason": reasons, "value": values}
+        rows = encoded(self.images, batch, self.encoder.encode, (self.encoder.dimension,))
+        thumbnails = [thumbnail(picture) if picture is not None else b"" for picture in rows.pop("picture")]
+        return {**rows, "thumbnail": thumbnails}
 
 
 class EmbedTexts:
@@ -69,6 +85,55 @@ class EmbedTexts:
 
     def __call__(self, batch: Batch) -> Batch:
         return {"row": batch["row"], "embedding": self.encoder.encode([str(text) for text in batch["text"]])}
+
+
+class EncodeTower:
+    """A Ray Data actor: image bytes to outputs of the frozen vision tower. A row that fails carries its reason on."""
+
+    def __init__(self, backbone: str, dataset: str, px: int, device: str) -> None:
+        from countryreward.models.tower import VisionTower
+
+        self.tower = VisionTower(backbone, px=px, device=device)
+        self.images = ImageTable(Path(dataset))
+
+    def __call__(self, batch: Batch) -> Batch:
+        rows = encoded(self.images, batch, self.tower.encode, self.tower.shape)
+        del rows["picture"]
+        return rows
+
+
+class ImageRows:
+    """What became of every image of a dataset, as batches arrive in whatever order: kept or in quarantine."""
+
+    def __init__(self, stage: str, total: int, progress: ShowProgress | None) -> None:
+        self.stage, self.total, self.progress = stage, total, progress
+        self.kept: dict[int, bytes] = {}  # row -> thumbnail, empty where the stage makes none
+        self.quarantine = Quarantine(stage)
+        self.metrics = JobMetrics(stage)
+
+    def collect(self, batch: Batch) -> None:
+        """Note the rows of a batch; tell how many there were."""
+        thumbnails = batch.get("thumbnail", [b""] * len(batch["row"]))
+        for row, name, small, reason, value in zip(
+            batch["row"], batch["content_hash"], thumbnails, batch["reason"], batch["value"], strict=True
+        ):
+            if reason:
+                self.quarantine.add(
+                    table="images", row=int(row), key=name, reason=str(reason), field="image", value=value
+                )
+            else:
+                self.kept[int(row)] = small
+        refused = len(self.quarantine.refusals)
+        self.metrics.rows(len(self.kept) + refused, self.total, refused)
+        if self.progress:
+            self.progress(len(self.kept) + refused, self.total)
+
+    def counts(self) -> dict[str, int]:
+        """input = kept + dropped + quarantined, checked."""
+        refused = len(self.quarantine.refusals)
+        counts = {"input": self.total, "kept": len(self.kept), "dropped": 0, "quarantined": refused}
+        check_counts(counts, self.stage)
+        return counts
 
 
 def embed_dataset(
@@ -83,7 +148,8 @@ def embed_dataset(
 
     products.parquet (product_id, text_row), texts.npy, images.parquet (content_hash, perceptual_hash, image_row, thumbnail),
     images.npy, quarantine.jsonl. Rows are placed by their hash's rank, so the files do not depend on the number of actors.
-    load: makes the image encoder of `config.image` in each actor; for encoders of your own.
+    load: makes the image encoder of `config.image` in each actor; for encoders of your own. Raises `UserError` where the dataset
+    has no product with an image.
     """
     products = pq.read_table(dataset / "products.parquet").to_pandas()
     parts = sorted((dataset / "images").glob("part-*.parquet"))
@@ -105,39 +171,57 @@ def embed_dataset(
     images = catalogue.to_pandas().sort_values("content_hash").reset_index(drop=True)
     arguments = {"encoder": config.image, "dataset": str(dataset), "load": load}
     frame = pd.DataFrame({"row": np.arange(len(images)), "content_hash": images["content_hash"]})
-    quarantine = Quarantine("embeddings")
-    small: dict[int, bytes] = {}
-    metrics = JobMetrics("embeddings")
-
-    def collect(batch: Batch) -> None:
-        for row, name, picture, reason, value in zip(
-            batch["row"], batch["content_hash"], batch["thumbnail"], batch["reason"], batch["value"], strict=True
-        ):
-            if reason:
-                quarantine.add(table="images", row=int(row), key=name, reason=str(reason), field="image", value=value)
-            else:
-                small[int(row)] = picture
-        metrics.rows(len(small) + len(quarantine.refusals), len(images), len(quarantine.refusals))
-        if progress:
-            progress(len(small) + len(quarantine.refusals), len(images))
-
-    fill_rows(folder / "images.npy", len(images), in_actors(frame, EmbedImages, arguments, **pool), collect)
-    kept = images.iloc[sorted(small)]
+    rows = ImageRows("embeddings", len(images), progress)
+    fill_rows(folder / "images.npy", len(images), in_actors(frame, EmbedImages, arguments, **pool), rows.collect)
+    order = sorted(rows.kept)
+    kept = images.iloc[order]
     table = {
         "content_hash": kept["content_hash"].to_list(),
         "perceptual_hash": kept["perceptual_hash"].to_list(),
-        "image_row": np.array(sorted(small), dtype=np.int64),
-        "thumbnail": pa.array([small[row] for row in sorted(small)], type=pa.binary()),
+        "image_row": np.array(order, dtype=np.int64),
+        "thumbnail": pa.array([rows.kept[row] for row in order], type=pa.binary()),
     }
     pq.write_table(pa.table(table), folder / "images.parquet")
-    quarantine.write(folder)
-    counts = {
-        "texts": {"input": len(texts), "kept": len(texts), "dropped": 0, "quarantined": 0},
-        "images": {"input": len(images), "kept": len(kept), "dropped": 0, "quarantined": len(quarantine.refusals)},
-    }
-    for name, part in counts.items():
-        check_counts(part, name)
-    return counts
+    rows.quarantine.write(folder)
+    of_texts = {"input": len(texts), "kept": len(texts), "dropped": 0, "quarantined": 0}
+    return {"texts": of_texts, "images": rows.counts()}
+
+
+def build_features(
+    dataset: Path,
+    folder: Path,
+    *,
+    backbone: str,
+    px: int,
+    batch_size: int = 64,
+    gpus_per_actor: float = 0.0,
+    progress: ShowProgress | None = None,
+) -> dict[str, Any]:
+    """Write the files of a `features` artifact (contract 5; read by `data/feature_store.py`). Returns counts.
+
+    features.npy [images, patches, width] float32 of the frozen tower, index.parquet (content_hash, row), quarantine.jsonl. Rows
+    stand in the order of their hashes. Raises `UserError` where the dataset has no image.
+    """
+    from countryreward.models.tower import VisionTower
+
+    shape = VisionTower(backbone, px=px).shape
+    parts = sorted((dataset / "images").glob("part-*.parquet"))
+    if not parts:
+        raise UserError(f"dataset: {dataset} holds no image; its quarantine.jsonl says what was refused")
+    names = sorted(pq.read_table(parts, columns=["content_hash"])["content_hash"].to_pylist())
+    frame = pd.DataFrame({"row": np.arange(len(names)), "content_hash": names})
+    device = "cuda" if gpus_per_actor > 0 else "cpu"
+    arguments = {"backbone": backbone, "dataset": str(dataset), "px": px, "device": device}
+    source = in_actors(frame, EncodeTower, arguments, batch_size=batch_size, gpus_per_actor=gpus_per_actor)
+    rows = ImageRows("features", len(names), progress)
+    fill_rows(folder / "features.npy", len(names), source, rows.collect, shape=shape)
+    order = sorted(rows.kept)
+    pq.write_table(
+        pa.table({"content_hash": [names[row] for row in order], "row": np.array(order, dtype=np.int64)}),
+        folder / "index.parquet",
+    )
+    rows.quarantine.write(folder)
+    return {"images": rows.counts()}
 
 
 def in_actors(

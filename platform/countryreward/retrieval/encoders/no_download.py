@@ -1,53 +1,15 @@
-"""Encoders: product texts and images to unit vectors, so that the inner product of Eq. 1 is a cosine.
+"""Encoders that need no download: `hashed-ngrams` for texts, `layout-hog` for images."""
 
-Two need no download (`hashed-ngrams`, `layout-hog`); any sentence-transformers, CLIP or SigLIP model is taken by name or
-folder. A fingerprint names what made a vector: a knowledge base refuses queries from another encoder.
-"""
-
-import hashlib
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from countryreward.data.artifacts import sha256_file
 from countryreward.data.decoding import pixels_of
-from countryreward.errors import UserError
-
-Vectors = NDArray[np.float32]
-
-
-class TextEncoder(Protocol):
-    """Texts to unit vectors."""
-
-    fingerprint: str
-    dimension: int
-
-    def encode(self, texts: Sequence[str]) -> Vectors:
-        """[n] texts -> [n, D] float32, rows of norm 1 (0 for a text without any feature)."""
-        ...
-
-
-class ImageEncoder(Protocol):
-    """RGB images to unit vectors."""
-
-    fingerprint: str
-    dimension: int
-
-    def encode(self, images: Sequence[Image.Image]) -> Vectors:
-        """[n] RGB images of any size -> [n, D] float32, rows of norm 1."""
-        ...
-
-
-def unit_rows(vectors: NDArray) -> Vectors:
-    """Rows scaled to norm 1 in float64, then float32; zero rows stay zero. [n, D] -> [n, D]."""
-    wide = np.asarray(vectors, dtype=np.float64)
-    norms = np.linalg.norm(wide, axis=1, keepdims=True)
-    return (wide / np.where(norms > 0, norms, 1)).astype(np.float32)
+from countryreward.retrieval.encoders.base import Vectors, unit_rows
 
 
 class HashedNgrams:
@@ -57,7 +19,7 @@ class HashedNgrams:
     fingerprint = "hashed-ngrams/char_wb-3-5/512/v1"
 
     def encode(self, texts: Sequence[str]) -> Vectors:
-        """See `TextEncoder.encode`."""
+        """[n] texts -> [n, 512] float32 unit rows; 0 for a text without any n-gram."""
         from sklearn.feature_extraction import FeatureHasher
         from sklearn.feature_extraction.text import HashingVectorizer
 
@@ -81,7 +43,7 @@ class LayoutHog:
     side = 64
 
     def encode(self, images: Sequence[Image.Image]) -> Vectors:
-        """See `ImageEncoder.encode`. Both parts are scaled to equal norm."""
+        """[n] RGB images of any size -> [n, 516] float32 unit rows. Both parts have equal norm."""
         rows = np.zeros((len(images), self.dimension), dtype=np.float64)
         for row, image in zip(rows, images, strict=True):
             pixels = cv2.resize(pixels_of(image), (self.side, self.side), interpolation=cv2.INTER_AREA)
@@ -114,45 +76,3 @@ class LayoutHog:
         blocks = np.concatenate([grid[:-1, :-1], grid[:-1, 1:], grid[1:, :-1], grid[1:, 1:]], axis=2)  # [3, 3, 36]
         blocks = blocks / (np.linalg.norm(blocks, axis=2, keepdims=True) + 1.0)
         return np.minimum(blocks, 0.2).ravel()
-
-
-def load_text_encoder(name: str) -> TextEncoder:
-    """`hashed-ngrams`, `sentence-transformers:NAME`, `clip:NAME` or `siglip:NAME`. Raises `UserError` for anything else."""
-    family, _, model = name.partition(":")
-    if name == "hashed-ngrams":
-        return HashedNgrams()
-    if family == "sentence-transformers" and model:
-        from countryreward.retrieval.pretrained import SentenceEncoder
-
-        return SentenceEncoder(model)
-    if family in ("clip", "siglip") and model:
-        from countryreward.retrieval.pretrained import ContrastiveTextEncoder
-
-        return ContrastiveTextEncoder(model)
-    raise UserError(
-        f"encoders.text: {name!r} is unknown; write hashed-ngrams, sentence-transformers:NAME, clip:NAME or siglip:NAME"
-    )
-
-
-def load_image_encoder(name: str) -> ImageEncoder:
-    """`layout-hog`, `clip:NAME` or `siglip:NAME`. Raises `UserError` for anything else."""
-    family, _, model = name.partition(":")
-    if name == "layout-hog":
-        return LayoutHog()
-    if family in ("clip", "siglip") and model:
-        from countryreward.retrieval.pretrained import ContrastiveImageEncoder
-
-        return ContrastiveImageEncoder(model)
-    raise UserError(f"encoders.image: {name!r} is unknown; write layout-hog, clip:NAME or siglip:NAME")
-
-
-def revision(name: str) -> str:
-    """Which weights a name means: for a folder its name and a hash of every file in it; for a hub name itself."""
-    folder = Path(name)
-    if not folder.is_dir():
-        return name
-    digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            digest.update(f"{path.relative_to(folder)}\0{sha256_file(path)}\n".encode())
-    return f"{folder.name}@{digest.hexdigest()[:12]}"
