@@ -25,7 +25,7 @@ from countryreward.data.artifacts import Artifact
 from countryreward.data.data_config import ImagesConfig, ImportConfig, RecordsConfig, SplitConfig, TableSource
 from countryreward.data.images import ImageTable
 from countryreward.data.quarantine import REASONS
-from countryreward.on_ray import embed_dataset as embeddings
+from countryreward.on_ray import encode_dataset as embeddings
 from countryreward.on_ray.ray_config import RayConfig
 from countryreward.on_ray.session import session
 from countryreward.retrieval.encoders import HashedNgrams, LayoutHog
