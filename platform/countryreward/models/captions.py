@@ -9,7 +9,7 @@ seed at least 2**31, which `simulate` never reaches, so no evaluated picture is 
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -59,8 +59,8 @@ def caption(answers: Mapping[str, str]) -> str:
 
 def parse_caption(text: str) -> Answers:
     """The answers in a caption. Empty where the text is not a caption; words that are not of the vocabulary stay as they are."""
-    found = _PARTS.match(text.strip())
-    return found.groupdict() if found else {}
+    match = _PARTS.match(text.strip())
+    return match.groupdict() if match else {}
 
 
 def comparison(grades_a: np.ndarray, grades_b: np.ndarray) -> str:
@@ -76,15 +76,14 @@ def pretext_creative(pretext_seed: int) -> tuple[np.ndarray, Answers, np.ndarray
     if pretext_seed < PRETEXT_SEED:
         raise UserError(f"seed: {pretext_seed} is not a pretext seed; write one of at least {PRETEXT_SEED}")
     rng = np.random.default_rng(pretext_seed)
+    product_rng = np.random.default_rng([1, pretext_seed // 2])
 
-    of_product = np.random.default_rng([1, pretext_seed // 2])
-
-    def pick(choices: object, rng: np.random.Generator) -> str:
-        keys = list(choices)  # type: ignore[call-overload]
+    def pick(choices: Iterable[str], rng: np.random.Generator) -> str:
+        keys = list(choices)
         return keys[int(rng.integers(len(keys)))]
 
     spec = Spec(**{axis: pick(choices, rng) for axis, choices in AXES.items()})
-    category, colour, pattern = (pick(choices, of_product) for choices in (CATEGORIES, COLOURS, PATTERNS))
+    category, colour, pattern = (pick(choices, product_rng) for choices in (CATEGORIES, COLOURS, PATTERNS))
     look = ProductLook(category=category, colour=colour, pattern=pattern)
     share = {name: rng.random() for name in GRADES}
     value = {name: low + (high - low) * share[name] for name, (low, high, _) in GRADES.items()}
@@ -117,19 +116,20 @@ class Pretext:
 def pretext_set(
     first_seed: int, count: int, *, px: int, workers: int = 2, progress: Callable[[int, int], None] | None = None
 ) -> Pretext:
-    """Creatives of the seeds `first_seed`, `first_seed + 1`, ..."""
+    """`count` creatives of the seeds `first_seed`, `first_seed + 1`, ..., px wide and high, drawn in `workers` threads."""
     images = np.empty((count, px, px, 3), np.uint8)
     answers: list[Answers] = []
     grades = np.empty((count, len(GRADES)))
 
-    def one(seed: int) -> tuple[np.ndarray, Answers, np.ndarray]:
-        pixels, said, graded = pretext_creative(seed)
-        return np.asarray(squared(Image.fromarray(pixels), px)), said, graded
+    def small_creative(seed: int) -> tuple[np.ndarray, Answers, np.ndarray]:
+        pixels, shown, shares = pretext_creative(seed)
+        return np.asarray(squared(Image.fromarray(pixels), px)), shown, shares
 
     with ThreadPoolExecutor(workers) as pool:
-        for i, (small, said, graded) in enumerate(pool.map(one, range(first_seed, first_seed + count))):
-            images[i], grades[i] = small, graded
-            answers.append(said)
+        seeds = range(first_seed, first_seed + count)
+        for i, (pixels, shown, shares) in enumerate(pool.map(small_creative, seeds)):
+            images[i], grades[i] = pixels, shares
+            answers.append(shown)
             if progress:
                 progress(i + 1, count)
     return Pretext(images, answers, grades)

@@ -23,6 +23,7 @@ from countryreward.models.design_prompt import SplicedPrompt
 from countryreward.models.processor import PairProcessor, Picture, pixels
 
 IGNORED = -100
+"""Label of a token that no loss counts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,14 +52,14 @@ def answer_row(prompt: SplicedPrompt, answer: Sequence[int]) -> Row:
 
 
 def shared_row(prompt: SplicedPrompt, first: Sequence[int], second: Sequence[int]) -> Row:
-    """A prompt and two answers."""
-    one, other = answer_row(prompt, first), answer_row(prompt, second)
+    """A prompt and two answers, the second after the prompt's last token come again."""
+    row, second_row = answer_row(prompt, first), answer_row(prompt, second)
     last = len(prompt.ids) - 1
     return Row(
-        ids=np.append(one.ids, other.ids[last:]),
-        positions=np.append(one.positions, other.positions[:, last:], axis=1),
-        next_ids=np.append(one.next_ids, other.next_ids[last:]),
-        part=np.append(one.part, np.ones(len(other.ids) - last, np.int64)),
+        ids=np.append(row.ids, second_row.ids[last:]),
+        positions=np.append(row.positions, second_row.positions[:, last:], axis=1),
+        next_ids=np.append(row.next_ids, second_row.next_ids[last:]),
+        part=np.append(row.part, np.ones(len(second_row.ids) - last, np.int64)),
         own=last,
     )
 
@@ -83,11 +84,11 @@ def stack(rows: Sequence[Row], pad_id: int, image_id: int) -> dict[str, Tensor]:
     if part_BT.any():
         causal_TT = np.tri(width, dtype=bool)
         own_B11 = np.array([row.own for row in rows])[:, None, None]
-        prompt_BTT = np.arange(width)[None, None, :] < own_B11
+        prompt_B1T = np.arange(width)[None, None, :] < own_B11
         same_BTT = part_BT[:, :, None] == part_BT[:, None, :]
-        seen = causal_TT & inside_BT[:, None, :] & (same_BTT | (prompt_BTT & (part_BT[:, :, None] == 1)))
-        seen |= np.eye(width, dtype=bool)  # padding sees itself: a row without anything to see would be NaN
-        mask = torch.from_numpy(seen[:, None])
+        visible_BTT = causal_TT & inside_BT[:, None, :] & (same_BTT | (prompt_B1T & (part_BT[:, :, None] == 1)))
+        visible_BTT |= np.eye(width, dtype=bool)  # padding sees itself: a row without anything to see would be NaN
+        mask = torch.from_numpy(visible_BTT[:, None])
     return {
         "input_ids": torch.from_numpy(ids_BT),
         "attention_mask": mask,
@@ -105,8 +106,8 @@ def pictures_of(
     names = list(dict.fromkeys(prompt.image for prompt in prompts))
     values, grids = pixels(processor, [images[name] for name in names], px)
     pieces = dict(zip(names, values.split(grids.prod(-1).tolist()), strict=True))
-    which = {name: place for place, name in enumerate(names)}
+    position = {name: n for n, name in enumerate(names)}
     return {
         "pixel_values": torch.cat([pieces[prompt.image] for prompt in prompts]),
-        "image_grid_thw": grids[[which[prompt.image] for prompt in prompts]],
+        "image_grid_thw": grids[[position[prompt.image] for prompt in prompts]],
     }

@@ -54,7 +54,7 @@ class DesignFields:
 
 @dataclass(frozen=True, eq=False)
 class SplicedPrompt:
-    """Token ids of a prompt. T tokens."""
+    """A design writer's prompt as T token ids, spliced so that no user text is ever formatted into a template."""
 
     ids: NDArray[np.int64]  # [T]
     positions: NDArray[np.int64]  # [3, T] of the multimodal rotary embedding
@@ -119,10 +119,10 @@ class DesignPrompt:
 
 def words_of(title: str, category: str | None, attributes: Mapping[str, str], market: str) -> str:
     """The prompt's text in words, for people and for tables: what `DesignPrompt` splices after the picture."""
-    told = "; ".join(f"{name}: {value}" for name, value in sorted(attributes.items()))
-    parts = [("Title", title), ("Category", category or ""), ("Attributes", told)]
-    said = "".join(f"\nProduct {name}: {text}" for name, text in parts if text)
-    return f" {markets.adjective(market)}".join((said + ASK[0], ASK[1]))
+    attributes_text = "; ".join(f"{name}: {value}" for name, value in sorted(attributes.items()))
+    parts = [("Title", title), ("Category", category or ""), ("Attributes", attributes_text)]
+    product = "".join(f"\nProduct {name}: {text}" for name, text in parts if text)
+    return f" {markets.adjective(market)}".join((product + ASK[0], ASK[1]))
 
 
 def read_design(text: str) -> Reading:
@@ -131,10 +131,10 @@ def read_design(text: str) -> Reading:
     Repaired, and said so: text around the four lines, a field that is written twice (the first counts), a field longer than
     LONGEST_FIELD characters (cut at a word), characters that are not printable. Refused: a field that is missing.
     """
-    mended: list[str] = []
+    repairs: list[str] = []
     clean = "".join(letter if letter.isprintable() or letter in "\n\t" else " " for letter in text)
     if clean != text:
-        mended.append("characters that cannot be printed")
+        repairs.append("characters that cannot be printed")
     try:
         design = Design.parse(clean)
     except UserError as error:
@@ -145,14 +145,14 @@ def read_design(text: str) -> Reading:
             design = Design.parse(single)
         except UserError as second:
             return Reading(None, False, str(second))
-        mended.append("a field that was written twice")
+        repairs.append("a field that was written twice")
     short = {name: _cut(getattr(design, name)) for name in LABELS}
     if any(short[name] != getattr(design, name) for name in LABELS):
         design = Design(**short)
-        mended.append("a field that was too long")
-    if not mended and design.as_text() != text.strip():
-        mended.append("the form")
-    return Reading(design, bool(mended), ", ".join(mended) or None)
+        repairs.append("a field that was too long")
+    if not repairs and design.as_text() != text.strip():
+        repairs.append("the form")
+    return Reading(design, bool(repairs), ", ".join(repairs) or None)
 
 
 _LABEL = re.compile(r"^\W*(foreground|background|colou?r[ _]tone|lighting)\W*[:：]", re.IGNORECASE)
@@ -163,8 +163,8 @@ def _first_of_each(text: str) -> str:
     seen: set[str] = set()
     kept = []
     for line in text.splitlines():
-        found = _LABEL.match(line)
-        name = re.sub(r"[ _]+", " ", found[1].lower()).replace("colour", "color") if found else None
+        label = _LABEL.match(line)
+        name = re.sub(r"[ _]+", " ", label[1].lower()).replace("colour", "color") if label else None
         if name is not None and name in seen:
             continue
         if name is not None:

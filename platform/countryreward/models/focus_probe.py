@@ -51,7 +51,7 @@ class FocusProbe:
         """The share of every token in what is measured: [R, T], rows sum to 1."""
         if self.measure == "norm":
             return focus.norm_share(self._caught[self.language_model.norm], attended_RT)
-        return torch.stack([self._attention(one, attended_RT, last_R) for one in self.attentions]).mean(dim=0)
+        return torch.stack([self._attention(layer, attended_RT, last_R) for layer in self.attentions]).mean(dim=0)
 
     def _attention(self, attention: Any, attended_RT: Tensor, last_R: Tensor) -> Tensor:
         row_R = torch.arange(len(last_R), device=last_R.device)

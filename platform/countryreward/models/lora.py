@@ -82,20 +82,20 @@ def lora_layers(model: nn.Module) -> Iterator[tuple[str, Any]]:
 def merged(model: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """Whole weights as if there had never been LoRA: W + scale B A under the layer's own name. A 4-bit W is taken as it counts.
 
-    weights: an engine's `state_dict()`. Without LoRA it is given back as it is.
+    weights: an engine's `state_dict()`, which stays as it is. Without LoRA its copy is returned.
     """
-    found = dict(weights)
+    whole_weights = dict(weights)
     for name, layer in lora_layers(model):
         base = f"{name}.base_layer"
-        whole = _dequantised(layer) if _in_4_bits(layer) else found[f"{base}.weight"]
-        down, up = (found.pop(f"{name}.lora_{part}.{_NAME}.weight") for part in "AB")
-        for key in [key for key in found if key.startswith(f"{base}.weight")]:
-            del found[key]
+        weight = _dequantised(layer) if _in_4_bits(layer) else whole_weights[f"{base}.weight"]
+        down, up = (whole_weights.pop(f"{name}.lora_{part}.{_NAME}.weight") for part in "AB")
+        for key in [key for key in whole_weights if key.startswith(f"{base}.weight")]:
+            del whole_weights[key]
         update = layer.scaling[_NAME] * (up.float() @ down.float())
-        found[f"{name}.weight"] = (whole.float() + update).to(down.dtype)
-        if f"{base}.bias" in found:
-            found[f"{name}.bias"] = found.pop(f"{base}.bias")
-    return found
+        whole_weights[f"{name}.weight"] = (weight.float() + update).to(down.dtype)
+        if f"{base}.bias" in whole_weights:
+            whole_weights[f"{name}.bias"] = whole_weights.pop(f"{base}.bias")
+    return whole_weights
 
 
 def save_adapter(model: nn.Module, weights: dict[str, Tensor], folder: Path, options: LoraOptions, base: str) -> None:

@@ -20,7 +20,7 @@ _IMAGE = SPANS.index("image")
 
 @dataclass(kw_only=True)
 class Batch:
-    """What `CountryRewardModel` reads. Images are not in it: bring those of `images`, each once and in that order."""
+    """Prompts of B pairs, as `CountryRewardModel` reads them. Images are not in it: bring those of `images` in that order."""
 
     input_ids: Tensor  # [R, T]
     attention_mask: Tensor  # [R, T] 1 where a token is, 0 where padding is
@@ -43,7 +43,7 @@ class Batch:
 
     @property
     def pairs(self) -> int:
-        """B."""
+        """How many pairs: B."""
         return len(self.last) // (2 if self.both_orders else 1)
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "Batch":
@@ -67,9 +67,10 @@ def collate(
     assert examples, "an empty batch"
     swapped = [example.swapped for example in examples if example.swapped is not None]
     assert len(swapped) in (0, len(examples)), "examples of two kinds of model in one batch"
-    rows, one = [*examples, *swapped], swap is not None and bool(swapped)
+    rows, sign_B = [*examples, *swapped], None
     if swap is not None and swapped:
-        rows = [both[int(turned)] for *both, turned in zip(examples, swapped, swap, strict=True)]
+        rows = [orders[int(turned)] for *orders, turned in zip(examples, swapped, swap, strict=True)]
+        sign_B = torch.from_numpy(np.where(swap, -1.0, 1.0).astype(np.float32))
     lengths = np.array([len(row.ids) for row in rows])
     width = int(lengths.max())
     ids_RT = np.full((len(rows), width), pad_id, dtype=np.int64)
@@ -103,12 +104,13 @@ def collate(
         image_grid_thw=torch.tensor(list(grids.values()), dtype=torch.long).reshape(-1, 3),
         images=list(grids),
         patches=sum(int(np.prod(grid)) for grid in grids.values()),
-        both_orders=bool(swapped) and not one,
-        sign=torch.from_numpy(np.where(swap, -1.0, 1.0).astype(np.float32)) if swap is not None and one else None,
+        both_orders=bool(swapped) and sign_B is None,
+        sign=sign_B,
     )
 
 
 def _padded(lists: list[list[int]], pad_id: int) -> tuple[Tensor, Tensor]:
+    """Lists of ids as one tensor [R, longest], at least one wide, and where they are ids and no padding."""
     width = max(1, *map(len, lists)) if lists else 1
     mask = torch.tensor([[position < len(ids) for position in range(width)] for ids in lists])
     return torch.tensor([[*ids, *[pad_id] * (width - len(ids))] for ids in lists], dtype=torch.long), mask

@@ -70,21 +70,21 @@ def squared(image: Picture, px: int) -> Image.Image:
 def pixels(processor: PairProcessor, images: Sequence[Picture], px: int) -> tuple[Tensor, Tensor]:
     """Pillow images or uint8 RGB arrays, all made px x px -> pixel_values float32 [N, P], image_grid_thw int64 [I, 3].
 
-    An image gives (px / 28)**2 visual tokens.
+    An image gives (px / 28)**2 visual tokens. Raises `UserError` where px is not a multiple of 28.
     """
     if px < 28 or px % 28:
         raise UserError(f"px: {px} is not a multiple of 28; write 56, 84, 112, ...")
-    done = processor.image_processor([squared(image, px) for image in images], do_resize=False, return_tensors="pt")
-    return done["pixel_values"].float(), done["image_grid_thw"].long()
+    inputs = processor.image_processor([squared(image, px) for image in images], do_resize=False, return_tensors="pt")
+    return inputs["pixel_values"].float(), inputs["image_grid_thw"].long()
 
 
 def patches(images_IHWC: np.ndarray, processor: PairProcessor) -> Tensor:
-    """The same pixel_values [N, P] from uint8 RGB [I, px, px, 3] at once: what a training step can afford."""
-    worker = processor.image_processor
-    mean, std = (torch.tensor(value) * 255 for value in (worker.image_mean, worker.image_std))
-    count, px, size, merge = len(images_IHWC), images_IHWC.shape[1], worker.patch_size, worker.merge_size
+    """The pixel_values [N, P] that `pixels` gives, from uint8 RGB [I, px, px, 3] all at once: what a training step can afford."""
+    settings = processor.image_processor
+    mean, std = (torch.tensor(value) * 255 for value in (settings.image_mean, settings.image_std))
+    count, px, size, merge = len(images_IHWC), images_IHWC.shape[1], settings.patch_size, settings.merge_size
     side = px // size // merge
     values = (torch.from_numpy(images_IHWC).float() - mean) / std
     values = values.view(count, side, merge, size, side, merge, size, 3).permute(0, 1, 4, 2, 5, 7, 3, 6)
-    frames = values.unsqueeze(6).expand(-1, -1, -1, -1, -1, -1, worker.temporal_patch_size, -1, -1)
+    frames = values.unsqueeze(6).expand(-1, -1, -1, -1, -1, -1, settings.temporal_patch_size, -1, -1)
     return frames.reshape(count * (side * merge) ** 2, -1)

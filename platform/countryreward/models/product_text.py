@@ -28,19 +28,19 @@ class ProductPieces:
 
 
 class ProductText:
-    """One thread at a time: tokenizers keep state."""
+    """Token ids of the template's pieces, of fields and of whole products. One thread at a time: tokenizers keep state."""
 
     def __init__(self, tokenizer: Any) -> None:
         """Raises `UserError` for a tokenizer that lacks Qwen2-VL's special tokens."""
         self.tokenizer = tokenizer
         self._added = set(tokenizer.get_added_vocab().values())
-        known = tokenizer.get_vocab()
+        vocabulary = tokenizer.get_vocab()
         for token in _CONTROL:
-            if token not in known or token not in tokenizer.get_added_vocab():
+            if token not in vocabulary or token not in tokenizer.get_added_vocab():
                 raise UserError(
                     f"tokenizer: it lacks the special token {token}; take the tokenizer of a Qwen2-VL model"
                 )
-        self.image_id: int = known["<|image_pad|>"]
+        self.image_id: int = vocabulary["<|image_pad|>"]
         self._ours: dict[str, list[int]] = {}
         self._products: dict[tuple, ProductPieces] = {}
 
@@ -68,8 +68,8 @@ class ProductText:
         self, title: str, category: str | None, attributes: Mapping[str, str], tags: Sequence[str] = ()
     ) -> ProductPieces:
         """Title, category, attributes and tags, each announced; what is empty is left out. Raises `UserError` for no title."""
-        listed, words = tuple(sorted(attributes.items())), tuple(tags)
-        key = (title, category, listed, words)
+        pairs, words = tuple(sorted(attributes.items())), tuple(tags)
+        key = (title, category, pairs, words)
         if key in self._products:
             return self._products[key]
         if not title.strip():
@@ -77,7 +77,7 @@ class ProductText:
         texts = {
             "title": ("\nProduct Title:", title, "product"),
             "category": ("\nProduct Category:", category or "", None),
-            "attributes": ("\nProduct Attributes:", "; ".join(f"{n}: {v}" for n, v in listed), "product"),
+            "attributes": ("\nProduct Attributes:", "; ".join(f"{name}: {value}" for name, value in pairs), "product"),
             "tags": ("\nProduct Tags:", ", ".join(words), None),
         }
         product = ProductPieces([], {}, [])

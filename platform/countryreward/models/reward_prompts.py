@@ -1,8 +1,7 @@
 """One example's token ids, spliced so that no user text is ever formatted into a template (`product_text.py`).
 
-The order: country prompt, images A and B, product text, the
-augmentation sentence (strategy `instruct`), instruction. The paper's `<Product Title><Product Attributes>` in the instruction
-names the product text above it.
+The order: country prompt, images A and B, product text, the augmentation sentence (strategy `instruct`), instruction. The
+paper's `<Product Title><Product Attributes>` in the instruction names the product text above it.
 
 Legend: T tokens, S spans (country, product, image). A grid is (time, height, width) in patches, as Qwen2-VL's processor says.
 """
@@ -114,11 +113,11 @@ class PromptBuilder:
         return replace(example, swapped=self._splice(fields.swapped(), product)) if self._both_orders else example
 
     def ours(self, text: str) -> list[int]:
-        """See `ProductText.ours`."""
+        """Ids of a piece of the template; special tokens in it are meant."""
         return self.words.ours(text)
 
     def users(self, text: str, field_name: str) -> list[int]:
-        """See `ProductText.users`."""
+        """Ids of a user's text: never a special token. Raises `UserError` for text that is no UTF-8."""
         return self.words.users(text, field_name)
 
     def _splice(self, fields: PairFields, product: ProductPieces) -> Example:
@@ -186,11 +185,13 @@ class PromptWriter:
         self._next = 0  # position of the next token
 
     def text(self, ids: Sequence[int], span: str | None = None) -> None:
+        """Tokens one after another, each at a position of its own. span: one of SPANS that they belong to."""
         self._add(ids, span)
         self._positions += range(self._next, self._next + len(ids))
         self._next += len(ids)
 
     def image(self, image_id: int, grid: Grid) -> None:
+        """As many visual tokens as a picture of `grid` has, positioned by row and column."""
         time, height, width = grid
         assert height % self.merge == width % self.merge == 0, grid
         height, width = height // self.merge, width // self.merge
@@ -205,6 +206,7 @@ class PromptWriter:
         self._spans += [SPANS.index(span) if span else -1] * len(ids)
 
     def arrays(self) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.int64]]:
+        """All that was written: ids [T], spans [S, T], positions [3, T]."""
         ids_T, span_T, position_T = np.array([self._ids, self._spans, self._positions], dtype=np.int64)
         positions_3T = np.repeat(position_T[None], 3, axis=0)
         for start, image_3N in self._images:

@@ -15,14 +15,8 @@ from countryreward.progress import quiet_loading
 
 def backbone_folder(name: str) -> str:
     """What `from_pretrained` understands: the package's folder for `tiny`, a preset's id, or the name itself."""
-    preset = PRESETS.get(name)
-    return (
-        str(SHIPPED)
-        if name == "tiny" or (preset and preset.backbone == "tiny")
-        else preset.backbone
-        if preset
-        else name
-    )
+    source = PRESETS[name].backbone if name in PRESETS else name
+    return str(SHIPPED) if source == "tiny" else source
 
 
 class VisionTower:
@@ -41,7 +35,7 @@ class VisionTower:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Of one image's features: patches, width."""
+        """Shape of one image's features: (patches, width)."""
         config = self.visual.config
         side = self.px // int(config.patch_size)  # pyright: ignore[reportArgumentType]
         return side * side, int(config.embed_dim)  # pyright: ignore[reportArgumentType]

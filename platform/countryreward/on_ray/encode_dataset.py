@@ -128,6 +128,11 @@ class ImageRows:
         if self.progress:
             self.progress(len(self.kept) + refused, self.total)
 
+    def write_quarantine(self, folder: Path) -> None:
+        """quarantine.jsonl in the order of the rows, whichever batch arrived first."""
+        self.quarantine.refusals.sort(key=lambda refusal: refusal.row)
+        self.quarantine.write(folder)
+
     def counts(self) -> dict[str, int]:
         """input = kept + dropped + quarantined, checked."""
         refused = len(self.quarantine.refusals)
@@ -182,7 +187,7 @@ def embed_dataset(
         "thumbnail": pa.array([rows.kept[row] for row in order], type=pa.binary()),
     }
     pq.write_table(pa.table(table), folder / "images.parquet")
-    rows.quarantine.write(folder)
+    rows.write_quarantine(folder)
     of_texts = {"input": len(texts), "kept": len(texts), "dropped": 0, "quarantined": 0}
     return {"texts": of_texts, "images": rows.counts()}
 
@@ -220,7 +225,7 @@ def build_features(
         pa.table({"content_hash": [names[row] for row in order], "row": np.array(order, dtype=np.int64)}),
         folder / "index.parquet",
     )
-    rows.quarantine.write(folder)
+    rows.write_quarantine(folder)
     return {"images": rows.counts()}
 
 

@@ -23,7 +23,7 @@ from countryreward.retrieval.search import Query
 
 @dataclass
 class PriorTable:
-    """Priors of records, the columns of `tables.PRIORS`, with what was refused."""
+    """Priors of records (the columns of `tables.PRIORS`), their counts, and the records that were refused."""
 
     frame: pd.DataFrame
     counts: dict[str, Any]
@@ -71,8 +71,8 @@ def build_priors(
 ) -> PriorTable:
     """Priors of `records` (contract 4). A record whose image has no embedding is quarantined. input = kept + quarantined."""
     search = retriever.config.search
-    chosen = (search.text_k, search.image_k)
-    return build_priors_of_ks(records, source, retriever, [chosen], progress=progress)[chosen]
+    k = (search.text_k, search.image_k)
+    return build_priors_of_ks(records, source, retriever, [k], progress=progress)[k]
 
 
 def build_priors_of_ks(
@@ -91,13 +91,13 @@ def build_priors_of_ks(
     source.check_encoders(retriever.base)
     search = retriever.config.search
     assert max(text_k for text_k, _ in ks) <= search.text_k, "the search must reach as far as the largest k"
-    refused = Quarantine("priors")
-    known = set(source.images["content_hash"])
-    usable = records["hash_a"].isin(known) & records["hash_b"].isin(known)
+    quarantine = Quarantine("priors")
+    embedded = set(source.images["content_hash"])
+    usable = records["hash_a"].isin(embedded) & records["hash_b"].isin(embedded)
     for position in np.flatnonzero(~usable.to_numpy()):
         row = records.iloc[position]
-        missing = row["hash_a"] if row["hash_a"] not in known else row["hash_b"]
-        refused.add(
+        missing = row["hash_a"] if row["hash_a"] not in embedded else row["hash_b"]
+        quarantine.add(
             table="records",
             row=int(position),
             key=row["record_id"],
@@ -109,15 +109,15 @@ def build_priors_of_ks(
     rows: dict[tuple[int, int], list[dict[str, Any]]] = {k: [] for k in ks}
     done = 0
     for query, group, pairs in queries(records[usable], source):
-        market, found = retriever.base.market(query.market), retriever.search.candidates(query)
+        market, candidates = retriever.base.market(query.market), retriever.search.candidates(query)
         for record_id, (a, b) in zip(group["record_id"], pairs, strict=True):
             for k, name in names.items():
-                prior = retriever.prior(query, found, a, b, text_k=k[0], image_k=k[1])
+                prior = retriever.prior(query, candidates, a, b, text_k=k[0], image_k=k[1])
                 rows[k].append(_row(record_id, prior, market, retriever.base.version, name))
         done += len(pairs)
         if progress:
             progress(done, int(usable.sum()))
-    return {k: _table(of_k, len(records), refused) for k, of_k in rows.items()}
+    return {k: _table(rows_of_k, len(records), quarantine) for k, rows_of_k in rows.items()}
 
 
 def publish_priors_of_ks(
@@ -130,20 +130,23 @@ def publish_priors_of_ks(
     base: KnowledgeBase,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[tuple[int, int], Artifact]:
-    """(text_k, image_k) -> `folder`/kTEXT-mIMAGE. Those that are there and made from the same are left as they are."""
+    """Publish priors for several (text_k, image_k) from one search, each as jobs/build_priors.py would, at `folder`/kTEXT-mIMAGE.
+
+    Those that are there and made from the same are left as they are. Returns all of them by (text_k, image_k).
+    """
     inputs = {"records": records, "embeddings": source.artifact, "knowledge_base": base.artifact}
     options: dict[tuple[int, int], dict[str, Any]] = {k: {"retrieval": with_ks(config, *k), "split": "all"} for k in ks}
-    at = {k: folder / f"k{k[0]}-m{k[1]}" for k in ks}
-    missing = [k for k in ks if not current(at[k], kind="priors", inputs=inputs, config=options[k])]
+    places = {k: folder / f"k{k[0]}-m{k[1]}" for k in ks}
+    missing = [k for k in ks if not current(places[k], kind="priors", inputs=inputs, config=options[k])]
     if missing:
         widest = with_ks(config, max(text_k for text_k, _ in missing), max(image_k for _, image_k in missing))
         frame = pd.read_parquet(records.path / "records.parquet")
         tables = build_priors_of_ks(frame, source, PriorRetriever(base, widest), missing, progress=progress)
         for k, table in tables.items():
-            with publish(at[k], kind="priors", inputs=inputs, config=options[k]) as draft:
+            with publish(places[k], kind="priors", inputs=inputs, config=options[k]) as draft:
                 table.write(draft.path)
                 draft.counts |= table.counts
-    return {k: open_artifact(at[k], kind="priors") for k in ks}
+    return {k: open_artifact(places[k], kind="priors") for k in ks}
 
 
 def with_ks(config: RetrievalConfig, text_k: int, image_k: int) -> RetrievalConfig:
@@ -151,13 +154,13 @@ def with_ks(config: RetrievalConfig, text_k: int, image_k: int) -> RetrievalConf
     return replace(config, search=replace(config.search, text_k=text_k, image_k=image_k))
 
 
-def _table(rows: list[dict[str, Any]], asked: int, refused: Quarantine) -> PriorTable:
+def _table(rows: list[dict[str, Any]], records: int, quarantine: Quarantine) -> PriorTable:
     frame = pd.DataFrame(rows, columns=list(_COLUMNS)).sort_values("record_id").reset_index(drop=True)
     counts = {
-        "records": {"input": asked, "kept": len(rows), "dropped": 0, "quarantined": len(refused.refusals)},
+        "records": {"input": records, "kept": len(rows), "dropped": 0, "quarantined": len(quarantine.refusals)},
         "without_evidence": int((frame["n"] == 0).sum()),
     }
-    return PriorTable(frame, counts, refused)
+    return PriorTable(frame, counts, quarantine)
 
 
 _COLUMNS = ("record_id", "knowledge_base", "retrieval", "log_odds", "n", "letter", "neighbours_a", "neighbours_b")

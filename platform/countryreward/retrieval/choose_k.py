@@ -51,7 +51,8 @@ def decay_curves(
     """Curves of both stages over up to `most_queries` queries (product x market) of `records`.
 
     The image stage is measured within the text stage's first `text_list` products. K is the list length asked for, or the
-    length that nine lists of ten reach where a market holds less; it is part of the result because k depends on it.
+    length that nine lists of ten reach where a market holds less; it is part of the result because k depends on it. Raises
+    `UserError` where no query finds another product's ads.
     """
     search = TwoStageSearch(base, SearchConfig(text_k=text_list, image_k=image_list))
     embedded = source.images["content_hash"]  # images that failed are absent
@@ -60,14 +61,14 @@ def decay_curves(
     chosen = groups.sample(n=min(most_queries, len(groups)), random_state=seed)
     text_lists, image_lists = [], []
     for query, _, _ in queries(records.merge(chosen, on=["product_id", "market"]), source):
-        found = search.candidates(query)
-        if len(found.entry) == 0:
+        candidates = search.candidates(query)
+        if len(candidates.entry) == 0:
             continue
-        text_lists.append(found.text_similarity)
+        text_lists.append(candidates.text_similarity)
         for image in range(len(query.images)):
-            positions = search.neighbours(found, image, (image,))
+            positions = search.neighbours(candidates, image, (image,))
             if len(positions):
-                image_lists.append(found.similarity[image][positions])
+                image_lists.append(candidates.similarity[image][positions])
     if not text_lists or not image_lists:
         raise UserError(
             "records: no training product finds another product's ads in the knowledge base;"

@@ -59,14 +59,21 @@ class PriorRetriever:
         self.search = TwoStageSearch(base, config.search)
 
     def prior(
-        self, query: Query, found: Candidates, a: int, b: int, *, text_k: int | None = None, image_k: int | None = None
+        self,
+        query: Query,
+        candidates: Candidates,
+        a: int,
+        b: int,
+        *,
+        text_k: int | None = None,
+        image_k: int | None = None,
     ) -> Prior:
-        """The prior of images a and b of a query whose candidates were searched."""
-        positions_a = self.search.neighbours(found, a, (a, b), text_k=text_k, image_k=image_k)
-        positions_b = self.search.neighbours(found, b, (a, b), text_k=text_k, image_k=image_k)
+        """The prior of images a and b of a query, from its candidates. text_k, image_k: smaller ones than the search's own."""
+        positions_a = self.search.neighbours(candidates, a, (a, b), text_k=text_k, image_k=image_k)
+        positions_b = self.search.neighbours(candidates, b, (a, b), text_k=text_k, image_k=image_k)
         n = min(len(positions_a), len(positions_b))
         positions_a, positions_b = positions_a[:n], positions_b[:n]
-        entries_a, entries_b = found.entry[positions_a], found.entry[positions_b]
+        entries_a, entries_b = candidates.entry[positions_a], candidates.entry[positions_b]
         market = self.base.market(query.market)
         values = np.zeros(0)
         if market is not None:
@@ -79,13 +86,13 @@ class PriorRetriever:
             letter=letter,
             entries_a=entries_a,
             entries_b=entries_b,
-            similarity_a=found.similarity[a][positions_a],
-            similarity_b=found.similarity[b][positions_b],
+            similarity_a=candidates.similarity[a][positions_a],
+            similarity_b=candidates.similarity[b][positions_b],
             weights=weights,
             votes=votes,
         )
 
     def priors(self, query: Query, pairs: list[tuple[int, int]]) -> list[Prior]:
         """Priors of several pairs among the images of one query, from one search."""
-        found = self.search.candidates(query)
-        return [self.prior(query, found, a, b) for a, b in pairs]
+        candidates = self.search.candidates(query)
+        return [self.prior(query, candidates, a, b) for a, b in pairs]

@@ -35,7 +35,7 @@ class Query:
 
 @dataclass(frozen=True, kw_only=True)
 class Candidates:
-    """Everything both stages found for one query, before top-m: C candidate entries of the text stage's products.
+    """The result of both stages for one query, before top-m: C candidate entries of the text stage's products.
 
     Kept with their text rank, so that any smaller k is a filter on `text_rank` and needs no second search.
     """
@@ -60,12 +60,13 @@ class TwoStageSearch:
         return next(self.candidates_of([query]))
 
     def candidates_of(self, queries: Sequence[Query]) -> Iterator[Candidates]:
-        """Of several queries with the very same images, such as one pair in ten markets: each past image is scored once."""
+        """Candidates of several queries with the very same images, such as one pair in ten markets: each past image is scored
+        once. Asserts that `images` is one array for all."""
         images = queries[0].images
         assert all(query.images is images for query in queries)
-        found = [self._entries(query) for query in queries]
-        scores = _shared_scores(self.base.image_vectors, images, [stage.image_row for stage in found])
-        for query, stage, similarity in zip(queries, found, scores, strict=True):
+        stages = [self._entries(query) for query in queries]
+        scores = _shared_scores(self.base.image_vectors, images, [stage.image_row for stage in stages])
+        for query, stage, similarity in zip(queries, stages, scores, strict=True):
             yield Candidates(
                 product_rows=stage.product_rows,
                 text_similarity=stage.text_similarity,
@@ -81,32 +82,33 @@ class TwoStageSearch:
         if market is None:
             none = np.zeros(0, dtype=np.int64)
             return _TextStage(none, np.zeros(0), none, none, none)
-        known = market.evidence(query.as_of)
-        products, text_similarity = self._text_stage(market, query, known.living)
+        evidence = market.evidence(query.as_of)
+        products, text_similarity = self._text_stage(market, query, evidence.living)
         entry, text_rank = _ranges(market.first_entry[products], market.entries[products])
-        alive = known.alive[entry]
+        alive = evidence.alive[entry]
         entry, text_rank = entry[alive], text_rank[alive]
         return _TextStage(market.product_rows[products], text_similarity, entry, text_rank, market.image_row[entry])
 
     def neighbours(
         self,
-        found: Candidates,
+        candidates: Candidates,
         image: int,
         against: Sequence[int],
         *,
         text_k: int | None = None,
         image_k: int | None = None,
     ) -> NDArray[np.int64]:
-        """N of Eq. 1 for one image of a query: positions in `found`, best first, [<= m].
+        """N of Eq. 1 for one image of a query: positions in `candidates`, best first, [<= m].
 
         `against`: the images of the pair, this one included; what leaks for one of them speaks for none. `text_k` and
         `image_k` may be smaller than the search's own.
         """
-        usable = ~found.leaks[list(against)].any(axis=0) & (found.text_rank < (text_k or self.config.text_k))
+        similarity = candidates.similarity[image]
+        usable = ~candidates.leaks[list(against)].any(axis=0) & (candidates.text_rank < (text_k or self.config.text_k))
         if self.config.image_min_similarity is not None:
-            usable &= found.similarity[image] >= self.config.image_min_similarity
+            usable &= similarity >= self.config.image_min_similarity
         positions = np.flatnonzero(usable)
-        best = top(found.similarity[image][positions], found.entry[positions], image_k or self.config.image_k)
+        best = top(similarity[positions], candidates.entry[positions], image_k or self.config.image_k)
         return positions[best]
 
     def _text_stage(
@@ -117,10 +119,10 @@ class TwoStageSearch:
         own = self.base.product_row(query.product_id)
         fetch = min(total, k + 16)
         while True:
-            found, unseen_at_most = self._fetch(market, query.text, fetch)
-            scores = canonical_scores(self.base.texts[market.text_rows[found]], query.text)
-            certain = scores > unseen_at_most
-            place, of_text = _ranges(market.first_product[found[certain]], market.products[found[certain]])
+            texts, unseen_at_most = self._fetch(market, query.text, fetch)
+            scores = canonical_scores(self.base.texts[market.text_rows[texts]], query.text)
+            certain = scores > unseen_at_most  # no text that was not fetched can come before these
+            place, of_text = _ranges(market.first_product[texts[certain]], market.products[texts[certain]])
             position, score = market.product_order[place], scores[certain][of_text]
             usable = living[position] & (market.product_rows[position] != own)
             if self.config.text_max_similarity is not None:
@@ -135,10 +137,10 @@ class TwoStageSearch:
 
     @staticmethod
     def _fetch(market: MarketBase, text: NDArray[np.float32], fetch: int) -> tuple[NDArray[np.int64], float]:
-        """FAISS's best texts of the market, and a bound no text outside them can exceed."""
-        scores, found = market.index.search(np.ascontiguousarray(text[None]), fetch)  # pyright: ignore[reportCallIssue]
+        """FAISS's best texts of the market, as positions in its index, ascending, and a bound no text outside them can exceed."""
+        scores, texts = market.index.search(np.ascontiguousarray(text[None]), fetch)  # pyright: ignore[reportCallIssue]
         bound = -np.inf if fetch == len(market.text_rows) else float(scores[0, -1]) + FLOAT32_ERROR
-        return np.sort(found[0]), bound
+        return np.sort(texts[0]), bound
 
     def _leaks(self, query: Query, rows: NDArray[np.int64], similarity: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Guards between each query image and each candidate image. [I], [C] -> [I, C]."""
@@ -161,16 +163,16 @@ class _TextStage(NamedTuple):
 
 
 def _shared_scores(
-    vectors: NDArray[np.float32], queries: NDArray[np.float32], wanted: Sequence[NDArray[np.int64]]
+    vectors: NDArray[np.float32], queries: NDArray[np.float32], row_lists: Sequence[NDArray[np.int64]]
 ) -> Iterator[NDArray[np.float64]]:
     """Scores of several lists of rows, each row scored once: [C] each -> [Q, C] each."""
-    if len(wanted) == 1:
-        yield canonical_scores(vectors[wanted[0]], queries)
+    if len(row_lists) == 1:
+        yield canonical_scores(vectors[row_lists[0]], queries)
         return
-    rows, place = np.unique(np.concatenate(wanted), return_inverse=True)
+    rows, place = np.unique(np.concatenate(row_lists), return_inverse=True)
     scores = canonical_scores(vectors[rows], queries)
-    for of_one in np.split(place, np.cumsum([len(one) for one in wanted])[:-1]):
-        yield scores[:, of_one]
+    for columns in np.split(place, np.cumsum([len(row_list) for row_list in row_lists])[:-1]):
+        yield scores[:, columns]
 
 
 def _ranges(first: NDArray[np.int64], lengths: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
