@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from countryreward.scoring.prior_queries import Question, SeenImage, searches
 
 from countryreward.retrieval.bulk_priors import build_priors, build_priors_of_ks, with_ks
 from countryreward.retrieval.prior import PriorRetriever, retrieval_hash
 from countryreward.retrieval.retrieval_config import PriorConfig, RetrievalConfig, SearchConfig
 from countryreward.retrieval.search import Query, TwoStageSearch
 from countryreward.scoring.contracts import Product
+from countryreward.scoring.prior_lookup import EncodedImage, MarketPair, _shared_searches
 
 
 def query_of(source, product: str, creatives: list[str], market: str = "KR", **options) -> Query:
@@ -118,22 +118,22 @@ def test_queries_of_the_same_images_share_scores_and_find_what_each_finds_alone(
             np.testing.assert_array_equal(getattr(found, name), getattr(alone, name))
 
 
-def question(title: str, a: str, b: str, market: str, as_of: dt.date | None = None) -> Question:
+def market_pair(title: str, a: str, b: str, market: str, as_of: dt.date | None = None) -> MarketPair:
     image = {
-        name: SeenImage(content_hash=name, perceptual_hash=ord(name), vector=np.full(2, ord(name))) for name in a + b
+        name: EncodedImage(content_hash=name, perceptual_hash=ord(name), vector=np.full(2, ord(name))) for name in a + b
     }
-    return Question(product=Product(title=title), images=(image[a], image[b]), market=market, as_of=as_of)
+    return MarketPair(product=Product(title=title), images=(image[a], image[b]), market=market, as_of=as_of)
 
 
-def test_questions_about_one_product_share_searches():
+def test_pairs_of_one_product_share_searches():
     day = dt.date(2026, 2, 1)
-    asked = [
-        *(question("lamp", a, b, market) for market in ("KR", "BR") for a, b in ("xy", "xz", "yz")),
-        question("lamp", "x", "y", "KR", day),
-        question("desk", "y", "x", "KR"),
+    pairs = [
+        *(market_pair("lamp", a, b, market) for market in ("KR", "BR") for a, b in ("xy", "xz", "yz")),
+        market_pair("lamp", "x", "y", "KR", day),
+        market_pair("desk", "y", "x", "KR"),
     ]
     lamp, desk = np.array([1.0, 0.0], dtype=np.float32), np.array([0.0, 1.0], dtype=np.float32)
-    ranked, dated, other = searches(asked, {"lamp": lamp, "desk": desk})
+    ranked, dated, other = _shared_searches(pairs, {"lamp": lamp, "desk": desk})
     assert [(one.query.market, one.pairs) for one in ranked] == [
         ("KR", [(0, 0, 1), (1, 0, 2), (2, 1, 2)]),
         ("BR", [(3, 0, 1), (4, 0, 2), (5, 1, 2)]),
