@@ -10,13 +10,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field
 from ray import serve
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy, BackpressureConfig
 
 from countryreward.generation.generation_config import RendererConfig
-from countryreward.on_ray.deployments.replica_setup import key_store, set_up_replica
-from countryreward.serving.service_config import GeneratorServiceConfig, own_options
+from countryreward.on_ray.deployments.replica_setup import ServiceArgs, key_store, set_up_replica
+from countryreward.serving.service_config import GeneratorServiceConfig
 
 if TYPE_CHECKING:
     from countryreward.generation.ad_contracts import DesignWriter, Refusal, RenderedFile, Renderer, RenderJob
@@ -27,20 +27,15 @@ ROUTE_PREFIX = "/v1/generate"
 """Where Serve must put this application: its routes are written with it."""
 
 
-class GeneratorArgs(BaseModel):
+class GeneratorArgs(ServiceArgs):
     """`args:` of serve_apps/generator.yaml."""
 
-    model_config = ConfigDict(extra="forbid")
+    name = "generator"
 
     renderer: RendererConfig = Field(default_factory=RendererConfig, description="What makes the images.")
     writer: str = Field(default="", description="Folder of what writes designs for a market; empty: templates alone.")
     reward: str = Field(default="reward", description="Name of the application that ranks; empty: nothing is ranked.")
     service: GeneratorServiceConfig = Field(default_factory=GeneratorServiceConfig, description="Limits and lifetimes.")
-
-    @field_validator("service", mode="before")
-    @classmethod
-    def _own_options(cls, options: Any) -> Any:
-        return own_options("generator", options)
 
 
 @serve.deployment(

@@ -1,14 +1,29 @@
-"""What the replicas of all three services do first, and what their apps stand behind: metrics, log, keys, rates."""
+"""What the deployments of all three services share: how their arguments are read, and what a replica does first."""
 
 import socket
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from countryreward.serving.service_config import SharedServiceConfig
+from pydantic import BaseModel, ConfigDict, field_validator
+
+from countryreward.serving.service_config import SharedServiceConfig, own_options
 
 if TYPE_CHECKING:
     from countryreward.serving.http.keys import KeyStore
     from countryreward.serving.http.prometheus_metrics import Prometheus
+
+
+class ServiceArgs(BaseModel):
+    """`args:` of an application. A subclass has a field `service`; in it, options of other services are left out with a line."""
+
+    model_config = ConfigDict(extra="forbid")
+    name: ClassVar[str]
+    """Of the service: reward, generator or studio."""
+
+    @field_validator("service", mode="before", check_fields=False)
+    @classmethod
+    def _own_options(cls, options: Any) -> Any:
+        return own_options(cls.name, options)
 
 
 def set_up_replica(config: SharedServiceConfig) -> "Prometheus":

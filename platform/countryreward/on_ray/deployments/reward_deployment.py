@@ -10,12 +10,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field
 from ray import serve
 from ray.serve.config import AutoscalingConfig, BackpressureConfig
 
-from countryreward.on_ray.deployments.replica_setup import key_store, set_up_replica
-from countryreward.serving.service_config import RewardServiceConfig, own_options
+from countryreward.on_ray.deployments.replica_setup import ServiceArgs, key_store, set_up_replica
+from countryreward.serving.service_config import RewardServiceConfig
 
 if TYPE_CHECKING:
     from countryreward.scoring.contracts import ScoreRequest, Verdict
@@ -27,20 +27,15 @@ Load = Callable[["Published", RewardServiceConfig, str, "MetricsObserver"], "Inf
 """What is published, limits, device, who is told of metrics -> a model that answers."""
 
 
-class RewardArgs(BaseModel):
+class RewardArgs(ServiceArgs):
     """`args:` of serve_apps/reward.yaml."""
 
-    model_config = ConfigDict(extra="forbid")
+    name = "reward"
 
     model: str = Field("runs/demo/model", description="Model folder, as training published it.")
     knowledge_base: str = Field("", description="A newer knowledge base than the model's own.")
     device: str = Field("auto", pattern="^(auto|cpu|cuda)$", description="Where the model computes.")
     service: RewardServiceConfig = Field(default_factory=RewardServiceConfig, description="Limits and lifetimes.")
-
-    @field_validator("service", mode="before")
-    @classmethod
-    def _own_options(cls, options: Any) -> Any:
-        return own_options("reward", options)
 
 
 @serve.deployment(

@@ -10,17 +10,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field
 from ray import serve
 
-from countryreward.on_ray.deployments.replica_setup import set_up_replica
-from countryreward.serving.service_config import StudioConfig, StudioServiceConfig, own_options
+from countryreward.on_ray.deployments.replica_setup import ServiceArgs, set_up_replica
+from countryreward.serving.service_config import StudioConfig, StudioServiceConfig
 
 
-class StudioArgs(BaseModel):
+class StudioArgs(ServiceArgs):
     """`args:` of serve_apps/studio.yaml."""
 
-    model_config = ConfigDict(extra="forbid")
+    name = "studio"
 
     model: str = Field(
         default="runs/demo/model", description="The reward's model folder: the sample is taken from beside it."
@@ -33,11 +33,6 @@ class StudioArgs(BaseModel):
         default_factory=StudioServiceConfig, description="Limits and lifetimes; the state is the reward's."
     )
     studio: StudioConfig = Field(default_factory=StudioConfig, description="What the page adds.")
-
-    @field_validator("service", mode="before")
-    @classmethod
-    def _own_options(cls, options: Any) -> Any:
-        return own_options("studio", options)
 
 
 @serve.deployment(

@@ -16,13 +16,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Generic, TypeVar
 
 from PIL import Image
 from pydantic import BaseModel, Field
 
 from countryreward.data.decoding import decode
 from countryreward.data.file_primitives import read_json, write_atomically
+from countryreward.serving.durable_jobs.job_folders import JobFolders
 from countryreward.serving.http.problems import Problem
 from countryreward.serving.service_config import SharedServiceConfig, StudioConfig
 from countryreward.serving.studio.verdict_text import MarketSaid
@@ -190,34 +191,64 @@ def lines(results: Sequence[Result]) -> Iterator[dict[str, object]]:
         }
 
 
-class Marks:
-    """Which jobs of one kind, such as reports, were made in the studio, and what of."""
+StoreT = TypeVar("StoreT", bound=JobFolders[Any])
 
-    def __init__(self, config: SharedServiceConfig, kind: str) -> None:
-        self.config, self.kind = config, kind
+
+class StudioJobs(Generic[StoreT]):
+    """Jobs of one kind that were made in the studio; jobs of the same tenant that were not are nobody's here.
+
+    jobs: where all jobs of this kind lie. What one was made of is kept beside them, in STATE/studio/TENANT/KIND/JOB.json.
+    """
+
+    kind: ClassVar[str]
+    gone: ClassVar[str]
+    """What to say of a job that is not there."""
+
+    def __init__(self, jobs: StoreT) -> None:
+        self.jobs = jobs
 
     def add(self, tenant: str, job_id: str, origin: dict[str, Any]) -> None:
-        """Remember a job, and what it was made of."""
+        """Remember a job, and what it was made of; `origin` is not empty."""
         write_atomically(self._place(tenant) / f"{job_id}.json", json.dumps(origin), mode=0o600)
 
-    def of(self, tenant: str, job_id: str) -> dict[str, Any] | None:
+    def origin(self, tenant: str, job_id: str) -> dict[str, Any] | None:
         """What a job was made of; None: it was not made here."""
         return read_json(self._place(tenant) / f"{job_id}.json") or None
 
-    def remove(self, tenant: str, job_id: str) -> None:
-        """Forget it."""
+    def find_made(self, tenant: str, job_id: str) -> tuple[Path, Any, dict[str, Any]]:
+        """Folder, job and what it was made of. Raises `Problem` not_found, also for a job that was not made in the studio."""
+        folder, job = self.jobs.find(tenant, job_id)
+        origin = self.origin(tenant, job_id)
+        if origin is None:
+            raise Problem("not_found", self.gone)
+        return folder, job, origin
+
+    def delete(self, tenant: str, job_id: str) -> None:
+        """Stop a job if it runs, and remove all of it. Raises `Problem` not_found."""
+        self.find_made(tenant, job_id)
+        self.jobs.delete(tenant, job_id)  # one that waits or runs ends as cancelled, what was sent and made is gone
+        with contextlib.suppress(Problem):
+            self.jobs.delete(tenant, job_id)
         (self._place(tenant) / f"{job_id}.json").unlink(missing_ok=True)
 
-    def sweep(self, find: Callable[[str, str], object]) -> None:
-        """Forget those whose job is gone. find: of tenant and job; raises `Problem` where there is none."""
-        for mark in (Path(self.config.state).absolute() / "studio").glob(f"*/{self.kind}/?-*.json"):
+    def delete_all(self, tenant: str) -> int:
+        """Remove all that a tenant had made here; returns how many jobs there were."""
+        job_ids = [job.id for job in self.jobs.jobs_of(tenant) if self.origin(tenant, job.id) is not None]
+        for job_id in job_ids:
+            with contextlib.suppress(Problem):  # a colleague was faster
+                self.delete(tenant, job_id)
+        return len(job_ids)
+
+    def sweep(self) -> None:
+        """Forget those whose job is gone."""
+        for path in (Path(self.jobs.config.state).absolute() / "studio").glob(f"*/{self.kind}/?-*.json"):
             try:
-                find(mark.parents[1].name, mark.stem)
+                self.jobs.find(path.parents[1].name, path.stem)
             except Problem:
                 with contextlib.suppress(FileNotFoundError):  # another replica was faster
-                    mark.unlink()
+                    path.unlink()
 
     def _place(self, tenant: str) -> Path:
-        place = tenants_folder(self.config.state, tenant) / self.kind
+        place = tenants_folder(self.jobs.config.state, tenant) / self.kind
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
         return place

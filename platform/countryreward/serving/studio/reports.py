@@ -1,6 +1,5 @@
 """Tables of pairs as batch jobs, their progress, and the report as a CSV in plain words."""
 
-import contextlib
 import csv
 import io
 import json
@@ -21,7 +20,7 @@ from countryreward.serving.durable_jobs.batch.batch_store import JobStore, Store
 from countryreward.serving.http.form_fields import markets_of
 from countryreward.serving.http.problems import Problem
 from countryreward.serving.service_config import StudioServiceConfig
-from countryreward.serving.studio.campaigns import Marks
+from countryreward.serving.studio.campaigns import StudioJobs
 from countryreward.serving.studio.verdict_text import CLOSE, plain, row_refused, sureness
 
 Table = Annotated[UploadFile, File(description="CSV, TSV, JSONL or Parquet: a row per pair of pictures.")]
@@ -59,44 +58,21 @@ class Report(BaseModel):
     deleted_after: datetime | None
 
 
-class ReportStore:
+class ReportStore(StudioJobs[JobStore]):
     """Batch jobs that were made in the studio."""
 
-    def __init__(self, jobs: JobStore) -> None:
-        self.jobs, self.marks = jobs, Marks(jobs.config, "reports")
+    kind = "reports"
+    gone = "this report is not there, or was deleted; send the table again"
 
     def all(self, tenant: str) -> list[Report]:
         """Newest first."""
-        marked = [(job, self.marks.of(tenant, job.id)) for job in self.jobs.jobs_of(tenant)]
+        marked = [(job, self.origin(tenant, job.id)) for job in self.jobs.jobs_of(tenant)]
         return [_report(job, mark) for job, mark in marked if mark is not None]
 
     def find(self, tenant: str, job_id: str) -> tuple[Path, Report]:
         """Its folder, and what is shown. Raises `Problem` not_found, also for a job that was not made in the studio."""
-        folder, job = self.jobs.find(tenant, job_id)
-        mark = self.marks.of(tenant, job_id)
-        if mark is None:
-            raise Problem("not_found", "this report is not there, or was deleted; send the table again")
-        return folder, _report(job, mark)
-
-    def delete(self, tenant: str, job_id: str) -> None:
-        """Stop it if it runs, and remove all of it. Raises `Problem` not_found."""
-        self.find(tenant, job_id)
-        self.jobs.delete(tenant, job_id)  # a running one ends as cancelled, its upload gone
-        with contextlib.suppress(Problem):
-            self.jobs.delete(tenant, job_id)
-        self.marks.remove(tenant, job_id)
-
-    def delete_all(self, tenant: str) -> int:
-        """Remove all reports of a tenant; returns how many there were."""
-        reports = self.all(tenant)
-        for report in reports:
-            with contextlib.suppress(Problem):  # a colleague was faster
-                self.delete(tenant, report.id)
-        return len(reports)
-
-    def sweep(self) -> None:
-        """Forget those whose job is gone."""
-        self.marks.sweep(self.jobs.find)
+        folder, job, origin = self.find_made(tenant, job_id)
+        return folder, _report(job, origin)
 
 
 def _report(job: StoredJob, mark: dict) -> Report:
@@ -142,7 +118,7 @@ def add_report_routes(app: FastAPI, config: StudioServiceConfig, reports: Report
                 markets=markets_of(markets, ()),
             )
             name = "".join(letter for letter in (table.filename or "table") if letter.isprintable())[-80:]
-            reports.marks.add(tenant, job.id, {"name": name.encode("utf-8", "replace").decode()})
+            reports.add(tenant, job.id, {"name": name.encode("utf-8", "replace").decode()})
             return reports.find(tenant, job.id)[1]
 
         return await run_in_threadpool(make)

@@ -1,6 +1,5 @@
 """New pictures made from one of a result, for one market, and how they fare beside it: generation jobs in plain words."""
 
-import contextlib
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
@@ -19,7 +18,7 @@ from countryreward.serving.durable_jobs.generation.generation_store import Gener
 from countryreward.serving.http.problems import Problem
 from countryreward.serving.http.rates import Rates
 from countryreward.serving.service_config import StudioConfig
-from countryreward.serving.studio.campaigns import CampaignStore, Marks
+from countryreward.serving.studio.campaigns import CampaignStore, StudioJobs
 from countryreward.serving.studio.sessions import shared
 from countryreward.serving.studio.verdict_text import CLOSE, plain, sureness
 
@@ -55,48 +54,23 @@ class Variants(BaseModel):
     created: datetime
 
 
-class VariantStore:
+class VariantStore(StudioJobs[GenerationStore]):
     """Generation jobs that were made in the studio."""
 
-    def __init__(self, jobs: GenerationStore) -> None:
-        self.jobs, self.marks = jobs, Marks(jobs.config, "variants")
+    kind = "variants"
+    gone = "these pictures are not there, or were deleted; make them again"
 
     def of_result(self, tenant: str, result_id: str) -> list[Variants]:
         """Newest first."""
-        marked = [
-            (job, mark) for job in results.all_shown(self.jobs, tenant) if (mark := self.marks.of(tenant, job.id))
-        ]
+        marked = [(job, mark) for job in results.all_shown(self.jobs, tenant) if (mark := self.origin(tenant, job.id))]
         return [
             _variants(job, mark) for job, mark in marked if mark["result"] == result_id and job.state != "cancelled"
         ]
 
     def find(self, tenant: str, job_id: str) -> Variants:
         """Raises `Problem` not_found, also for a job that was not made in the studio."""
-        folder, job = self.jobs.find(tenant, job_id)
-        mark = self.marks.of(tenant, job_id)
-        if mark is None:
-            raise Problem("not_found", "these pictures are not there, or were deleted; make them again")
-        return _variants(results.shown(self.jobs, folder, job), mark)
-
-    def delete(self, tenant: str, job_id: str) -> None:
-        """Stop it if it runs, and remove all of it. Raises `Problem` not_found."""
-        self.find(tenant, job_id)
-        self.jobs.delete(tenant, job_id)  # what waits or runs is cancelled, its pictures gone
-        with contextlib.suppress(Problem):
-            self.jobs.delete(tenant, job_id)
-        self.marks.remove(tenant, job_id)
-
-    def delete_all(self, tenant: str) -> int:
-        """Remove all that a tenant had made; returns how many jobs there were."""
-        job_ids = [job.id for job in self.jobs.jobs_of(tenant) if self.marks.of(tenant, job.id) is not None]
-        for job_id in job_ids:
-            with contextlib.suppress(Problem):  # a colleague was faster
-                self.delete(tenant, job_id)
-        return len(job_ids)
-
-    def sweep(self) -> None:
-        """Forget those whose job is gone."""
-        self.marks.sweep(self.jobs.find)
+        folder, job, origin = self.find_made(tenant, job_id)
+        return _variants(results.shown(self.jobs, folder, job), origin)
 
 
 def add_variant_routes(
@@ -132,7 +106,7 @@ def add_variant_routes(
                 keep=studio.variants,
                 seed=len(same) * studio.variants,  # asked again, others are made
             )
-            variants.marks.add(caller.tenant, job.id, {"result": result_id, "picture": picture, "market": market})
+            variants.add(caller.tenant, job.id, {"result": result_id, "picture": picture, "market": market})
             return variants.find(caller.tenant, job.id)
 
         return await run_in_threadpool(start)
