@@ -13,7 +13,7 @@ from countryreward.retrieval.prior import PriorRetriever, retrieval_hash
 from countryreward.retrieval.retrieval_config import PriorConfig, RetrievalConfig, SearchConfig
 from countryreward.retrieval.search import Query, TwoStageSearch
 from countryreward.scoring.contracts import Product
-from countryreward.scoring.prior_lookup import EncodedImage, MarketPair, _shared_searches
+from countryreward.scoring.prior_lookup import EncodedImage, MarketPair, shared_searches
 
 
 def query_of(source, product: str, creatives: list[str], market: str = "KR", **options) -> Query:
@@ -133,7 +133,7 @@ def test_pairs_of_one_product_share_searches():
         market_pair("desk", "y", "x", "KR"),
     ]
     lamp, desk = np.array([1.0, 0.0], dtype=np.float32), np.array([0.0, 1.0], dtype=np.float32)
-    ranked, dated, other = _shared_searches(pairs, {"lamp": lamp, "desk": desk})
+    ranked, dated, other = shared_searches(pairs, {"lamp": lamp, "desk": desk})
     assert [(one.query.market, one.pairs) for one in ranked] == [
         ("KR", [(0, 0, 1), (1, 0, 2), (2, 1, 2)]),
         ("BR", [(3, 0, 1), (4, 0, 2), (5, 1, 2)]),

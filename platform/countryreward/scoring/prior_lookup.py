@@ -106,7 +106,7 @@ class PriorLookup:
         texts = list(dict.fromkeys(pair.text() for pair in pairs))
         vector_of = dict(zip(texts, self.text_encoder.encode(texts), strict=True))
         priors: dict[int, MarketPrior] = {}
-        for searches in _shared_searches(pairs, vector_of):
+        for searches in shared_searches(pairs, vector_of):
             candidates = self.retriever.search.candidates_of([search.query for search in searches])
             for search, candidates_of_query in zip(searches, candidates, strict=True):
                 for position, a, b in search.pairs:
@@ -168,7 +168,7 @@ class _Search:
     """Position of the pair, position of its A and of its B in `query.images`."""
 
 
-def _shared_searches(pairs: Sequence[MarketPair], vector_of: Mapping[str, NDArray[np.float32]]) -> list[list[_Search]]:
+def shared_searches(pairs: Sequence[MarketPair], vector_of: Mapping[str, NDArray[np.float32]]) -> list[list[_Search]]:
     """One search per product, market and day, for all its pairs; those over the very same images are together.
 
     vector_of: of every pair's text.
