@@ -11,6 +11,7 @@ from PIL import Image
 
 from countryreward.evaluation.flip_cards import FlipCard, MarketVerdict, Neighbour, flip_figure
 from countryreward.evaluation.judge_metrics import REPORTED, evaluate
+from countryreward.evaluation.judge_rows import JUDGE_ROWS, JudgeRow, RecordInputs
 from countryreward.evaluation.report_page import write_report_page
 from countryreward.evaluation.report_text import findings, headline
 from countryreward.evaluation.simple_judges import constant_letter, market_blind_oracle, shuffled
@@ -245,3 +246,33 @@ def test_flip_figure_is_a_picture(tmp_path):
     with Image.open(tmp_path / "flip.png") as image:
         assert image.format == "PNG"
         assert image.width == 1500
+
+
+def test_one_entry_in_the_table_is_a_row_of_the_report(monkeypatch, tmp_path):
+    opposite = JudgeRow(
+        name="Always the other way round",
+        letter_only=True,
+        in_every_plot=True,
+        called="the opposite",
+        from_records=lambda given: -np.sign(given.prior) + (given.prior == 0),
+    )
+    monkeypatch.setitem(JUDGE_ROWS, "opposite", opposite)
+    rows, logit, _ = frame()
+    given = RecordInputs(train=rows, test=rows, prior=logit, embeddings=None, seed=0)  # pyright: ignore[reportArgumentType]
+    logits = {key: row.from_records(given) for key, row in JUDGE_ROWS.items() if row.from_records}
+    assert list(logits) == ["prior_shuffled", "constant_letter", "market_blind_oracle", "opposite"]
+    found = evaluate(rows, {"prior_only": logit} | logits, unit="product", draws=100)
+    right = found["variants"]["prior_only"]["accuracy"]["value"]
+    assert found["variants"]["opposite"]["accuracy"]["value"] == pytest.approx(1 - right)
+    assert found["variants"]["opposite"]["log_loss"]["value"] is None
+    assert any("points more often than the opposite (95 %" in sentence for sentence in findings(found))
+    write_report_page(found, [], {}, tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "Always the other way round" in page
+    assert "Past ads alone against always the other way round" in page
+
+
+def test_a_judge_without_an_entry_is_called_by_its_key():
+    rows, logit, _ = frame()
+    found = evaluate(rows, {"my_own_judge": logit}, unit="product", draws=50)
+    assert headline(found, "my_own_judge").startswith("my own judge puts two countries in the right order")
