@@ -77,7 +77,7 @@ def bounds_by_round(table: Mapping[str, Any], last_good: str, fidelity_least: fl
     """Fidelity, diversity and the distance to the reference of every variant."""
     order = table["order"]
     figure, axes = blank_figure(9.6, rows=3)
-    shown = {
+    panels = {
         "Product fidelity of the ads": {"mean": [table["variants"][name]["fidelity"]["mean"] for name in order]},
         "How much designs differ (share of words)": {
             label: [table["variants"][name]["diversity"][spread] for name in order]
@@ -89,7 +89,7 @@ def bounds_by_round(table: Mapping[str, Any], last_good: str, fidelity_least: fl
         },
         "KL to the reference (nats per design)": {"": [table["variants"][name]["kl"] for name in order]},
     }
-    for axis, (title, lines) in zip(axes, shown.items(), strict=True):
+    for axis, (title, lines) in zip(axes, panels.items(), strict=True):
         frame_axis(axis, title, table, grid="y")
         looks = LINES.values()
         for number, ((label, metrics), (colour, marker)) in enumerate(zip(lines.items(), looks, strict=False)):

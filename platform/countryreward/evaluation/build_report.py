@@ -152,8 +152,10 @@ def build_report(
     logits: dict[str, Logits] = judged.logits | priors
     subject, prior = next(iter(logits)), next(iter(priors))
     train = frame[frame["split"] == "train"]
-    given = RecordInputs(train=train, test=test, prior=priors[prior], embeddings=inputs.embeddings, seed=config.seed)
-    logits |= {key: row.from_records(given) for key, row in JUDGE_ROWS.items() if row.from_records}
+    judge_inputs = RecordInputs(
+        train=train, test=test, prior=priors[prior], embeddings=inputs.embeddings, seed=config.seed
+    )
+    logits |= {key: row.from_records(judge_inputs) for key, row in JUDGE_ROWS.items() if row.from_records}
     q, source = _label_probabilities(test, config.truth)
     compared = [(subject, other) for other in logits if other != subject]
     compared += [(prior, "prior_shuffled")] if prior != subject else []  # each judge against its own countries mixed up

@@ -156,7 +156,7 @@ def _neighbours(
 ) -> list[Neighbour]:
     """The heaviest votes of the surest market for A and of the surest for B, so that both sides are seen."""
     order = rows.sort_values("logit")
-    shown = []
+    neighbours = []
     for row in [order.iloc[-1], order.iloc[0]]:
         market, prior = retriever.base.market(row["market"]), priors[row["market"]]
         if market is None or prior.n == 0:
@@ -166,7 +166,7 @@ def _neighbours(
             for entry in entries[:per_market]:
                 lift = float(evidence.lift[entry])
                 product = retriever.base.products.iloc[market.product_row[entry]]
-                shown.append(
+                neighbours.append(
                     Neighbour(
                         image=retriever.base.thumbnails([int(market.image_row[entry])])[0],
                         title=str(product["title"]),
@@ -175,7 +175,7 @@ def _neighbours(
                         speaks_for="A" if (lift >= 0) == (side == "A") else "B",
                     )
                 )
-    return shown
+    return neighbours
 
 
 def flip_figure(card: FlipCard, path: Path, *, note: str = "") -> None:

@@ -183,9 +183,9 @@ def _variant(judge: _Judge) -> dict[str, Any]:
     metrics = metric_intervals(judge.overall.value, judge.overall.drawn)
     per_market = {}
     for market, measured in judge.by_market.items():
-        there = metric_intervals(measured.value, measured.drawn)
-        shown = _reported(there, ("accuracy", "brier", "ece"), letter_only=judge.letter_only)
-        per_market[market] = {"n": int(measured.totals["rows"]), **shown}
+        in_market = metric_intervals(measured.value, measured.drawn)
+        reported = _reported(in_market, ("accuracy", "brier", "ece"), letter_only=judge.letter_only)
+        per_market[market] = {"n": int(measured.totals["rows"]), **reported}
     curve = reliability_curve(totals["bin_rows"], totals["bin_p"], totals["bin_y"])
     return {
         **_reported(metrics, REPORTED, letter_only=judge.letter_only),

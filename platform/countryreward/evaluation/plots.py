@@ -25,10 +25,10 @@ WIDTH = 5.8  # inches; at 170 dots per inch a phone shows 10 points at about 9 p
 def variant_bars(report: Mapping[str, Any]) -> bytes:
     """Variants x (accuracy, discordant sensitivity, discordant ordering), 95 % intervals, ceilings as dashed lines."""
     variants, ceilings = report["variants"], report["ceilings"]
-    shown = ("accuracy", "discordant_sensitivity", "discordant_ordering")
-    height = 1.0 + len(shown) * (0.62 + 0.36 * len(variants))
-    figure, axes = blank_figure(height, rows=len(shown))
-    for axis, metric in zip(axes, shown, strict=True):
+    metrics = ("accuracy", "discordant_sensitivity", "discordant_ordering")
+    height = 1.0 + len(metrics) * (0.62 + 0.36 * len(variants))
+    figure, axes = blank_figure(height, rows=len(metrics))
+    for axis, metric in zip(axes, metrics, strict=True):
         frame_axis(axis, METRICS[metric][0], report)
         for place, name in enumerate(variants):
             if variants[name][metric]["value"] is None:

@@ -52,16 +52,18 @@ def write_report_page(
 def _tiles(report: Mapping[str, Any], subject: str) -> list[dict[str, str]]:
     """The three numbers at the top, each with what others reach."""
     noise, blind = report["ceilings"]["noise"], report["ceilings"]["market_blind"]
-    best, both = noise["discordant_ordering"]["value"], noise["discordant_sensitivity"]["value"]
-    known = blind["accuracy"]["value"]
+    blind_accuracy = blind["accuracy"]["value"]
+
+    def with_ceiling(metric: str) -> str:
+        value = noise[metric]["value"]
+        return "" if value is None else f" · knowing the true click rates: {text.percent(value)}"
+
     compared = {
-        "discordant_ordering": "ignoring the country: 50 %"
-        + ("" if best is None else f" · knowing the true click rates: {text.percent(best)}"),
-        "discordant_sensitivity": "ignoring the country: 0 % · a coin: 25 %"
-        + ("" if both is None else f" · knowing the true click rates: {text.percent(both)}"),
+        "discordant_ordering": "ignoring the country: 50 %" + with_ceiling("discordant_ordering"),
+        "discordant_sensitivity": "ignoring the country: 0 % · a coin: 25 %" + with_ceiling("discordant_sensitivity"),
         "accuracy": "a coin: 50 %"
-        if known is None
-        else f"knowing the true click rates, country-blind: {text.percent(known)}",
+        if blind_accuracy is None
+        else f"knowing the true click rates, country-blind: {text.percent(blind_accuracy)}",
     }
     metrics = report["variants"][subject]
     return [
@@ -114,14 +116,13 @@ def _difference_rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     rows = []
     for title, difference in report.get("differences", {}).items():
         first, second = title.split(" - ")
-        shown = difference["metrics"]["accuracy"], difference["metrics"]["discordant_ordering"]
-        sure = [text.market_name(m) for m, row in difference["per_market"].items() if row["p_holm"] < 0.05]
+        significant = [text.market_name(m) for m, row in difference["per_market"].items() if row["p_holm"] < 0.05]
         rows.append(
             {
                 "title": f"{text.name_of(first)} against {text.name_of(second).lower()}",
-                "cells": [text.points(metric) for metric in shown],
+                "cells": [text.points(difference["metrics"][name]) for name in ("accuracy", "discordant_ordering")],
                 "p": text.stated_p(difference["p"]),
-                "markets": ", ".join(sure) or "none",
+                "markets": ", ".join(significant) or "none",
             }
         )
     return rows
@@ -142,20 +143,12 @@ def _facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _card(card: FlipCard) -> dict[str, Any]:
+    """A card with its pictures as the page shows them."""
     return {
         "title": text.shorten(card.title, TITLE),
         "category": card.category,
         "image_a": picture_uri(card.image_a, THUMBNAIL),
         "image_b": picture_uri(card.image_b, THUMBNAIL),
         "markets": card.markets,
-        "neighbours": [
-            {
-                "uri": picture_uri(neighbour.image, THUMBNAIL // 2),
-                "title": neighbour.title,
-                "market": neighbour.market,
-                "lift": neighbour.lift,
-                "speaks_for": neighbour.speaks_for,
-            }
-            for neighbour in card.neighbours
-        ],
+        "neighbours": [(picture_uri(neighbour.image, THUMBNAIL // 2), neighbour) for neighbour in card.neighbours],
     }

@@ -72,9 +72,9 @@ class ModelAnswers:
     def swap_interval(self, *, unit: Unit, draws: int) -> dict[str, Any]:
         """Does the answer follow the image when A and B change places? Swap consistency with its bootstrap interval over
         products (or images), and the number of records asked."""
-        asked = np.sort(np.random.default_rng(self.seed).permutation(len(self.test))[:MOST_SWAPPED])
-        records = self.test.iloc[asked].reset_index(drop=True)
-        logit_ab, logit_ba = self.unmasked[asked], self._ask(records, swap=True)[0]
+        positions = np.sort(np.random.default_rng(self.seed).permutation(len(self.test))[:MOST_SWAPPED])
+        records = self.test.iloc[positions].reset_index(drop=True)
+        logit_ab, logit_ba = self.unmasked[positions], self._ask(records, swap=True)[0]
         weights = record_weights(records, unit, draws=draws, seed=self.seed)
         same = (np.sign(logit_ab) == -np.sign(logit_ba)).astype(float)
         totals = bootstrap_totals({"": {"same": same, "records": np.ones(len(same))}}, weights)[""]
@@ -124,7 +124,7 @@ def judge_models(config: ModelReportConfig, inputs: ReportInputs, records: Judge
         options: dict[str, Any] = {"seed": config.seed, "progress": progress}
         answers = ModelAnswers(subject, test, products, priors, images, quarantine, **options)
         rows = {key: row.from_model(answers) for key, row in JUDGE_ROWS.items() if row.from_model}
-        logits = {key: found for key, found in rows.items() if found is not None}
+        logits = {key: of_row for key, of_row in rows.items() if of_row is not None}
         swap = answers.swap_interval(unit=split_unit(inputs.records), draws=config.draws)
         for name, path in config.others.items():
             other = CountryReward.from_pretrained(path, device=device)
