@@ -21,6 +21,7 @@ from countryreward.evaluation.build_report import JudgedRecords, ReportInputs, s
 from countryreward.evaluation.evaluation_config import ModelReportConfig
 from countryreward.evaluation.judge_rows import JUDGE_ROWS, Logits
 from countryreward.evaluation.statistics import Unit, bootstrap_totals, interval, record_weights
+from countryreward.judges.pairwise import PairwiseJudge
 from countryreward.progress import bar
 from countryreward.scoring.country_reward import CountryReward
 from countryreward.scoring.examples import build_examples
@@ -52,7 +53,8 @@ class ModelAnswers:
         """Asks the model once with all it has. priors: log_odds and letter by record_id, for a model with retrieval."""
         self.seed = seed
         self.reads_priors = bool(model.folder.retrieval)
-        self._model, self._products, self._images = model, products, images
+        self._model, self._judge = model, _pairwise(model)
+        self._products, self._images = products, images
         self._priors = priors if self.reads_priors else None
         self._quarantine, self._progress = quarantine, progress
         self.unmasked, self.test = self._ask(test)
@@ -84,19 +86,31 @@ class ModelAnswers:
 
     def _ask(self, records: pd.DataFrame, **masks: bool) -> tuple[Logits, pd.DataFrame]:
         """Logits and the records that they are of: those whose prompt was not refused."""
-        model, side = self._model, self._model.px // 14
+        pairwise = self._judge
+        side = pairwise.model.config.image_px // 14
         examples = build_examples(
             records,
             self._products,
             self._priors,
-            model.builder,
+            pairwise.builder,
             grid=(1, side, side),
             quarantine=self._quarantine,
             **masks,  # pyright: ignore[reportArgumentType]
         )
-        loader = Loader(examples, self._images, model.processor.tokenizer.pad_token_id)
-        logits = judge(model.model, loader, batch_size=model.config.batch_size, progress=self._progress)
-        return logits / model.folder.temperature, examples.records
+        loader = Loader(examples, self._images, pairwise.processor.tokenizer.pad_token_id)
+        batch_size = self._model.config.batch_size
+        logits = judge(pairwise.model, loader, batch_size=batch_size, progress=self._progress)
+        return logits / self._model.folder.temperature, examples.records
+
+
+def _pairwise(model: CountryReward) -> PairwiseJudge:
+    """The judge of a model folder; raises `UserError` for one that has no prompts to take something from."""
+    if not isinstance(model.judge, PairwiseJudge):
+        raise UserError(
+            f"model: {model.folder.artifact.path} holds a judge of kind {model.judge.kind}; the report masks the prompts of "
+            f"judges of kind {PairwiseJudge.kind}"
+        )
+    return model.judge
 
 
 def judge_models(config: ModelReportConfig, inputs: ReportInputs, records: JudgedRecords) -> JudgedRecords:
@@ -116,7 +130,9 @@ def judge_models(config: ModelReportConfig, inputs: ReportInputs, records: Judge
     quarantine = Quarantine("evaluation")
 
     def images_of(model: CountryReward) -> ImageInputs:
-        return image_inputs(config.features, inputs.dataset.path, model.model, model.processor, px=model.px)
+        pairwise = _pairwise(model)
+        px = pairwise.model.config.image_px
+        return image_inputs(config.features, inputs.dataset.path, pairwise.model, pairwise.processor, px=px)
 
     images = images_of(subject)
     test = with_images(records.test, images, quarantine)
