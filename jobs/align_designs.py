@@ -225,7 +225,7 @@ def _publish(config: Config, good: str, why: str) -> Artifact:
     inputs = {"writer": open_artifact(good, kind="design_writer")}
     options = {"why": why}
     made = current(config.out, kind="design_writer", inputs=inputs, config=options)
-    made = made or republish(config.out, inputs["writer"], options, told=why)
+    made = made or republish(config.out, inputs["writer"], options, paragraph=why)
     print(f"align: {good} -> {config.out}")
     print(f"align: who prefers its ads, by how much, and the ads: {Path(config.out).parent / 'alignment.html'}")
     return made

@@ -47,17 +47,17 @@ def main(config: Config) -> Artifact:
     base = KnowledgeBase.open(config.knowledge_base)
     inputs = {"records": records, "embeddings": source.artifact, "knowledge_base": base.artifact}
     options = {name: value for name, value in asdict(config).items() if isinstance(value, (int, float))}
-    found = current(config.out, kind="choose_k", inputs=inputs, config=options)
-    if found:
+    published = current(config.out, kind="choose_k", inputs=inputs, config=options)
+    if published:
         print(f"choose k: {config.out} is up to date")
-        return found
+        return published
     frame = pd.read_parquet(records.path / "records.parquet")
     with publish(config.out, kind="choose_k", inputs=inputs, config=options) as draft:
-        found = decay_curves(
+        decays = decay_curves(
             frame[frame["split"] == "train"], source, base, text_list=config.text_list, image_list=config.image_list,
             threshold=config.threshold, most_queries=config.most_queries,
         )  # fmt: skip
-        curves = {stage: curve.as_dict() for stage, curve in found.items()}
+        curves = {stage: curve.as_dict() for stage, curve in decays.items()}
         (draft.path / "curves.json").write_text(json.dumps(curves, indent=1))
         (draft.path / "curves.png").write_bytes(choose_k_curves(curves))
     for stage, curve in curves.items():

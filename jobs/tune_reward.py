@@ -143,10 +143,10 @@ def _priors(config: Config, records: Artifact, folder: Path, ks: list[tuple[int,
 
     source, base = Embeddings.open(config.embeddings), KnowledgeBase.open(config.knowledge_base)
     with bar(f"priors for {len(ks)} k") as progress:
-        made = publish_priors_of_ks(
+        artifacts = publish_priors_of_ks(
             folder, ks, config.retrieval, records=records, source=source, base=base, progress=progress
         )
-    return {k: Priors(path=str(one.path), version=one.manifest.version) for k, one in made.items()}
+    return {k: Priors(path=str(artifact.path), version=artifact.manifest.version) for k, artifact in artifacts.items()}
 
 
 def _trial(run: Any) -> Any:

@@ -181,6 +181,7 @@ RENAMED = {
     "serving.watching": "serving.metrics_observer",
     "training.config": "training.training_config",
     "training.planning.probe": "training.planning.rehearsal",
+    "training.planning.speed": "training.planning.plan",
     "training.randomness": "training.checkpoints",
     "training.ranks": "training.distributed",
     "training.resizing": "training.engine",

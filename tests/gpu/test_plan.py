@@ -13,10 +13,9 @@ import torch
 from countryreward.models.reward_config import RewardOptions
 from countryreward.training.planning.memory import memory
 from countryreward.training.planning.options import DEVICES, PlanOptions
-from countryreward.training.planning.plan import setting_of
+from countryreward.training.planning.plan import paper_efficiency, seconds_per_step, setting_of
 from countryreward.training.planning.rehearsal import alone, measure, rehearse
 from countryreward.training.planning.shape import config_of, shape_of, with_layers
-from countryreward.training.planning.speed import paper_efficiency, seconds_per_step
 from countryreward.training.training_config import LoopConfig
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

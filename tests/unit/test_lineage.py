@@ -16,7 +16,7 @@ from countryreward.cli import main
 from countryreward.data.artifacts import Artifact, Draft, open_artifact, publish, seal
 from countryreward.errors import UserError
 from countryreward.on_ray.session import _untold_run
-from countryreward.training.lineage import Lineage, Made
+from countryreward.training.lineage import Entry, Lineage
 
 
 def made(path: Path, kind: str, inputs: dict[str, Artifact] | None = None, run: str = "", **options: Any) -> Artifact:
@@ -66,13 +66,13 @@ def chain(tmp_path: Path) -> dict[str, Artifact]:
     return {"base": base, "sweep": sweep, "model": model, "pairs": pairs, "writer": writer}
 
 
-def kinds(found: list[Made]) -> list[str]:
+def kinds(found: list[Entry]) -> list[str]:
     return [one.kind for one in found]
 
 
 def test_from_the_key_of_a_pair_to_the_run_of_everything(chain: dict[str, Artifact], tmp_path: Path) -> None:
     lineage = Lineage(tmp_path)
-    (pairs,) = lineage.ask("0123456789abcdef0123456789abcdef")
+    (pairs,) = lineage.find("0123456789abcdef0123456789abcdef")
     assert (pairs.version, pairs.run_ids) == (chain["pairs"].manifest.version, ["run-pairs"])
     (model,) = [one for one in lineage.behind([pairs]) if one.kind == "model"]
     assert {one.name: one.version for one in model.made_from}["training"] == "bbbbbbbbbbbb"
@@ -91,18 +91,24 @@ def test_from_the_key_of_a_pair_to_the_run_of_everything(chain: dict[str, Artifa
 def test_what_stands_in_a_verdict_or_a_pair_is_enough(chain: dict[str, Artifact], tmp_path: Path) -> None:
     lineage = Lineage(tmp_path)
     model, base = chain["model"].manifest.version, chain["base"].manifest.version
-    assert kinds(lineage.ask(model)) == ["model"]
-    assert kinds(lineage.ask(f" {model[:8]}\n")) == ["model"]
-    assert kinds(lineage.ask(base)) == ["knowledge_base"]
-    assert kinds(lineage.ask(f"{chain['writer'].manifest.version}-01234567")) == ["design_writer"]
-    assert kinds(lineage.ask("bbbbbbbbbbbb")) == ["training"]
-    assert sorted(kinds(lineage.went_into(lineage.ask(model)[0]))) == ["pairs"]
-    assert sorted(kinds(lineage.went_into(lineage.ask(base)[0]))) == ["model", "pairs", "sweep", "training", "training"]
+    assert kinds(lineage.find(model)) == ["model"]
+    assert kinds(lineage.find(f" {model[:8]}\n")) == ["model"]
+    assert kinds(lineage.find(base)) == ["knowledge_base"]
+    assert kinds(lineage.find(f"{chain['writer'].manifest.version}-01234567")) == ["design_writer"]
+    assert kinds(lineage.find("bbbbbbbbbbbb")) == ["training"]
+    assert sorted(kinds(lineage.went_into(lineage.find(model)[0]))) == ["pairs"]
+    assert sorted(kinds(lineage.went_into(lineage.find(base)[0]))) == [
+        "model",
+        "pairs",
+        "sweep",
+        "training",
+        "training",
+    ]
 
 
 def test_a_run_id_names_all_that_the_run_wrote(chain: dict[str, Artifact], tmp_path: Path) -> None:
     lineage = Lineage(tmp_path)
-    found = lineage.ask("run-sweep")
+    found = lineage.find("run-sweep")
     assert sorted(kinds(found)) == ["sweep", "training", "training"]
     assert kinds(lineage.tops(found)) == ["training", "training"]
 
@@ -113,7 +119,7 @@ def test_a_training_without_weights_still_knows_its_runs(tmp_path: Path) -> None
     (folder / "log.jsonl").touch()
     starts = [{"time": f"2026-01-01T0{hour}:00:00+00:00", "run_id": f"run-{hour}", "workers": 1} for hour in (1, 2)]
     (folder / "started.json").write_text(json.dumps({"identity": {"dataset": "0123456789abcdef"}, "starts": starts}))
-    (found,) = Lineage(tmp_path).ask("run-2")
+    (found,) = Lineage(tmp_path).find("run-2")
     assert (found.kind, found.version, found.run_ids) == ("training", "cccccccccccc", ["run-1", "run-2"])
     assert [(one.name, one.version) for one in found.made_from] == [("dataset", "0123456789abcdef")]
 
@@ -123,7 +129,7 @@ def test_an_earlier_version_is_found_and_the_current_one_is_not_taken_for_it(
 ) -> None:
     old = chain["model"].manifest.version
     made(tmp_path / "model", "model", run="run-later", files={"model.safetensors": b"other"})
-    (found,) = Lineage(tmp_path).ask(old)
+    (found,) = Lineage(tmp_path).find(old)
     assert (found.path, found.run_ids) == (".versions/model/run-model", ["run-model"])
 
 
@@ -137,7 +143,7 @@ def test_of_two_runs_with_the_same_content_the_one_that_was_used(tmp_path: Path)
                 (draft.path / "same").touch()
     made(tmp_path / "records", "records", {"dataset": open_artifact(places[1], kind="dataset")})
     lineage = Lineage(tmp_path)
-    (records,) = lineage.ask("run-records")
+    (records,) = lineage.find("run-records")
     assert [one.run_ids for one in lineage.behind([records])] == [["run-records"], ["run-b"]]
 
 
@@ -145,7 +151,7 @@ def test_what_is_gone_is_named_with_its_run(chain: dict[str, Artifact], tmp_path
     (tmp_path / "elsewhere").mkdir()
     made(tmp_path / "elsewhere" / "report", "report", {"model": chain["model"]})
     lineage = Lineage(tmp_path / "elsewhere")
-    text = "\n".join(lineage.tree(lineage.ask("run-report")[0]))
+    text = "\n".join(lineage.tree(lineage.find("run-report")[0]))
     assert f"model: {chain['model'].manifest.version}  run run-model  not below {tmp_path / 'elsewhere'}" in text
 
 
@@ -156,11 +162,11 @@ def test_a_model_that_was_carried_elsewhere_has_its_knowledge_base_with_it(
     shutil.copytree(chain["model"].path, alone)
     shutil.copytree(chain["base"].path, alone / "knowledge_base")
     lineage = Lineage(alone)
-    assert lineage.ask("run-knowledge_base")[0].path == "knowledge_base"
-    assert kinds(lineage.behind(lineage.ask("run-model"))) == ["model", "knowledge_base"]
+    assert lineage.find("run-knowledge_base")[0].path == "knowledge_base"
+    assert kinds(lineage.behind(lineage.find("run-model"))) == ["model", "knowledge_base"]
     whole = Lineage(tmp_path)
-    assert whole.ask("run-knowledge_base")[0].path == "knowledge_base"
-    assert [one.path for one in whole.ask("run-model")] == ["model"]
+    assert whole.find("run-knowledge_base")[0].path == "knowledge_base"
+    assert [one.path for one in whole.find("run-model")] == ["model"]
 
 
 def test_a_training_under_way_is_known_by_its_start_and_its_checkpoints(tmp_path: Path) -> None:
@@ -173,7 +179,7 @@ def test_a_training_under_way_is_known_by_its_start_and_its_checkpoints(tmp_path
     (tmp_path / "training" / "cccccccccccc" / "started.json").write_text(json.dumps(told))
     seal(Draft(step), kind="checkpoint", run_id="run-now")
     lineage = Lineage(tmp_path)
-    assert kinds(lineage.behind(lineage.ask("run-now"))) == ["training", "dataset"]
+    assert kinds(lineage.behind(lineage.find("run-now"))) == ["training", "dataset"]
 
 
 def test_as_a_command(chain: dict[str, Artifact], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,10 +18,9 @@ from countryreward.models.reward_model import CountryRewardConfig, CountryReward
 from countryreward.training.engine import TorchEngine
 from countryreward.training.planning.memory import Setting, kept_bytes, memory
 from countryreward.training.planning.options import PlanOptions, gpus
-from countryreward.training.planning.plan import make_plan
+from countryreward.training.planning.plan import make_plan, paper_efficiency, paper_options, work
 from countryreward.training.planning.rehearsal import measure
 from countryreward.training.planning.shape import Shape, config_of, shape_of, shape_of_model, with_layers
-from countryreward.training.planning.speed import paper_efficiency, paper_options, work
 from countryreward.training.training_config import LoopConfig
 from tests.unit.micro_qwen import PAD, backbone_config, builder, fields, pixels
 

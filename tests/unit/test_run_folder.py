@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from countryreward.data.file_primitives import read_json
 from countryreward.errors import UserError
 from countryreward.training.distributed import ProcessGroup
 from countryreward.training.reward_run import settled
-from countryreward.training.run_folder import RunFolder, held, read_json
+from countryreward.training.run_folder import RunFolder, held
 from countryreward.training.trackers import check_trackers, open_trackers
 from countryreward.training.training_config import LoopConfig
 

@@ -45,7 +45,7 @@ def _show_lineage(folder: Path, name: str, *, plain: bool) -> None:
     from countryreward.training.lineage import Lineage
 
     lineage = Lineage(folder)
-    matches = lineage.ask(name)
+    matches = lineage.find(name)
     if plain:
         print(json.dumps(lineage.as_dict(matches), indent=2))
         return

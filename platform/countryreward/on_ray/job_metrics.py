@@ -101,8 +101,8 @@ class JobMetrics:
             if name not in _made:
                 make = Gauge if kind.type == "gauge" else Counter
                 _made[name] = make(NAME + name, kind.says, tag_keys=(*TAGS, *kind.tags))
-            told = {"job_name": self.job, "run": self.run, **tags}
-            _made[name].set(value, told) if kind.type == "gauge" else _made[name].inc(value, told)
+            tags_of_all = {"job_name": self.job, "run": self.run, **tags}
+            _made[name].set(value, tags_of_all) if kind.type == "gauge" else _made[name].inc(value, tags_of_all)
 
 
 def metered(watch: Watch, metrics: JobMetrics, training: str, workers: int = 0) -> Watch:
@@ -113,7 +113,7 @@ def metered(watch: Watch, metrics: JobMetrics, training: str, workers: int = 0) 
     def hear(message: dict[str, Any]) -> None:
         kind = message.get("kind")
         if kind in ("step", "writer", "resumed", "validation"):
-            for name, value in _told(message).items():
+            for name, value in _values_of(message).items():
                 metrics.set(name, value, training=training)
         elif message.get("stage") == "training steps":
             metrics.set("step", message["done"], training=training)
@@ -125,12 +125,12 @@ def metered(watch: Watch, metrics: JobMetrics, training: str, workers: int = 0) 
     return hear
 
 
-def _told(line: Mapping[str, Any]) -> dict[str, Any]:
+def _values_of(line: Mapping[str, Any]) -> dict[str, Any]:
     """Metric -> value of a line of the log."""
-    told = {name: line.get(name) for name in ("step", "loss", "pairs_per_second", "workers")}
-    told["steps"] = line.get("of")
+    values = {name: line.get(name) for name in ("step", "loss", "pairs_per_second", "workers")}
+    values["steps"] = line.get("of")
     if line["kind"] == "validation":
         from countryreward.training.sweep_plan import score_of
 
-        told["validation_score"] = score_of(line)
-    return told
+        values["validation_score"] = score_of(line)
+    return values

@@ -28,12 +28,12 @@ def notice(ask: Open, metadata: str = METADATA) -> datetime | None:
         urllib.request.Request(metadata + _TOKEN, method="PUT", headers={"X-aws-ec2-metadata-token-ttl-seconds": "60"})
     )
     try:
-        told = ask(urllib.request.Request(metadata + _NOTICE, headers={"X-aws-ec2-metadata-token": token}))
+        answer = ask(urllib.request.Request(metadata + _NOTICE, headers={"X-aws-ec2-metadata-token": token}))
     except urllib.error.HTTPError as error:
         if error.code == 404:  # no notice
             return None
         raise
-    return datetime.fromisoformat(json.loads(told)["time"])
+    return datetime.fromisoformat(json.loads(answer)["time"])
 
 
 def drain(address: str, seconds: int) -> None:
@@ -49,7 +49,7 @@ def drain(address: str, seconds: int) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """See above."""
+    """The command: wait for a notice and tell Ray, or tell it now."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--address", required=True, help="the head, HOST:PORT")
     parser.add_argument("--now", type=int, default=0, help="do not wait for a notice: so many seconds are left")

@@ -1,6 +1,5 @@
 """One parameter set of a sweep: a Trainable of Ray Tune around a reward training of Ray Train."""
 
-import fcntl
 import logging
 import math
 import queue
@@ -11,6 +10,7 @@ from typing import Any
 
 from ray import tune
 
+from countryreward.data.file_primitives import FileLock
 from countryreward.on_ray.job_metrics import JobMetrics, metered
 from countryreward.on_ray.ray_config import ElasticWorkersConfig
 from countryreward.on_ray.training import train_on_ray
@@ -40,9 +40,8 @@ class RewardTrial(tune.Trainable):
 
         def train() -> None:
             try:
-                with open(self.run / TRIAL, "a", encoding="utf-8") as place:
-                    # the same parameters, drawn again, wait here, and then tell what was found
-                    fcntl.flock(place, fcntl.LOCK_EX)
+                # the same parameters, drawn again, wait here, and then tell what was found
+                with FileLock.take(self.run / TRIAL):
                     self.holds_folder.set()
                     for line in validations_of(self.run):
                         self.messages.put(line)

@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 from ray import tune
 
+from countryreward.data.file_primitives import read_json
 from countryreward.errors import Stopped, UserError
 from countryreward.on_ray.job_metrics import JobMetrics
 from countryreward.on_ray.ray_config import ElasticWorkersConfig, SweepConfig
@@ -28,7 +29,7 @@ from countryreward.on_ray.searchers import make_scheduler, make_searcher
 from countryreward.on_ray.sweep_space import count_trials
 from countryreward.on_ray.sweep_trial import METRIC, RewardTrial, run_folder
 from countryreward.on_ray.training import Watch, in_a_thread, stopping
-from countryreward.training.run_folder import DROPPED, read_json
+from countryreward.training.run_folder import DROPPED
 from countryreward.training.run_list import status_of
 from countryreward.training.sweep_plan import SweepPlan, current_names, score_of, stored_names, validations_of
 from countryreward.training.training_config import STOP
@@ -229,8 +230,8 @@ def wait_until_free(seconds: float = 60) -> dict[str, float]:
 
     until = time.monotonic() + seconds
     while True:
-        there, free = ray.cluster_resources(), ray.available_resources()
-        taken = {name: there[name] - free.get(name, 0.0) for name in ("CPU", "GPU") if name in there}
+        resources, free = ray.cluster_resources(), ray.available_resources()
+        taken = {name: resources[name] - free.get(name, 0.0) for name in ("CPU", "GPU") if name in resources}
         taken = {name: count for name, count in taken.items() if count > 1e-6}
         if not taken or time.monotonic() > until:
             return taken

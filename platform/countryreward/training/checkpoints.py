@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from countryreward.data.artifacts import Artifact, Draft, open_artifact, seal
+from countryreward.data.file_primitives import sync_folder
 from countryreward.errors import UserError
 from countryreward.training.distributed import ProcessGroup
 from countryreward.training.run_identity import differences
@@ -122,9 +123,7 @@ class CheckpointStore:
         seal(Draft(partial, {"step": step, "workers": self.ranks.world}), kind=KIND, config=self.identity, inputs=None)
         shutil.rmtree(final, ignore_errors=True)
         os.rename(partial, final)
-        descriptor = os.open(self.folder, os.O_RDONLY)
-        os.fsync(descriptor)
-        os.close(descriptor)
+        sync_folder(self.folder)
         for old in sorted(self.folder.glob("step-*"))[: -self.keep]:
             doomed = old.with_name(f".tmp-{old.name}")
             os.rename(old, doomed)  # never a half-removed folder under its name

@@ -80,7 +80,32 @@ class Engine(Protocol):
         ...
 
 
-class TorchEngine:
+class _Engine:
+    """What both engines say of themselves in the same way."""
+
+    bare: nn.Module
+    optimizer: Any
+
+    def __init__(self, groups: Groups, *, autocast: bool, whole_weights: bool) -> None:
+        self.groups = [str(group.get("name", number)) for number, group in enumerate(groups)]
+        self.autocast, self.whole_weights = autocast, whole_weights
+        self._norm: Tensor | float = 0.0
+
+    def precision(self) -> contextlib.AbstractContextManager[Any]:
+        """The context of a forward pass."""
+        device = next(self.bare.parameters()).device.type
+        return torch.autocast(device, dtype=torch.bfloat16) if self.autocast else contextlib.nullcontext()
+
+    def gradient_norm(self) -> float:
+        """2-norm of the last step's gradient before clipping. DeepSpeed says inf where it is NaN, too, and leaves the weights."""
+        return float(self._norm)
+
+    def learning_rates(self) -> list[float]:
+        """Current learning rate of every group."""
+        return [float(group["lr"]) for group in self.optimizer.param_groups]
+
+
+class TorchEngine(_Engine):
     """AdamW on a module, wrapped in DDP when there is a process group of more than one."""
 
     def __init__(
@@ -94,18 +119,13 @@ class TorchEngine:
         optimizer: str = "adamw",
         autocast: bool = False,
     ) -> None:
-        self.autocast, self.whole_weights, self.groups = autocast, True, names_of(groups)
+        super().__init__(groups, autocast=autocast, whole_weights=True)
         self.optimizer = make_optimizer(groups, optimizer)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, factor)
         self.accumulation, self.max_grad_norm, self.passes = accumulation, max_grad_norm, 0
-        self._norm: Tensor | float = 0.0
         self.bare = model
         alone = not torch.distributed.is_initialized() or torch.distributed.get_world_size() == 1
         self.model = model if alone else nn.parallel.DistributedDataParallel(model, find_unused_parameters=True)
-
-    def precision(self) -> contextlib.AbstractContextManager[Any]:
-        """The context of a forward pass."""
-        return _autocast(self.bare, self.autocast)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Whole weights on the processor; under ZeRO-3 every rank must call it, and only rank 0 gets values."""
@@ -125,14 +145,6 @@ class TorchEngine:
         self.optimizer.zero_grad(set_to_none=True)
         self.schedule.step()
         return True
-
-    def gradient_norm(self) -> float:
-        """2-norm of the last step's gradient before clipping."""
-        return float(self._norm)
-
-    def learning_rates(self) -> list[float]:
-        """Current learning rate of every group."""
-        return [float(group["lr"]) for group in self.optimizer.param_groups]
 
     def save(self, folder: Path) -> None:
         """Write trained weights, optimizer and schedule. DDP's replicas are equal: the first one's are written."""
@@ -164,7 +176,7 @@ class TorchEngine:
         return sum(value.numel() * value.element_size() for value in tensors)
 
 
-class DeepSpeedEngine:
+class DeepSpeedEngine(_Engine):
     """DeepSpeed ZeRO 0-3 around the same AdamW groups. bfloat16 weights get float32 master copies; autocast is for others."""
 
     def __init__(
@@ -181,7 +193,7 @@ class DeepSpeedEngine:
         autocast: bool = False,
         resized: bool = False,
     ) -> None:
-        self.autocast, self.whole_weights, self.groups = autocast, zero_stage < 3, names_of(groups)
+        super().__init__(groups, autocast=autocast, whole_weights=zero_stage < 3)
         self.resized = resized and zero_stage > 0  # without ZeRO every rank has all of the state
         self.settings = [{name: value for name, value in group.items() if name != "params"} for group in groups]
         deepspeed = prepare_deepspeed()
@@ -210,11 +222,6 @@ class DeepSpeedEngine:
         self.model, self.bare, self.zero_stage = self.engine, self.engine.module, zero_stage
         # without ZeRO and bf16 DeepSpeed clips the weights' own gradients and does not keep their norm
         self.plain_gradients = zero_stage == 0 and not config["bf16"]["enabled"]
-        self._norm: Tensor | float = 0.0
-
-    def precision(self) -> contextlib.AbstractContextManager[Any]:
-        """The context of a forward pass."""
-        return _autocast(self.bare, self.autocast)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Whole weights on the processor; under ZeRO-3 every rank must call it, and only rank 0 gets values."""
@@ -243,14 +250,6 @@ class DeepSpeedEngine:
             self._norm = norm
         return boundary
 
-    def gradient_norm(self) -> float:
-        """2-norm of the last step's gradient before clipping. DeepSpeed says inf where it is NaN, too, and leaves the weights."""
-        return float(self._norm)
-
-    def learning_rates(self) -> list[float]:
-        """Current learning rate of every group."""
-        return [float(group["lr"]) for group in self.optimizer.param_groups]
-
     def save(self, folder: Path) -> None:
         """Write weights, optimizer and schedule as DeepSpeed's files, every rank its shard; frozen weights are the backbone's
         and stay out."""
@@ -277,11 +276,6 @@ class DeepSpeedEngine:
         return sum(int(getattr(p, "ds_numel", p.numel())) * (p.element_size() + 12) for p in trained)
 
 
-def names_of(groups: Groups) -> list[str]:
-    """Of parameter groups; their numbers where they have none."""
-    return [str(group.get("name", number)) for number, group in enumerate(groups)]
-
-
 def make_optimizer(groups: Groups, name: str) -> torch.optim.Optimizer:
     """adamw, or adamw8bit: its states in 8 bits. Raises `UserError` where bitsandbytes is not installed."""
     if name == "adamw":
@@ -291,11 +285,6 @@ def make_optimizer(groups: Groups, name: str) -> torch.optim.Optimizer:
     from bitsandbytes.optim.adamw import AdamW8bit
 
     return AdamW8bit(groups)
-
-
-def _autocast(model: nn.Module, enabled: bool) -> contextlib.AbstractContextManager[Any]:
-    device = next(model.parameters()).device.type
-    return torch.autocast(device, dtype=torch.bfloat16) if enabled else contextlib.nullcontext()
 
 
 def prepare_deepspeed() -> Any:

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from countryreward.data.artifacts import MANIFEST, Manifest, read_manifest
+from countryreward.data.file_primitives import read_json
 from countryreward.errors import UserError
-from countryreward.training.run_folder import STARTED, read_json
+from countryreward.training.run_folder import STARTED
 from countryreward.training.run_list import STORED, is_training
 
 _MADE_OF = re.compile(r"[0-9a-f]{16}")
@@ -33,7 +34,7 @@ class Source:
 
 
 @dataclass(kw_only=True)
-class Made:
+class Entry:
     """One artifact or training below the folder."""
 
     path: str
@@ -59,93 +60,95 @@ class Lineage:
         if not root.is_dir():
             raise UserError(f"runs: {root} is no folder; give the one that jobs write to, such as runs")
         self.root = root
-        ordered = sorted(_found(root, _links(root)), key=_rank)  # of equals the first
-        self.all = list({(one.kind, one.version, *one.run_ids): one for one in reversed(ordered)}.values())[::-1]
-        for one in self.all:
-            one.made_from += self._trained_by(one)
+        ordered = sorted(_entries(root, _links(root)), key=_rank)  # of equals the first
+        self.all = list({(entry.kind, entry.version, *entry.run_ids): entry for entry in reversed(ordered)}.values())[
+            ::-1
+        ]
+        for entry in self.all:
+            entry.made_from += self._trained_by(entry)
 
-    def ask(self, asked: str) -> list[Made]:
+    def find(self, identifier: str) -> list[Entry]:
         """What an id names: a run, a version (of a verdict, a pair, a manifest; 8 digits are enough), a training or trial, the
         key of a pair or case. Raises `UserError` where nothing is named so."""
-        words = asked.strip()
-        found = [one for one in self.all if words in (one.version, *one.run_ids)]
-        if not found and (version := _MADE_OF.match(words)):  # a writer's: its version and its sampling's
-            found = [one for one in self.all if one.version == version.group()]
-        if not found and _SHORT.fullmatch(words):
-            found = [one for one in self.all if one.version.startswith(words)]
-        if not found:
-            found = [one for one in self.all if one.kind in _KEYED and self._has_key(one, words)]
-        if not found:
+        name = identifier.strip()
+        entries = [entry for entry in self.all if name in (entry.version, *entry.run_ids)]
+        if not entries and (version := _MADE_OF.match(name)):  # a writer's: its version and its sampling's
+            entries = [entry for entry in self.all if entry.version == version.group()]
+        if not entries and _SHORT.fullmatch(name):
+            entries = [entry for entry in self.all if entry.version.startswith(name)]
+        if not entries:
+            entries = [entry for entry in self.all if entry.kind in _KEYED and self._has_key(entry, name)]
+        if not entries:
             raise UserError(
-                f"lineage: nothing below {self.root} has the id {words!r}; give a run id, a version of a verdict, a pair or a "
+                f"lineage: nothing below {self.root} has the id {name!r}; give a run id, a version of a verdict, a pair or a "
                 "manifest, the name of a training, or the key of a pair"
             )
-        return found
+        return entries
 
-    def source(self, told: Source) -> Made | None:
+    def source(self, named: Source) -> Entry | None:
         """The thing itself, of the very run where that is told and still there."""
-        same = [one for one in self.all if one.version == told.version]
-        return next((one for one in same if told.run_id in one.run_ids), same[0] if same else None)
+        same = [entry for entry in self.all if entry.version == named.version]
+        return next((entry for entry in same if named.run_id in entry.run_ids), same[0] if same else None)
 
-    def behind(self, found: Iterable[Made]) -> list[Made]:
+    def behind(self, entries: Iterable[Entry]) -> list[Entry]:
         """These and everything that they were made from, each once."""
-        seen: list[Made] = []
-        ahead = list(found)
+        seen: list[Entry] = []
+        ahead = list(entries)
         while ahead:
-            one = ahead.pop(0)
-            if one not in seen:
-                seen.append(one)
-                ahead += [source for told in one.made_from if (source := self.source(told)) is not None]
+            entry = ahead.pop(0)
+            if entry not in seen:
+                seen.append(entry)
+                ahead += [source for named in entry.made_from if (source := self.source(named)) is not None]
         return seen
 
-    def tops(self, found: list[Made]) -> list[Made]:
+    def tops(self, entries: list[Entry]) -> list[Entry]:
         """Those from which no other one of them was made."""
-        behind = [self.behind([one])[1:] for one in found]
-        return [one for one in found if not any(one in sources for sources in behind)]
+        behind = [self.behind([entry])[1:] for entry in entries]
+        return [entry for entry in entries if not any(entry in sources for sources in behind)]
 
-    def went_into(self, made: Made) -> list[Made]:
+    def went_into(self, source: Entry) -> list[Entry]:
         """What was made from it."""
-        return [one for one in self.all if any(self.source(told) is made for told in one.made_from)]
+        return [entry for entry in self.all if any(self.source(named) is source for named in entry.made_from)]
 
-    def tree(self, top: Made) -> Iterator[str]:
+    def tree(self, top: Entry) -> Iterator[str]:
         """Lines for people: what it was made from below it, indented; what was said already once more by its name alone."""
         yield from self._lines(top, "", 0, set())
 
-    def as_dict(self, found: list[Made]) -> dict[str, Any]:
+    def as_dict(self, entries: list[Entry]) -> dict[str, Any]:
         """JSON-able: what was found, and everything behind it by version, with what each was made from."""
-        plain = [asdict(one) for one in self.behind(found)]
-        for one in plain:
-            del one["weights"]
-        return {"found": [one.version for one in found], "all": plain}
+        plain = [asdict(entry) for entry in self.behind(entries)]
+        for entry in plain:
+            del entry["weights"]
+        return {"found": [entry.version for entry in entries], "all": plain}
 
-    def _lines(self, one: Made, name: str, depth: int, said: set[str]) -> Iterator[str]:
-        label = "  " * depth + (f"{name}: " if name not in ("", one.kind) else "")
-        if one.path in said:
-            yield f"{label}{one.kind} {one.version} (above)"
+    def _lines(self, entry: Entry, name: str, depth: int, shown: set[str]) -> Iterator[str]:
+        label = "  " * depth + (f"{name}: " if name not in ("", entry.kind) else "")
+        if entry.path in shown:
+            yield f"{label}{entry.kind} {entry.version} (above)"
             return
-        said.add(one.path)
-        runs = ", ".join(one.run_ids) or "unknown"
-        yield f"{label}{one.kind} {one.version}  run {runs}  {one.when}  {one.path}"
-        for told in one.made_from:
-            source = self.source(told)
+        shown.add(entry.path)
+        runs = ", ".join(entry.run_ids) or "unknown"
+        yield f"{label}{entry.kind} {entry.version}  run {runs}  {entry.when}  {entry.path}"
+        for named in entry.made_from:
+            source = self.source(named)
             if source is None:
-                run = f"  run {told.run_id}" if told.run_id else ""
-                yield f"{'  ' * (depth + 1)}{told.name}: {told.version}{run}  not below {self.root}"
+                run = f"  run {named.run_id}" if named.run_id else ""
+                yield f"{'  ' * (depth + 1)}{named.name}: {named.version}{run}  not below {self.root}"
             else:
-                yield from self._lines(source, told.name, depth + 1, said)
+                yield from self._lines(source, named.name, depth + 1, shown)
 
-    def _trained_by(self, one: Made) -> list[Source]:
+    def _trained_by(self, entry: Entry) -> list[Source]:
         """The training of a model or writer, and the sweep of a training."""
-        if one.kind == "training":
-            sweeps = [other for other in self.all if one.version in other.trials]
+        if entry.kind == "training":
+            sweeps = [other for other in self.all if entry.version in other.trials]
             return [Source(name="trial of", version=other.version) for other in sweeps[:1]]
-        if not one.weights:
+        if not entry.weights:
             return []
-        runs = [other for other in self.all if other.kind == "training" and one.weights <= other.weights]
+        runs = [other for other in self.all if other.kind == "training" and entry.weights <= other.weights]
         return [Source(name="training", version=other.version) for other in runs[:1]]
 
-    def _has_key(self, one: Made, key: str) -> bool:
-        table = self.root / one.path / f"{one.kind}.parquet"
+    def _has_key(self, entry: Entry, key: str) -> bool:
+        table = self.root / entry.path / f"{entry.kind}.parquet"
         if not table.is_file():
             return False
         import pyarrow.compute as pc
@@ -154,9 +157,9 @@ class Lineage:
         return bool(pc.any(pc.equal(pq.read_table(table, columns=["key"])["key"], key)).as_py())  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def _rank(one: Made) -> tuple[int, int, str]:
+def _rank(entry: Entry) -> tuple[int, int, str]:
     """First what is published now, then earlier versions, last copies inside other artifacts."""
-    return one.path.partition(STORED)[2].count("/"), one.path.count("/"), one.path
+    return entry.path.partition(STORED)[2].count("/"), entry.path.count("/"), entry.path
 
 
 def _links(root: Path) -> dict[Path, str]:
@@ -171,7 +174,7 @@ def _links(root: Path) -> dict[Path, str]:
     return links
 
 
-def _found(root: Path, links: dict[Path, str]) -> Iterator[Made]:
+def _entries(root: Path, links: dict[Path, str]) -> Iterator[Entry]:
     for place, folders, files in os.walk(root):
         folder = Path(place)
         path = links.get(folder.resolve(), str(folder.relative_to(root)))
@@ -188,36 +191,37 @@ def _found(root: Path, links: dict[Path, str]) -> Iterator[Made]:
             folders[:] = [name for name in folders if not name.startswith(".") or name == STORED]
 
 
-def _artifact(folder: Path, path: str, told: Manifest) -> Made:
+def _artifact(folder: Path, path: str, manifest: Manifest) -> Entry:
     sources = [
-        Source(name=name, version=source["version"], run_id=source["run_id"]) for name, source in told.inputs.items()
+        Source(name=name, version=source["version"], run_id=source["run_id"])
+        for name, source in manifest.inputs.items()
     ]
-    trials = read_json(folder / "report.json").get("trials", []) if told.kind == "sweep" else []
-    return Made(
+    trials = read_json(folder / "report.json").get("trials", []) if manifest.kind == "sweep" else []
+    return Entry(
         path=path,
-        kind=told.kind,
-        version=told.version,
-        run_ids=[told.run_id],
-        when=told.created[:19],
-        made_from=sources + _makers(told.config),
-        weights=_weights(told) if told.kind in ("model", "design_writer") else frozenset(),
+        kind=manifest.kind,
+        version=manifest.version,
+        run_ids=[manifest.run_id],
+        when=manifest.created[:19],
+        made_from=sources + _makers(manifest.config),
+        weights=_weights(manifest) if manifest.kind in ("model", "design_writer") else frozenset(),
         trials=tuple(trial["name"] for trial in trials if trial.get("name")),
     )
 
 
 def _makers(config: dict[str, Any]) -> list[Source]:
     """Who wrote and who judged, of pairs and cases."""
-    told = config.get("made_by")
-    if not isinstance(told, dict):
+    made_by = config.get("made_by")
+    if not isinstance(made_by, dict):
         return []
-    named = {"writer": told.get("writer")}
-    for judge, versions in (told.get("judges") or {}).items():
+    named = {"writer": made_by.get("writer")}
+    for judge, versions in (made_by.get("judges") or {}).items():
         named |= {judge: versions.get("model"), f"{judge}'s knowledge base": versions.get("knowledge_base")}
-    found = {name: _MADE_OF.match(version) for name, version in named.items() if isinstance(version, str)}
-    return [Source(name=name, version=version.group()) for name, version in found.items() if version]
+    versions_by_name = {name: _MADE_OF.match(version) for name, version in named.items() if isinstance(version, str)}
+    return [Source(name=name, version=version.group()) for name, version in versions_by_name.items() if version]
 
 
-def _training(folder: Path, path: str) -> Made:
+def _training(folder: Path, path: str) -> Entry:
     manifests = []
     for place in (*sorted(folder.glob("checkpoints/step-*")), folder / "best", folder / "last"):
         try:
@@ -227,16 +231,18 @@ def _training(folder: Path, path: str) -> Made:
     started = read_json(folder / STARTED)
     starts, identity = started.get("starts", []), started.get("identity", {})
     versions = {name: value for name, value in identity.items() if isinstance(value, str) and _MADE_OF.fullmatch(value)}
-    return Made(
+    return Entry(
         path=path,
         kind="training",
         version=folder.name,
-        run_ids=sorted({one.run_id for one in manifests} | {start["run_id"] for start in starts}),
-        when=max([one.created[:19] for one in manifests] + [start["time"][:19] for start in starts], default=""),
+        run_ids=sorted({manifest.run_id for manifest in manifests} | {start["run_id"] for start in starts}),
+        when=max(
+            [manifest.created[:19] for manifest in manifests] + [start["time"][:19] for start in starts], default=""
+        ),
         made_from=[Source(name=name, version=version) for name, version in sorted(versions.items())],
-        weights=frozenset().union(*(_weights(one) for one in manifests if one.kind == "weights")),
+        weights=frozenset().union(*(_weights(manifest) for manifest in manifests if manifest.kind == "weights")),
     )
 
 
-def _weights(told: Manifest) -> frozenset[str]:
-    return frozenset(entry["sha256"] for name, entry in told.files.items() if name.endswith(".safetensors"))
+def _weights(manifest: Manifest) -> frozenset[str]:
+    return frozenset(entry["sha256"] for name, entry in manifest.files.items() if name.endswith(".safetensors"))

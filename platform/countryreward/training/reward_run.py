@@ -16,6 +16,7 @@ import torch
 
 from countryreward.data.artifacts import open_artifact
 from countryreward.data.dataset import Dataset
+from countryreward.data.file_primitives import read_json
 from countryreward.data.quarantine import Quarantine
 from countryreward.errors import UserError
 from countryreward.models.attention import attention_implementation, fast_bfloat16
@@ -35,7 +36,7 @@ from countryreward.training.distributed import ProcessGroup
 from countryreward.training.divergence import Diverged, weights_are_finite
 from countryreward.training.engine import DeepSpeedEngine, Engine, TorchEngine, cosine_with_warmup
 from countryreward.training.reward_loop import Progress, total_steps, train_reward
-from countryreward.training.run_folder import STARTED, RunFolder, Tell, read_json, taken_up
+from countryreward.training.run_folder import STARTED, RunFolder, Tell, taken_up
 from countryreward.training.run_identity import RunIdentity
 from countryreward.training.trackers import open_trackers
 from countryreward.training.training_config import LoopConfig, RewardTraining
@@ -56,7 +57,7 @@ def run_training(
     `torch.distributed` is set up by the caller. Returns whether the end was reached: False when the run was asked to stop.
 
     workers: how many the run is planned for (0: those that are here); any number of them, also another one at each start, makes
-    the same steps on the same data. warned: see `train_reward`.
+    the same steps on the same data. warned: whether a node is about to be taken away, as `train_reward` asks it.
 
     Raises `UserError` where the run was started from other inputs or options, and where the disk is full.
     """

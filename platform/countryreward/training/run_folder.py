@@ -12,18 +12,16 @@ stop                 put there by who wants the run to write a checkpoint and en
 """
 
 import contextlib
-import fcntl
 import json
-import os
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from countryreward.command import run_id
-from countryreward.data.artifacts import Draft, as_plain, open_artifact, seal, write_atomically
+from countryreward.data.artifacts import Draft, as_plain, open_artifact, seal
+from countryreward.data.file_primitives import FileLock, LockHeldError, read_json, write_atomically
 from countryreward.errors import UserError
 from countryreward.training.run_identity import RunIdentity, differences
 from countryreward.training.trackers import Tracker
@@ -32,6 +30,7 @@ from countryreward.training.training_config import STOP
 if TYPE_CHECKING:
     from countryreward.training.distributed import ProcessGroup
 
+LOCK = ".lock"
 STARTED = "started.json"
 DROPPED = "dropped.json"
 """There when a sweep is over that has removed this trial's weights: {"ended": whether it had been trained to its end}."""
@@ -41,12 +40,14 @@ Tell = Callable[[dict[str, Any]], None]
 """What the first rank tells whoever watches: {"stage", "done", "total"}, the log's lines, {"kind": "said", "text"}."""
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """What a file says; empty where it is missing or torn."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
+def log_lines(folder: Path) -> list[dict[str, Any]]:
+    """The lines of a run's log, in order. Torn ones, as a killed process leaves them, are passed over."""
+    log = folder / "log.jsonl"
+    lines = []
+    for text in log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []:
+        with contextlib.suppress(ValueError):
+            lines.append(json.loads(text))
+    return lines
 
 
 class RunFolder:
@@ -100,15 +101,9 @@ class RunFolder:
 
     def go_back(self, step: int) -> None:
         """Take the log back to `step`: lines after it, and a torn one, are written again by the steps to come."""
-        log = self.folder / "log.jsonl"
-        if not log.exists():
-            return
-        kept = []
-        for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
-            with contextlib.suppress(ValueError):
-                if json.loads(line)["step"] <= step:
-                    kept.append(line + "\n")
-        write_atomically(log, "".join(kept))
+        kept = [json.dumps(line) + "\n" for line in log_lines(self.folder) if line["step"] <= step]
+        if (self.folder / "log.jsonl").exists():
+            write_atomically(self.folder / "log.jsonl", "".join(kept))
 
     def go_on(self, step: int, steps: int, workers: int) -> None:
         """Take the log back to `step`, where this start goes on; past the beginning, say so in it."""
@@ -217,21 +212,12 @@ def held(folder: Path, *, patience: float = 60.0) -> Iterator[None]:
     The lock falls with the process that holds it, so a killed run leaves nothing to clear away.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "a+", encoding="utf-8") as lock:
-        until = time.monotonic() + patience
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError:
-                if time.monotonic() > until:
-                    lock.seek(0)
-                    raise UserError(
-                        f"run_name: {folder} is being trained by process {lock.read() or 'unknown'}; wait for it, end it, or "
-                        "give this run another name"
-                    ) from None
-                time.sleep(0.1)
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
+    try:
+        lock = FileLock.take(folder / LOCK, wait_s=patience, signed=True)
+    except LockHeldError as error:
+        raise UserError(
+            f"run_name: {folder} is being trained by process {error.holder or 'unknown'}; wait for it, end it, or give this run "
+            "another name"
+        ) from None
+    with lock:
         yield

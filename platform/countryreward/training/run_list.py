@@ -1,7 +1,5 @@
 """What lies in a folder of runs: trainings, with how far they are and how good, and published artifacts, with what made them."""
 
-import fcntl
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -9,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from countryreward.data.artifacts import MANIFEST, read_manifest
+from countryreward.data.file_primitives import is_locked, read_json
 from countryreward.errors import UserError
-from countryreward.training.run_folder import DROPPED, STARTED, read_json
+from countryreward.training.run_folder import DROPPED, LOCK, STARTED, log_lines
 from countryreward.training.training_config import STOP
 
 STORED = ".versions"
@@ -47,8 +46,10 @@ def list_runs(root: Path) -> list[Listed]:
     """Everything below `root`, newest first. Raises `UserError` where there is no such folder. Reads, and changes nothing."""
     if not root.is_dir():
         raise UserError(f"runs: {root} is no folder; give the one that jobs write to, such as runs")
-    found = [listed for path in _places(root) if (listed := _listed(path, root)) is not None]
-    return sorted(found, key=lambda one: (one.when, one.path), reverse=True)
+    entries = [
+        _artifact(path, root) if (path / MANIFEST).is_file() else _training(path, root) for path in _places(root)
+    ]
+    return sorted(entries, key=lambda entry: (entry.when, entry.path), reverse=True)
 
 
 def _places(folder: Path) -> Iterator[Path]:
@@ -64,17 +65,13 @@ def _places(folder: Path) -> Iterator[Path]:
 
 def is_training(folder: Path) -> bool:
     """Whether it is a run folder."""
-    return (folder / "log.jsonl").is_file() or (folder / ".lock").is_file()
+    return (folder / "log.jsonl").is_file() or (folder / LOCK).is_file()
 
 
-def _listed(path: Path, root: Path) -> Listed | None:
+def _artifact(path: Path, root: Path) -> Listed:
     name = str(path.relative_to(root))
-    return _artifact(path, name) if (path / MANIFEST).is_file() else _training(path, name)
-
-
-def _artifact(path: Path, name: str) -> Listed:
     try:
-        made = read_manifest(path)
+        manifest = read_manifest(path)
     except UserError as error:
         return Listed(
             path=name, kind="?", status="damaged", metric=str(error), when=_time(path / MANIFEST), node_hours=None,
@@ -82,13 +79,13 @@ def _artifact(path: Path, name: str) -> Listed:
         )  # fmt: skip
     return Listed(
         path=name,
-        kind=made.kind,
+        kind=manifest.kind,
         status="published",
-        metric=_said(path, made.kind),
-        when=made.created[:19],
-        node_hours=round(made.seconds * _workers(made.config) / 3600, 3),
-        version=made.version,
-        made_from={key: told["version"] for key, told in made.inputs.items()},
+        metric=_metric(path, manifest.kind),
+        when=manifest.created[:19],
+        node_hours=round(manifest.seconds * _workers(manifest.config) / 3600, 3),
+        version=manifest.version,
+        made_from={key: source["version"] for key, source in manifest.inputs.items()},
     )
 
 
@@ -97,30 +94,30 @@ def _workers(config: Any) -> int:
     return workers if isinstance(workers, int) else 1
 
 
-def _said(path: Path, kind: str) -> str:
+def _metric(path: Path, kind: str) -> str:
     """The number that an artifact is known by."""
     if kind == "model":
-        told = read_json(path / "training.json").get("validation", {})
-        ordering = told.get("discordant_ordering")
+        validation = read_json(path / "training.json").get("validation", {})
+        ordering = validation.get("discordant_ordering")
         return "" if ordering is None else f"ordering {ordering:.3f}"
     if kind == "sweep":
-        told = read_json(path / "report.json")
-        best = next((trial for trial in told.get("trials", ()) if trial["name"] == told.get("best")), None)
-        return "" if best is None else f"best {best[told['metric']]['value']:.3f} of {len(told['trials'])}"
+        report = read_json(path / "report.json")
+        best = next((trial for trial in report.get("trials", ()) if trial["name"] == report.get("best")), None)
+        return "" if best is None else f"best {best[report['metric']]['value']:.3f} of {len(report['trials'])}"
     return ""
 
 
 def status_of(run: Path) -> str:
     """Of a training, by its folder."""
-    if _held(run / ".lock"):
+    if is_locked(run / LOCK):
         return "stopping" if (run / STOP).exists() else "running"
     if read_json(run / "finished.json"):
         return "finished"
     return "weights dropped" if (run / DROPPED).exists() else "stopped"
 
 
-def _training(path: Path, name: str) -> Listed:
-    lines = _lines(path / "log.jsonl")
+def _training(path: Path, root: Path) -> Listed:
+    lines = log_lines(path)
     started = read_json(path / STARTED)
     status = status_of(path)
     times = [file.stat().st_mtime for file in path.iterdir() if file.is_file()]
@@ -130,7 +127,7 @@ def _training(path: Path, name: str) -> Listed:
     if steps is not None and status not in ("finished", "weights dropped"):
         far = f", step {steps['step']:,} of {steps['of']:,}"
     return Listed(
-        path=name,
+        path=str(path.relative_to(root)),
         kind="training",
         status=status,
         metric=_best(lines) + far,
@@ -156,28 +153,6 @@ def _best(lines: list[dict[str, Any]]) -> str:
         return f"ordering {max(orderings):.3f}"
     losses = [line["loss"] for line in lines if line.get("loss") is not None]
     return f"loss {losses[-1]:.3f}" if losses else ""
-
-
-def _held(lock: Path) -> bool:
-    """Whether a process holds the lock of a run folder (`training.run_folder.held`)."""
-    if not lock.exists():
-        return False
-    with open(lock, encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return True
-    return False
-
-
-def _lines(log: Path) -> list[dict[str, Any]]:
-    found = []
-    for text in log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []:
-        try:
-            found.append(json.loads(text))
-        except ValueError:  # a torn last line
-            continue
-    return found
 
 
 def _time(path: Path) -> str:

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from countryreward.data.artifacts import write_atomically
+from countryreward.data.file_primitives import write_atomically
 from countryreward.errors import UserError
 from countryreward.renamed_options import current_name, name_before
-from countryreward.training.run_folder import DROPPED
+from countryreward.training.run_folder import DROPPED, log_lines
 from countryreward.training.run_identity import RunIdentity
 from countryreward.training.training_config import RewardTraining
 
@@ -98,17 +98,8 @@ def _changed(owner: Any, parts: list[str], value: Any, name: str) -> Any:
 
 
 def validations_of(folder: Path) -> list[dict[str, Any]]:
-    """The validations of a run, in order: lines of its log. A torn last line is passed over."""
-    log = folder / "log.jsonl"
-    validations = []
-    for text in log.read_text(encoding="utf-8").splitlines() if log.exists() else []:
-        try:
-            line = json.loads(text)
-        except ValueError:
-            continue
-        if line.get("kind") == "validation":
-            validations.append(line)
-    return validations
+    """The validations of a run, in order: lines of its log."""
+    return [line for line in log_lines(folder) if line.get("kind") == "validation"]
 
 
 def score_of(validation: Mapping[str, Any]) -> float:

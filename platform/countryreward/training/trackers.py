@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
-from countryreward.data.artifacts import write_atomically
+from countryreward.data.file_primitives import read_json, write_atomically
 from countryreward.errors import UserError
 from countryreward.progress import bar
 from countryreward.training.run_identity import flat
@@ -52,7 +52,7 @@ class MLflow:
     def __init__(self, folder: Path, options: dict[str, Any]) -> None:
         import mlflow
 
-        earlier = _remembered(folder / "mlflow.json")
+        earlier = read_json(folder / "mlflow.json").get("run")
         mlflow.set_experiment("countryreward")
         self._run = mlflow.start_run(run_id=earlier, run_name=folder.name)
         if earlier is None:
@@ -80,7 +80,7 @@ class WandB:
 
         import wandb
 
-        earlier = _remembered(folder / "wandb.json")
+        earlier = read_json(folder / "wandb.json").get("run")
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", "countryreward"),
             name=folder.name,
@@ -115,10 +115,6 @@ def open_trackers(names: list[str], folder: Path, options: dict[str, Any], step:
     check_trackers(names)
     makers: dict[str, Any] = {"mlflow": MLflow, "wandb": WandB}
     return [TensorBoard(folder, step), *(makers[name](folder, options) for name in names)]
-
-
-def _remembered(path: Path) -> str | None:
-    return json.loads(path.read_text(encoding="utf-8"))["run"] if path.exists() else None
 
 
 @contextlib.contextmanager

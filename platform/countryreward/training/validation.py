@@ -29,8 +29,8 @@ class Validation:
     @property
     def score(self) -> float:
         """What decides the best; accuracy stands in where no two countries disagree."""
-        found = self.metrics[CHOSEN_BY]
-        return self.metrics["accuracy"] if np.isnan(found) else found
+        ordering = self.metrics[CHOSEN_BY]
+        return self.metrics["accuracy"] if np.isnan(ordering) else ordering
 
 
 def some_items(records: pd.DataFrame, most: int, seed: int) -> pd.DataFrame:
@@ -49,8 +49,8 @@ def validate(model: torch.nn.Module, loader: Loader, ranks: ProcessGroup, *, bat
     mine = ranks.share(len(records))
     gathered = ranks.gather(judge(model, loader, positions=mine, batch_size=batch_size))
     logits = np.zeros(len(records))
-    for rank, found in enumerate(gathered):
-        logits[ProcessGroup(rank, ranks.world).share(len(records))] = found
+    for rank, share in enumerate(gathered):
+        logits[ProcessGroup(rank, ranks.world).share(len(records))] = share
     broken = records["record_id"][~np.isfinite(logits)]
     if len(broken):
         raise Diverged(

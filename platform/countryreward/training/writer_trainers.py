@@ -190,11 +190,11 @@ class TwoRows:
     def __call__(self, *, packed: dict[str, Tensor], row: Tensor, at: Tensor, labels: Tensor, **_: Any) -> Any:
         read = {name: value for name, value in packed.items() if name not in ("next_ids", "part")}
         output = self.model(**read, shift_labels=packed["next_ids"], fused_lm_head=True)
-        said = (labels[:, 1:] != IGNORED).to(at.device)
+        answered = (labels[:, 1:] != IGNORED).to(at.device)
         for name in NAMES:
             value_BT = getattr(output, name)
             if value_BT is not None:
-                setattr(output, name, value_BT[row[:, None], at] * said)
+                setattr(output, name, value_BT[row[:, None], at] * answered)
         return output
 
 

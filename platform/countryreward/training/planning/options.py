@@ -53,10 +53,10 @@ HERE = "here"
 
 def gpus(text: str) -> tuple[int, Device]:
     """`8xA100-80` -> (8, that device). Raises `UserError` for what is not in the table."""
-    found = re.fullmatch(r"(?:(\d+)\s*x\s*)?(.+)", text.strip(), re.IGNORECASE)
-    count = int(found[1] or 1) if found else 0
+    match = re.fullmatch(r"(?:(\d+)\s*x\s*)?(.+)", text.strip(), re.IGNORECASE)
+    count = int(match[1] or 1) if match else 0
     named = {name.lower(): device for name, device in DEVICES.items()}
-    device = named.get(found[2].strip().lower()) if found else None
+    device = named.get(match[2].strip().lower()) if match else None
     if device is None or count < 1:
         raise UserError(
             f"--gpus: {text!r} is unknown; write here, or a count and one of {', '.join(DEVICES)}, such as 8xA100-80"

@@ -35,7 +35,7 @@ _FIRST_DEPTHS = (1, 3)
 
 @dataclass(frozen=True)
 class DrawnImages:
-    """Images of the right shape without content. See `scoring.image_inputs.ImageInputs`."""
+    """Images of the right shape without content, as the loader takes images (`scoring.image_inputs.ImageInputs`)."""
 
     patches: int
     values: int
@@ -164,9 +164,9 @@ def measure(
     depths = tuple(min(d, depth) for d in depths)
     with alone(options):
         rehearsals = [rehearse(with_layers(config, d), options, device) for d in depths]
-        for one in rehearsals:
-            one.run(2)
-        times = [[statistics.median(one.run(3)[:-1]) for one in rehearsals] for _ in range(rounds)]
+        for rehearsal in rehearsals:
+            rehearsal.run(2)
+        times = [[statistics.median(rehearsal.run(3)[:-1]) for rehearsal in rehearsals] for _ in range(rounds)]
     medians = {d: statistics.median(row[i] for row in times) for i, d in enumerate(depths)}
     if len(depths) == 1:
         return Timing(seconds=medians[1], per_layer=0.0, measured=medians, rounds=rounds)

@@ -18,10 +18,10 @@ _TIGHT = 0.95  # of the memory; the plan is not more exact than that
 def show(plan: Plan, console: Console | None = None) -> None:
     """Print it."""
     console = console or Console(highlight=False, soft_wrap=True)
-    options, loop, shape, found = plan.options, plan.options.loop, plan.shape, plan.memory
+    options, loop, shape, need = plan.options, plan.options.loop, plan.shape, plan.memory
     trained, frozen = trained_parameters(shape, options)
     visual = 2 * shape.visual_tokens(options.px)
-    unit, divisor = ("GiB", 2**30) if found.peak >= 2**30 else ("MiB", 2**20)
+    unit, divisor = ("GiB", 2**30) if need.peak >= 2**30 else ("MiB", 2**20)
 
     def size_of(size: float) -> str:
         value = size / divisor
@@ -48,16 +48,16 @@ def show(plan: Plan, console: Console | None = None) -> None:
     table.add_column(unit, justify="right", no_wrap=True, min_width=7)
     table.add_column("", no_wrap=True)
     rows = (
-        ("weights", found.weights, "language model, merger, adapter, head"),
-        ("frozen tower", found.tower, "loaded even where features are stored"),
-        ("float32 masters", found.masters, ""),
-        ("optimizer states", found.optimizer, loop.optimizer),
-        ("gradients", found.gradients, ""),
-        ("activations", found.activations, "of one pass"),
-        ("logits, focus probe", found.probe, ""),
-        ("buckets, buffers", found.working, "communication, and a layer's backward pass"),
-        ("optimizer's buffers", found.step, "only in the optimizer step"),
-        ("device overhead", found.overhead, "assumed: 1.5 GiB and 3 %" if plan.setting.cuda else ""),
+        ("weights", need.weights, "language model, merger, adapter, head"),
+        ("frozen tower", need.tower, "loaded even where features are stored"),
+        ("float32 masters", need.masters, ""),
+        ("optimizer states", need.optimizer, loop.optimizer),
+        ("gradients", need.gradients, ""),
+        ("activations", need.activations, "of one pass"),
+        ("logits, focus probe", need.probe, ""),
+        ("buckets, buffers", need.working, "communication, and a layer's backward pass"),
+        ("optimizer's buffers", need.step, "only in the optimizer step"),
+        ("device overhead", need.overhead, "assumed: 1.5 GiB and 3 %" if plan.setting.cuda else ""),
     )
     for name, size, note in rows:
         table.add_row(name, size_of(size), note)
@@ -66,16 +66,16 @@ def show(plan: Plan, console: Console | None = None) -> None:
     moments.add_column("moment", no_wrap=True)
     moments.add_column(unit, justify="right", no_wrap=True, min_width=7)
     moments.add_column("", no_wrap=True)
-    for name, size in found.moments.items():
-        mark = "<- the peak" if name == found.moment else ""
-        moments.add_row(name, size_of(size + found.overhead) if size else "none", mark)
+    for name, size in need.moments.items():
+        mark = "<- the peak" if name == need.moment else ""
+        moments.add_row(name, size_of(size + need.overhead) if size else "none", mark)
     console.print(moments)
-    tight = found.peak > _TIGHT * plan.capacity
+    tight = need.peak > _TIGHT * plan.capacity
     verdict = (
         "does NOT fit" if not plan.fits else f"fits with under {1 - _TIGHT:.0%} to spare: tight" if tight else "fits"
     )
     console.print(
-        f"peak {size_of(found.peak)} of {size_of(plan.capacity)} {unit}: {verdict}",
+        f"peak {size_of(need.peak)} of {size_of(plan.capacity)} {unit}: {verdict}",
         style="green" if plan.fits else "red",
     )
 
@@ -89,8 +89,8 @@ def show(plan: Plan, console: Console | None = None) -> None:
             "its step asked one order, ran the tower and checkpointed nothing"
         )
     else:
-        said = ", ".join(f"{depth} layers {1000 * median:.0f} ms" for depth, median in plan.timing.measured.items())
-        console.print(f"speed measured  {said} (medians of {plan.timing.rounds}), a straight line from there")
+        measured = ", ".join(f"{depth} layers {1000 * median:.0f} ms" for depth, median in plan.timing.measured.items())
+        console.print(f"speed measured  {measured} (medians of {plan.timing.rounds}), a straight line from there")
     per_gpu = plan.pairs_per_second / plan.setting.world
     console.print(
         f"estimate        {plan.seconds:.3g} s per step, {plan.pairs_per_second:.3g} pairs/s ({per_gpu:.3g} per process), "
