@@ -1,6 +1,6 @@
 """A plan: memory, speed and hours of a training, and what to change where it does not fit.
 
-FLOPs of a pair are those of matrix products (2 per weight and token); norms, rotations and activations count through the efficiency.
+FLOPs of a pair are those of matrix products (2 per weight and token); norms, rotations, activations count through the efficiency.
 A layer's backward pass costs twice its forward pass: once for the activations' gradients, once for the weights'. Weights that
 are frozen under LoRA save the second; the first stays, because merger and adapter lie below and learn. Gradient checkpointing
 runs the layers' forward pass again. A frozen tower runs forward only, and not at all with stored features. Attention: causal,
