@@ -202,9 +202,9 @@ def test_asha_knows_in_a_restored_sweep_what_was_told_before() -> None:
 
     from ray.tune.schedulers import TrialScheduler
 
-    from countryreward.on_ray.tuning import _scheduler
+    from countryreward.on_ray.searchers import make_scheduler
 
-    scheduler = pickle.loads(pickle.dumps(_scheduler(SweepConfig(), 4, past_of)))  # as Ray Tune keeps it
+    scheduler = pickle.loads(pickle.dumps(make_scheduler(SweepConfig(), "score", 4, past_of)))  # as Ray Tune keeps it
     for name in PAST:
         scheduler.on_trial_add(None, SimpleNamespace(trial_id=name, config=name))
     worse, better = SimpleNamespace(trial_id="new"), SimpleNamespace(trial_id="newer")
