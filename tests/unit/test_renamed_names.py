@@ -14,8 +14,7 @@ from countryreward.errors import UserError
 from countryreward.models.reward_config import RewardOptions
 from countryreward.models.reward_model import CountryRewardModel
 from countryreward.renamed_options import names_before, renamed
-from countryreward.training import resizing
-from countryreward.training.engine import TorchEngine
+from countryreward.training.engine import TorchEngine, universal_form
 from countryreward.training.sweep_plan import with_params
 from countryreward.training.training_config import RewardTraining
 from tests.unit import micro_qwen
@@ -97,7 +96,7 @@ def test_shards_converted_for_another_number_of_workers_have_the_new_names(
             (Path(options.output_folder) / "zero" / name).mkdir(parents=True)
 
     monkeypatch.setattr(ds_to_universal, "main", convert)
-    with resizing.universal_form(tmp_path / "step-00000010", "state") as made:
+    with universal_form(tmp_path / "step-00000010", "state") as made:
         assert sorted(path.name for path in (made / "state" / "zero").iterdir()) == [
             "classifier.weight",
             "prior_weight",
