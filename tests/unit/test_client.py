@@ -27,9 +27,8 @@ from starlette.requests import Request
 from starlette.types import Message, Receive, Scope, Send
 from tenacity import RetryCallState, Retrying
 
-from countryreward.client import AsyncClient, BadAnswer, Client, NotAllowed, Refused, Retries, Unavailable
-from countryreward.client.calls import Call
-from countryreward.client.retrying import Budget, Failed, Patience, seconds
+from countryreward.client import AsyncClient, BadAnswer, Client, NotAllowed, Refused, RetryPolicy, Unavailable
+from countryreward.client.retrying import AttemptFailed, CallRetries, RetryBudget, retry_after_s
 from countryreward.errors import UserError
 from countryreward.scoring.contracts import Evidence, PairRequest, PastAd, Product, ScoreRequest, Verdict
 from countryreward.scoring.frames import score_frame
@@ -43,7 +42,7 @@ from tests.unit.in_threads import ThreadedScorer, each_pair
 pytestmark = pytest.mark.slow  # `make check` has 90 seconds for everything
 
 KEY = "cr_live_0123456789abcdef"
-FAST = Retries(first_s=0.001, cap_s=0.01)
+FAST = RetryPolicy(first_s=0.001, cap_s=0.01)
 Part = Callable[[Send], Awaitable[None]]
 
 
@@ -492,7 +491,7 @@ class TestFailures:
         assert len(service.seen) == 10
         service.script.append(error(503, "busy", "more is asked", Retry_After="0"))
         with pytest.raises(Unavailable, match="its 0 retries used up"):
-            client(retries=Retries(at_most=0)).markets()
+            client(retries=RetryPolicy(at_most=0)).markets()
 
     def test_nobody_there(self, client: Callable[..., Any]) -> None:
         with socket.socket() as taken:
@@ -504,7 +503,7 @@ class TestFailures:
 
     def test_a_dead_service_is_not_stormed(self, service: Service, client: Callable[..., Any]) -> None:
         service.script.extend([says(500)] * 100)
-        judge = client(retries=Retries(first_s=0.001, cap_s=0.01, budget=7))
+        judge = client(retries=RetryPolicy(first_s=0.001, cap_s=0.01, budget=7))
         for _ in range(4):
             with pytest.raises(Unavailable) as caught:
                 judge.markets()
@@ -524,7 +523,7 @@ class TestFailures:
 
     def test_a_rate_limit_costs_no_budget(self, service: Service, client: Callable[..., Any]) -> None:
         service.script.extend([error(429, "rate_limited", "wait", Retry_After="0")] * 3)
-        assert client(retries=Retries(first_s=0.001, cap_s=0.01, budget=0)).markets()
+        assert client(retries=RetryPolicy(first_s=0.001, cap_s=0.01, budget=0)).markets()
         assert len(service.seen) == 4
 
     def test_asked_to_wait_beyond_the_deadline(self, service: Service, client: Callable[..., Any]) -> None:
@@ -540,12 +539,12 @@ class TestFailures:
         assert client(timeout_s=0.05).markets()
         service.script.extend([slow] * 6)
         with pytest.raises(Unavailable, match="ReadTimeout"):
-            client(retries=Retries(first_s=0.001, deadline_s=0.1)).markets()
+            client(retries=RetryPolicy(first_s=0.001, deadline_s=0.1)).markets()
 
     def test_an_answer_that_trickles_ends_at_the_deadline(self, service: Service, client: Callable[..., Any]) -> None:
         service.script.extend([trickle] * 6)
         with pytest.raises(Unavailable, match=r"did not end within 0.1 s"):
-            client(retries=Retries(first_s=0.001, deadline_s=0.1)).markets()
+            client(retries=RetryPolicy(first_s=0.001, deadline_s=0.1)).markets()
 
     @pytest.mark.parametrize(
         "body", [b"<html>fine</html>", b"", b"[]", b'{"request_id": "r-3", "markets": 7}', b'{"markets": []}', b"\xff"]
@@ -575,14 +574,14 @@ class TestFailures:
 
 class TestRetries:
     def test_waits(self) -> None:
-        patience = Patience(Call(method="GET", path="x"), Retries(), Budget(Retries(), 4), 30)
+        retries = CallRetries("GET x", RetryPolicy(), RetryBudget(RetryPolicy(), 4), timeout_s=30)
 
         def waits(attempt: int, retry_after: float | None) -> list[float]:
             state = RetryCallState(Retrying(), None, (), {})
             state.attempt_number = attempt
-            failed = Failed("busy", retry_after=retry_after)
-            state.set_exception((Failed, failed, None))
-            return [patience.tenacity()["wait"](state) for _ in range(2_000)]
+            failed = AttemptFailed("busy", retry_after_s=retry_after)
+            state.set_exception((AttemptFailed, failed, None))
+            return [retries.tenacity_options()["wait"](state) for _ in range(2_000)]
 
         for attempt, most in ((1, 0.5), (2, 1.0), (3, 2.0), (5, 8.0), (9, 8.0)):
             found = waits(attempt, None)
@@ -596,19 +595,19 @@ class TestRetries:
          ("Wed, 21 Oct 2015 07:28:00 GMT", 0)],
     )  # fmt: skip
     def test_retry_after(self, header: str | None, found: float | None) -> None:
-        assert seconds(header) == found
+        assert retry_after_s(header) == found
 
     def test_retry_after_as_a_date(self) -> None:
         later = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(time.time() + 3_600))
-        assert 3_500 < (seconds(later) or 0) <= 3_600
+        assert 3_500 < (retry_after_s(later) or 0) <= 3_600
 
     def test_options_are_checked(self) -> None:
         with pytest.raises(UserError, match=r"retries\.at_most: -1 must be 0 or more"):
-            Retries(at_most=-1)
+            RetryPolicy(at_most=-1)
         with pytest.raises(UserError, match="parallel: 0 must be at least 1"):
             Client("https://a", "k", parallel=0)
         with pytest.raises(UserError, match=r"retries\.deadline_s: nan must be above 0"):
-            Retries(deadline_s=float("nan"))
+            RetryPolicy(deadline_s=float("nan"))
 
 
 class TestKey:

@@ -493,7 +493,7 @@ def test_the_home_of_relative_paths_is_mounted_everywhere():
 
 
 def test_versions_are_those_of_the_project():
-    ray = next(one for one in PROJECT["dependencies"] if one.startswith("ray["))
+    ray = next(one for one in PROJECT["optional-dependencies"]["platform"] if one.startswith("ray["))
     pinned = re.findall(r">=(\d+\.\d+)", ray)[0]
     texts = {name: text_of(name) for name in KUBERAY}
     versions = {version for text in texts.values() for version in re.findall(r'rayVersion: "([\d.]+)"', text)}

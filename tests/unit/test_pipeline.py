@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from ray.exceptions import RayActorError
 
-from countryreward.client import AsyncClient, NotAllowed, Retries, Unavailable
+from countryreward.client import AsyncClient, NotAllowed, RetryPolicy, Unavailable
 from countryreward.client.remote_services import ClientRenderer
 from countryreward.data.images import ImageTable
 from countryreward.errors import UserError
@@ -341,7 +341,7 @@ def test_time_spent_waiting_for_another_try_is_not_busy():
 def test_services_over_http_give_the_same_while_the_wire_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("countryreward.on_ray.retry._FIRST_PAUSE_S", 0.02)
     tasks, made_by = AdTasks(listed(16), OnePicture()), local_versions().as_dict()
-    quick = Retries(at_most=1, first_s=0.02, deadline_s=5)
+    quick = RetryPolicy(at_most=1, first_s=0.02, deadline_s=5)
     with (
         services(tmp_path, pause_s=0.002) as there,
         Wire(there.reward).running() as a,

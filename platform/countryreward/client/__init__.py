@@ -1,11 +1,13 @@
-"""The service from Python: a Scorer over HTTP. docs/api.md, Python client."""
+"""The service from Python: scorers over HTTP, one that blocks and one that is awaited."""
+
+import warnings
+from typing import Any
 
 from countryreward.client.async_client import AsyncClient
-from countryreward.client.batch_handles import AsyncBatchHandle, BatchHandle
 from countryreward.client.client_errors import BadAnswer, NotAllowed, Refused, Unavailable
-from countryreward.client.generation_handles import AsyncGenerationHandle, GenerationHandle
-from countryreward.client.retrying import Retries
-from countryreward.client.sync_client import Client
+from countryreward.client.job_handles import AsyncBatchHandle, AsyncGenerationHandle
+from countryreward.client.retrying import RetryPolicy
+from countryreward.client.sync_client import BatchHandle, Client, GenerationHandle
 
 __all__ = [
     "AsyncBatchHandle",
@@ -17,6 +19,13 @@ __all__ = [
     "GenerationHandle",
     "NotAllowed",
     "Refused",
-    "Retries",
+    "RetryPolicy",
     "Unavailable",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Retries":
+        warnings.warn("Retries is RetryPolicy now; the old name works in this release only", FutureWarning, 2)
+        return RetryPolicy
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

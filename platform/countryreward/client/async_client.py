@@ -1,35 +1,54 @@
-"""The client that is awaited: `Client` with another way of waiting."""
+"""The service as an `AsyncScorer`: questions, tables, batch jobs and ads over HTTP."""
 
 import asyncio
 import contextlib
+import json
+import uuid
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Self, TypeVar, overload
 
-import httpx2
 import pandas as pd
-from tenacity import AsyncRetrying
 
-from countryreward.client import batch_calls as batches
-from countryreward.client import generation_calls as generations
-from countryreward.client import score_calls as questions
-from countryreward.client.address import address, headers
-from countryreward.client.attempts import Attempt
-from countryreward.client.batch_handles import AsyncBatchHandle
-from countryreward.client.calls import Call, Done, Pause, Replies, Reply, Round, Talk, advance
-from countryreward.client.client_errors import Refused
-from countryreward.client.generation_handles import AsyncGenerationHandle
-from countryreward.client.request_forms import ImageLike
-from countryreward.client.retrying import Budget, Patience, Retries
+from countryreward.api import schemas
+from countryreward.client.client_errors import BadAnswer, Refused
+from countryreward.client.connection import Call, Connection, Reply, all_results
+from countryreward.client.job_handles import (
+    BATCHES,
+    GENERATIONS,
+    AsyncBatchHandle,
+    AsyncGenerationHandle,
+    job_path,
+)
+from countryreward.client.request_forms import (
+    Fields,
+    ImageLike,
+    as_product,
+    batch_upload,
+    checked_idempotency_key,
+    image_bytes,
+    market_codes,
+    product_fields,
+)
+from countryreward.client.retrying import RetryPolicy
 from countryreward.data.design import Design
 from countryreward.errors import UserError
-from countryreward.scoring.contracts import PairRequest, Product, Ranking, ScoreRequest, Verdict
+from countryreward.progress import bar
+from countryreward.scoring.contracts import PairRequest, Product, Ranking, ScoreRequest, Verdict, merge_pairs
+from countryreward.scoring.frames import FrameRequests
 
 T = TypeVar("T")
+FRAME_ROWS = 64
+"""Rows of a frame whose images are held in memory at a time."""
 
 
 class AsyncClient:
-    """`Client` to be awaited: `async with AsyncClient(url, key) as judge: await judge.score(...)`. The same errors."""
+    """The service, to be awaited: `async with AsyncClient(url, key) as judge: await judge.score(request)`.
+
+    Raises `Refused` for what the service does not accept, `NotAllowed` for the key (both `UserError`), `Unavailable` when it
+    gave up, `BadAnswer` when the answer is not the service's.
+    """
 
     def __init__(
         self,
@@ -37,20 +56,18 @@ class AsyncClient:
         key: str | None = None,
         *,
         timeout_s: float = 30.0,
-        retries: Retries | None = None,
+        retries: RetryPolicy | None = None,
         parallel: int = 4,
         evidence: int = 5,
         max_verdicts: int = 2_000,
     ) -> None:
         """url, key: default to COUNTRYREWARD_URL and COUNTRYREWARD_KEY.
 
-        The options are those of `Client`.
+        timeout_s: for each wait of one attempt. parallel: calls in flight. evidence: past ads shown per verdict of `score`,
+        where a request does not say it. max_verdicts: in one call, as the service has it.
         """
-        self.url = address(url)
-        self._http = httpx2.AsyncClient(base_url=self.url, headers=headers(key), follow_redirects=False)
-        self._timeout_s, self._retries = timeout_s, retries or Retries()
-        self._budget = Budget(self._retries, parallel)
-        self._free = asyncio.Semaphore(parallel)
+        self._connection = Connection(url, key, timeout_s=timeout_s, retries=retries, parallel=parallel)
+        self.url = self._connection.url
         self._evidence, self._max_verdicts = evidence, max_verdicts
 
     async def __aenter__(self) -> Self:
@@ -64,7 +81,7 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Close the connections; the client cannot be used after it."""
-        await self._http.aclose()
+        await self._connection.close()
 
     async def about(self) -> dict[str, Any]:
         """Versions of the model and the knowledge base that answer."""
@@ -76,12 +93,7 @@ class AsyncClient:
 
     @overload
     async def score(
-        self,
-        product: Product | str,
-        image_a: ImageLike,
-        image_b: ImageLike,
-        *,
-        markets: Sequence[str] | None = None,
+        self, product: Product | str, image_a: ImageLike, image_b: ImageLike, *, markets: Sequence[str] | None = None
     ) -> list[Verdict]: ...
 
     async def score(
@@ -96,37 +108,93 @@ class AsyncClient:
 
         Raises the error of the first call that is refused.
         """
-        limits = {"evidence": self._evidence, "max_verdicts": self._max_verdicts}
         if isinstance(product, ScoreRequest):
-            (verdicts,) = await self._run(questions.score_all([product], **limits))
+            (verdicts,) = await self.score_all([product])
             return verdicts
         if not isinstance(product, Product | str):
-            return await self._run(questions.score_pairs(product, **limits))
+            requests, places = merge_pairs(product)
+            answers = await self.score_all(requests)
+            return [answers[request][place] for request, place in places]
         if image_a is None or image_b is None:
             raise UserError("image_a, image_b: give both images, as bytes or as the path of a file")
-        return await self._run(questions.score_product(product, image_a, image_b, markets, **limits))
+        return await self.score_product(product, image_a, image_b, markets)
+
+    async def score_all(self, requests: Sequence[ScoreRequest]) -> list[list[Verdict]]:
+        """The verdicts of every request, each in the order of its questions, with the calls of all of them in parallel.
+
+        Nothing is sent when one of them cannot be. Raises the error of the first call that is refused.
+        """
+        calls = [self._score_calls(request, self._evidence) for request in requests]
+        return await all_results(self._send_score(request_calls) for request_calls in calls)
+
+    async def score_product(
+        self, product: Product | str, image_a: ImageLike, image_b: ImageLike, markets: Sequence[str] | None = None
+    ) -> list[Verdict]:
+        """One verdict per market; None: all that the service's model was trained on."""
+        product = as_product(product)
+        images = (image_a, "image_a"), (image_b, "image_b")
+        a, b = [await asyncio.to_thread(image_bytes, image, name) for image, name in images]
+        if markets is None:
+            fields = product_fields(product, evidence=self._evidence)
+            reply = await self._connection.send(_score_call(fields, a, b, patient=False))
+            return reply.parse(schemas.ScoreAnswer).verdicts
+        codes = market_codes(markets)
+        request = ScoreRequest.of_images(product, (a, b), markets=tuple(dict.fromkeys(codes)))
+        (verdicts,) = await self.score_all([request])
+        of_market = {verdict.market: verdict for verdict in verdicts}
+        return [of_market[code] for code in codes]
 
     async def rank(
         self, product: Product | str, images: Sequence[ImageLike], markets: Sequence[str] | None = None
     ) -> list[Ranking]:
         """Several images of one product, best first, per market (default: all of the training)."""
-        return await self._run(questions.rank(product, images, markets, max_verdicts=self._max_verdicts))
+        if not images:
+            raise UserError("images: the list is empty; give at least one image")
+        fields = product_fields(as_product(product))
+        files = [
+            ("images", f"image_{n}", await asyncio.to_thread(image_bytes, image, f"images[{n}]"))
+            for n, image in enumerate(images)
+        ]
+        codes = list(await self.markets()) if markets is None else market_codes(markets)
+        pairs = len(images) * (len(images) - 1) // 2
+        chunks = _chunks(list(dict.fromkeys(codes)), max(1, self._max_verdicts // max(1, pairs)))
+        replies = await self._connection.send_all(
+            [
+                Call(method="POST", path="v1/rank", fields=fields | {"markets": list(chunk)}, files=tuple(files))
+                for chunk in chunks
+            ]
+        )
+        of_market: dict[str, Ranking] = {}
+        for chunk, reply in zip(chunks, replies, strict=True):
+            rankings = reply.parse(schemas.RankAnswer).rankings
+            _check_markets([ranking.market for ranking in rankings], chunk, reply)
+            of_market |= {ranking.market: ranking for ranking in rankings}
+        return [of_market[code] for code in codes]
 
     async def score_frame(
         self, pairs: pd.DataFrame, markets: Sequence[str] | None = None, *, progress: bool = True
     ) -> pd.DataFrame:
-        """A table of pairs in, a table of answers out (scoring/frames.py). For more than some thousand rows use `batch`."""
-        return await self._run(
-            questions.score_frame(pairs, markets, progress=progress, evidence=0, max_verdicts=self._max_verdicts)
-        )
+        """A table of pairs in, a table of answers out, with the columns that `scoring.frames.score_frame` names.
+
+        A row that is refused says so and the others are answered. For more than some thousand rows use `batch`.
+        """
+        requests = FrameRequests(pairs, markets)
+        batches = requests.batches(FRAME_ROWS * max(1, len(markets or ())))
+        with bar("rows scored") if progress else contextlib.nullcontext() as show:
+            while batch := await asyncio.to_thread(next, batches, None):  # it reads image files
+                requests.take(await all_results(self._score_row(request) for request in batch))
+                if show:
+                    show(requests.rows, len(pairs))
+        return requests.frame()
 
     async def markets(self) -> dict[str, str]:
         """Code to name of the markets the service's model was trained on."""
-        return await self._run(questions.known_markets())
+        answer = await self._connection.get("v1/markets", schemas.MarketsAnswer)
+        return {market.code: market.name for market in answer.markets}
 
     async def models(self) -> list[dict[str, Any]]:
         """Versions of what answers."""
-        return await self._run(questions.models())
+        return (await self._connection.get("v1/models", schemas.ModelsAnswer)).models
 
     async def batch(
         self,
@@ -141,15 +209,23 @@ class AsyncClient:
         images: a zip, or a folder whose PNG, JPEG and WEBP files are sent; None: the table holds file bytes or URLs (in a
         DataFrame also `Path`s). idempotency_key: sending again with the same key gives the same job; None: a new one.
         """
-        return AsyncBatchHandle(self._run, await self._run(batches.start(table, images, markets, idempotency_key)))
+        headers = _idempotency_header(idempotency_key)
+        codes = [] if markets is None else market_codes(markets)
+        fields: Fields = {"markets": codes} if codes else {}
+        async with batch_upload(table, images) as files:
+            call = Call(method="POST", path=BATCHES, fields=fields, files=files, headers=headers, patient=True)
+            job = (await self._connection.send(call)).parse(schemas.BatchAnswer).job
+        return AsyncBatchHandle(self._connection, job)
 
     async def batches(self) -> list[AsyncBatchHandle]:
         """All batch jobs of this key's tenant, newest first."""
-        return [AsyncBatchHandle(self._run, job) for job in await self._run(batches.jobs())]
+        answer = await self._connection.get(BATCHES, schemas.BatchesAnswer)
+        return [AsyncBatchHandle(self._connection, job) for job in answer.jobs]
 
     async def open_batch(self, job_id: str) -> AsyncBatchHandle:
         """A batch job that was started before."""
-        return AsyncBatchHandle(self._run, await self._run(batches.state(job_id)))
+        answer = await self._connection.get(job_path(BATCHES, job_id), schemas.BatchAnswer)
+        return AsyncBatchHandle(self._connection, answer.job)
 
     async def generate(
         self,
@@ -169,74 +245,100 @@ class AsyncClient:
 
         markets: for which the ads are ranked, the best `keep` (4); None: nowhere. designs: none: `count` (8) are written for the
         markets, or drawn from the service's templates. seed: the same gives the same. px, steps: None: the renderer's own.
-        idempotency_key: as of `batch`.
+        idempotency_key: sending again with the same key gives the same job; None: a new one.
         """
-        talk = generations.start(
-            product,
-            image,
-            markets=markets,
-            designs=designs,
-            count=count,
-            keep=keep,
-            seed=seed,
-            px=px,
-            steps=steps,
-            idempotency_key=idempotency_key,
-        )
-        return AsyncGenerationHandle(self._run, await self._run(talk))
+        headers = _idempotency_header(idempotency_key)
+        numbers = {"count": count, "keep": keep, "seed": seed, "px": px, "steps": steps}
+        fields = product_fields(as_product(product))
+        fields |= {name: str(value) for name, value in numbers.items() if value is not None}
+        fields |= {"markets": market_codes(markets)} if markets else {}
+        fields |= {"design": [_design_field(design) for design in designs]} if designs else {}
+        files = (("image", "image", await asyncio.to_thread(image_bytes, image, "image")),)
+        call = Call(method="POST", path=GENERATIONS, fields=fields, files=files, headers=headers)
+        job = (await self._connection.send(call)).parse(schemas.GenerationAnswer).job
+        return AsyncGenerationHandle(self._connection, job)
 
     async def generations(self) -> list[AsyncGenerationHandle]:
         """All generation jobs of this key's tenant, newest first."""
-        return [AsyncGenerationHandle(self._run, job) for job in await self._run(generations.jobs())]
+        answer = await self._connection.get(GENERATIONS, schemas.GenerationsAnswer)
+        return [AsyncGenerationHandle(self._connection, job) for job in answer.jobs]
 
     async def open_generation(self, job_id: str) -> AsyncGenerationHandle:
         """A generation job that was started before."""
-        return AsyncGenerationHandle(self._run, await self._run(generations.state(job_id)))
+        answer = await self._connection.get(job_path(GENERATIONS, job_id), schemas.GenerationAnswer)
+        return AsyncGenerationHandle(self._connection, answer.job)
 
     async def designs(self, count: int = 8, seed: int = 0) -> list[Design]:
         """Designs drawn from the service's templates."""
-        return await self._run(generations.designs(count, seed))
-
-    async def _run(self, talk: Talk[T]) -> T:
-        replies: Replies | None = None
+        query = {"count": str(count), "seed": str(seed)}
+        answer = await self._connection.get(f"{GENERATIONS}/designs", schemas.DesignsAnswer, query)
         try:
-            while True:
-                step = await asyncio.to_thread(advance, talk, replies)  # it reads image files
-                if isinstance(step, Done):
-                    return step.value
-                if isinstance(step, Pause):
-                    await asyncio.sleep(step.seconds)
-                replies = await self._round(step) if isinstance(step, Round) else []
-        finally:
-            with contextlib.suppress(ValueError):  # cancelled while its thread runs: then it is closed when that ends
-                talk.close()
+            return [fields.design() for fields in answer.designs]
+        except UserError:
+            message = "designs: the service answered a design with an empty field"
+            raise BadAnswer(message, request_id=answer.request_id) from None
 
-    async def _round(self, asked: Round) -> Replies:
-        flying = [asyncio.create_task(self._send(call, asked.keep_refusals)) for call in asked.calls]
+    async def _score_row(self, request: ScoreRequest) -> list[Verdict] | UserError:
+        """The verdicts of one row of a frame, without evidence, or why it is refused. Raises `NotAllowed`."""
         try:
-            return [await task for task in flying]
-        finally:
-            for task in flying:
-                task.cancel()
-            await asyncio.gather(*flying, return_exceptions=True)
+            calls = self._score_calls(replace(request, urgent=False), 0)
+        except UserError as error:
+            return error
+        try:
+            return await self._send_score(calls)
+        except Refused as refusal:
+            return refusal
 
-    async def _send(self, call: Call, keep_refusals: bool) -> Reply | Refused:
-        async with self._free:
-            patience = Patience(call, self._retries, self._budget, self._timeout_s)
-            try:
-                return await AsyncRetrying(**patience.tenacity())(self._attempt, call, patience)
-            except Refused as refused:
-                if not keep_refusals:
-                    raise
-                return refused
+    def _score_calls(self, request: ScoreRequest, evidence: int) -> list[tuple[Call, list[int]]]:
+        """The calls of a request: one per pair and `max_verdicts` of its markets, each with the places of its verdicts.
 
-    async def _attempt(self, call: Call, patience: Patience) -> Reply:
-        with Attempt(call, patience) as attempt:
-            response = await self._http.send(self._http.build_request(**attempt.request()), stream=True)
-            try:
-                attempt.answered(response)
-                async for chunk in response.aiter_bytes():
-                    attempt.take(chunk)
-            finally:
-                await response.aclose()
-            return attempt.reply(response)
+        evidence: where the request asks for all of it. Raises `UserError` for what cannot be sent.
+        """
+        codes = request.market_codes()
+        evidence = evidence if request.evidence is None else request.evidence
+        fields = product_fields(request.product, as_of=request.as_of, evidence=evidence)
+        calls: list[tuple[Call, list[int]]] = []
+        for column, (a, b) in enumerate(request.pairs):
+            images = request.creatives[a].image, request.creatives[b].image
+            for rows in _chunks(range(len(codes)), self._max_verdicts):
+                markets: Fields = {"markets": [codes[row] for row in rows]}
+                places = [row * len(request.pairs) + column for row in rows]
+                calls.append((_score_call(fields | markets, *images, patient=not request.urgent), places))
+        return calls
+
+    async def _send_score(self, calls: Sequence[tuple[Call, list[int]]]) -> list[Verdict]:
+        replies = await self._connection.send_all([call for call, _ in calls])
+        of_place: dict[int, Verdict] = {}
+        for (call, places), reply in zip(calls, replies, strict=True):
+            verdicts = reply.parse(schemas.ScoreAnswer).verdicts
+            _check_markets([verdict.market for verdict in verdicts], call.fields["markets"], reply)
+            of_place |= zip(places, verdicts, strict=True)
+        return [of_place[place] for place in range(len(of_place))]
+
+
+def _score_call(fields: Fields, image_a: bytes, image_b: bytes, *, patient: bool) -> Call:
+    files = ("image_a", "image_a", image_a), ("image_b", "image_b", image_b)
+    return Call(method="POST", path="v1/score", fields=fields, files=files, patient=patient)
+
+
+def _chunks(items: Sequence[T], size: int) -> list[Sequence[T]]:
+    return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+def _check_markets(answered: Sequence[str], asked: Sequence[str], reply: Reply) -> None:
+    """Raises `BadAnswer` unless the service answered the markets that it was asked for, in that order."""
+    if list(answered) != list(asked):
+        raise BadAnswer(
+            f"markets: the service answered {len(answered)} markets that are not the {len(asked)} asked",
+            request_id=reply.request_id,
+        )
+
+
+def _idempotency_header(key: str | None) -> dict[str, str]:
+    """With it a retry gives the same job and not a second one. None: a key that nobody had before."""
+    return {"Idempotency-Key": uuid.uuid4().hex if key is None else checked_idempotency_key(key)}
+
+
+def _design_field(design: Design | str) -> str:
+    """A design's fields as JSON, which holds any text. Raises `UserError` for a text that is no design."""
+    return json.dumps(asdict(Design.parse(design) if isinstance(design, str) else design), ensure_ascii=False)

@@ -3,7 +3,7 @@
 from countryreward.errors import UserError
 
 
-class _Answered(UserError):
+class _ErrorStatus(UserError):
     def __init__(
         self, message: str, *, code: str = "", status: int = 0, request_id: str = "", attempts: int = 1
     ) -> None:
@@ -11,16 +11,16 @@ class _Answered(UserError):
         self.code, self.status, self.request_id, self.attempts = code, status, request_id, attempts
 
 
-class Refused(_Answered):
+class Refused(_ErrorStatus):
     """The service does not accept what was sent; the message names the field and the way out. `code` is one of docs/api.md."""
 
 
-class NotAllowed(_Answered):
+class NotAllowed(_ErrorStatus):
     """The key is missing, unknown, revoked, expired or lacks a scope."""
 
 
 class Unavailable(RuntimeError):
-    """Given up after `attempts`. `status`: of the last answer, None where there was none."""
+    """The call was given up after `attempts`. `status`: of the last answer, None where there was none."""
 
     def __init__(self, message: str, *, attempts: int = 0, status: int | None = None, request_id: str = "") -> None:
         super().__init__(message)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from countryreward.client.async_client import AsyncClient
 from countryreward.client.client_errors import NotAllowed, Refused, Unavailable
-from countryreward.client.generation_handles import AsyncGenerationHandle
+from countryreward.client.job_handles import AsyncGenerationHandle
 from countryreward.errors import UserError
 from countryreward.generation.ad_contracts import Fidelity, Refusal, RenderedFile, RenderJob
 

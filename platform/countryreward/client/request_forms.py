@@ -1,10 +1,19 @@
-"""What a caller gives, as form fields. Every refusal names the field, the value and the way out."""
+"""What a caller gives, as form fields and files. Every refusal names the field, the value and the way out."""
 
+import asyncio
+import contextlib
 import json
-from collections.abc import Sequence
+import tempfile
+import zipfile
+from collections.abc import AsyncIterator, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
+
+import anyio
+import numpy as np
+import pandas as pd
+import pyarrow as pa
 
 from countryreward import markets as countries
 from countryreward.errors import UserError
@@ -13,10 +22,15 @@ from countryreward.scoring.contracts import Product
 ImageLike = bytes | str | Path
 """File bytes, or the path of a file."""
 Fields = dict[str, str | list[str]]
+Files = tuple[tuple[str, str, bytes | Path], ...]
+"""(field, file name, bytes or a path)."""
+TABLES = (".csv", ".parquet")
+IMAGES = (".png", ".jpg", ".jpeg", ".webp")
+"""Files of a folder that are sent; all others stay."""
 
 
-def form(product: Product, as_of: date | None, evidence: int | None) -> Fields:
-    """Fields of a question, without its markets. Raises `UserError` for what is no text."""
+def product_fields(product: Product, *, as_of: date | None = None, evidence: int | None = None) -> Fields:
+    """Form fields of a question, without its markets. Raises `UserError` for what is no text."""
     attributes = {_text(name, "attributes"): _text(value, "attributes") for name, value in product.attributes.items()}
     fields: Fields = {
         "title": _text(product.title, "title"),
@@ -30,7 +44,7 @@ def form(product: Product, as_of: date | None, evidence: int | None) -> Fields:
     return {name: value for name, value in fields.items() if value}
 
 
-def product_of(product: Product | str) -> Product:
+def as_product(product: Product | str) -> Product:
     """A title alone is a product, too."""
     return Product(title=product) if isinstance(product, str) else product
 
@@ -47,17 +61,26 @@ def image_bytes(image: ImageLike, name: str) -> bytes:
         raise UserError(f"{name}: {image} cannot be read ({error.strerror}); give a PNG, JPEG or WEBP file") from None
 
 
-def codes(markets: Sequence[str]) -> list[str]:
+def market_codes(markets: Sequence[str]) -> list[str]:
     """Alpha-2 codes. Raises `UserError` for what is no country."""
     if isinstance(markets, str):
         raise UserError(f"markets: {markets!r} is a text; give a list such as ['KR', 'BR']")
-    found = [countries.parse(market) for market in markets]
-    for market, code in zip(markets, found, strict=True):
+    codes: list[str] = []
+    for market in markets:
+        code = countries.parse(market)
         if code is None:
             raise UserError(
                 f"markets: {market!r} is no country; write an ISO 3166 code such as KR or a name such as South Korea"
             )
-    return [code for code in found if code]
+        codes.append(code)
+    return codes
+
+
+def checked_idempotency_key(key: str) -> str:
+    """An Idempotency-Key that a header can hold. Raises `UserError` for any other."""
+    if not (key.isascii() and key.isprintable() and 0 < len(key) <= 200 and key == key.strip()):
+        raise UserError(f"idempotency_key: {key!r} must be 1 to 200 printable ASCII characters; choose another")
+    return key
 
 
 def _text(value: Any, name: str) -> str:
@@ -68,3 +91,92 @@ def _text(value: Any, name: str) -> str:
     except UnicodeEncodeError:
         raise UserError(f"{name}: {value!r} holds a character that is no Unicode; write UTF-8") from None
     return value
+
+
+@contextlib.asynccontextmanager
+async def batch_upload(table: pd.DataFrame | str | Path, images: str | Path | None) -> AsyncIterator[Files]:
+    """Files of /v1/batch; what is made for sending is deleted at the end of the `with`.
+
+    The same content gives the same bytes. Raises `UserError` for what cannot be sent.
+    """
+    with tempfile.TemporaryDirectory(prefix="countryreward-") as folder:
+        writing = asyncio.create_task(asyncio.to_thread(_write_upload, table, images, Path(folder)))
+        try:
+            files = await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            with anyio.CancelScope(
+                shield=True
+            ):  # the folder can be deleted only when nothing is written there any more
+                await asyncio.wait([writing])
+            raise
+        yield files
+
+
+def _write_upload(table: pd.DataFrame | str | Path, images: str | Path | None, folder: Path) -> Files:
+    if isinstance(table, pd.DataFrame):
+        path = folder / "table.parquet"
+        _write_parquet(table, path, alone=images is None)
+    else:
+        path = Path(table)
+        if path.suffix.lower() not in TABLES or not path.is_file():
+            raise UserError(f"table: {table} is no such file; give a .csv or .parquet file, or a DataFrame")
+    files: list[tuple[str, str, bytes | Path]] = [("table", "table" + path.suffix.lower(), path)]
+    if images is not None:
+        files.append(("images", "images.zip", _zip_images(Path(images), folder / "images.zip")))
+    return tuple(files)
+
+
+def _write_parquet(table: pd.DataFrame, path: Path, *, alone: bool) -> None:
+    """alone: no images are sent beside it."""
+    frame = table.copy(deep=False)
+    missing = [name for name in ("title", "image_a", "image_b") if name not in frame]
+    if missing:
+        raise UserError(f"table: it lacks the column {', '.join(missing)}; it has {', '.join(map(str, frame.columns))}")
+    for name in ("image_a", "image_b"):
+        cells = frame[name].dropna()
+        if cells.map(lambda value: isinstance(value, bytes | Path)).any():
+            frame[name] = _objects([None if _is_empty(value) else image_bytes(value, name) for value in frame[name]])
+        elif alone and not cells.astype(str).str.contains("://", regex=False).all():
+            raise UserError(f"images: column {name} names files; give the folder or the zip they are in")
+    for name in {"attributes", "tags"} & {str(column) for column in frame.columns}:
+        frame[name] = _objects([_json(value) for value in frame[name]])
+    try:
+        frame.to_parquet(path, index=False)
+    except (pa.ArrowException, ValueError, TypeError) as error:
+        raise UserError(f"table: it cannot be written as Parquet ({error}); give each column one type") from None
+
+
+def _objects(values: list[Any]) -> np.ndarray:
+    cells = np.empty(len(values), dtype=object)
+    cells[:] = values
+    return cells
+
+
+def _is_empty(value: Any) -> bool:
+    return value is None or value is pd.NA or (isinstance(value, float) and value != value)
+
+
+def _json(value: Any) -> Any:
+    """The importer reads maps and lists as JSON: a Parquet struct would give every row every name."""
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if isinstance(value, dict | list | tuple):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    return None if _is_empty(value) else value
+
+
+def _zip_images(images: Path, target: Path) -> Path:
+    """A folder's images as a zip, under their paths within the folder; a zip as it is."""
+    if images.is_file() and zipfile.is_zipfile(images):
+        return images
+    paths = sorted(path for path in images.rglob("*") if path.suffix.lower() in IMAGES and path.is_file())
+    if not paths:
+        raise UserError(f"images: {images} is neither a zip nor a folder with {', '.join(IMAGES)} files; give either")
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as pack:
+        for path in paths:
+            # One date for all: who copies the folder and sends it again with the same Idempotency-Key sends the same bytes.
+            name = zipfile.ZipInfo(path.relative_to(images).as_posix(), date_time=(1980, 1, 1, 0, 0, 0))
+            with path.open("rb") as source, pack.open(name, "w", force_zip64=True) as sink:
+                while chunk := source.read(2**20):
+                    sink.write(chunk)
+    return target

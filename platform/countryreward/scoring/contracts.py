@@ -124,7 +124,7 @@ def merge_pairs(pairs: Sequence[PairRequest]) -> tuple[list[ScoreRequest], list[
 
     Beside them, for every pair, where its verdict is: (position of the request, position among the verdicts of it).
     """
-    warnings.warn("PairRequest works in this release only; ask by ScoreRequest", FutureWarning, stacklevel=4)
+    warnings.warn("PairRequest works in this release only; ask by ScoreRequest", FutureWarning, stacklevel=3)
     groups: dict[tuple[Any, ...], tuple[PairRequest, list[str]]] = {}
     places: list[tuple[tuple[Any, ...], int]] = []
     for pair in pairs:
