@@ -70,6 +70,11 @@ def main(arguments: list[str] | None = None) -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("countryreward"):
+            raise
+        print(f"error: {error.name} is not installed; pip install 'countryreward[cpu]' (or [gpu])", file=sys.stderr)
+        raise SystemExit(2) from None
     except BrokenPipeError:  # the reader, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(141) from None

@@ -356,3 +356,10 @@ def test_kb_show_of_a_market_that_is_not_there(base_folder: Path, capsys: pytest
 def test_kb_show_of_a_wrong_folder(run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert "no manifest.json in" in failure(["kb", "show", str(tmp_path)], capsys)
     assert "holds a 'dataset' artifact" in failure(["kb", "show", str(run_folder / "dataset")], capsys)
+
+
+def test_a_command_whose_library_is_not_installed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.delitem(sys.modules, "countryreward.cli_commands.doctor")
+    monkeypatch.setitem(sys.modules, "psutil", None)
+    line = "error: psutil is not installed; pip install 'countryreward[cpu]' (or [gpu])"
+    assert failure(["doctor"], capsys) == line

@@ -2,12 +2,19 @@
 
 import asyncio
 import datetime as dt
+import gc
 import io
 import json
+import os
 import pickle
+import re
 import socket
+import subprocess
+import sys
+import textwrap
 import threading
 import time
+import tomllib
 import warnings
 import zipfile
 from collections import deque
@@ -42,6 +49,7 @@ from tests.unit.in_threads import ThreadedScorer, each_pair
 pytestmark = pytest.mark.slow  # `make check` has 90 seconds for everything
 
 KEY = "cr_live_0123456789abcdef"
+PLATFORM = {"torch", "ray", "transformers", "faiss", "sklearn", "scipy", "cv2", "fastapi", "jsonargparse", "psutil"}
 FAST = RetryPolicy(first_s=0.001, cap_s=0.01)
 Part = Callable[[Send], Awaitable[None]]
 
@@ -817,3 +825,137 @@ def test_an_awaited_call_can_be_cancelled(service: Service) -> None:
             assert await judge.markets()
 
     asyncio.run(run())
+
+
+def in_a_process(code: str, service: Service, **environment: str) -> str:
+    """What a fresh interpreter prints that has `judge`, a `Client` of the service."""
+    start = f"from countryreward.client import Client\njudge = Client({service.url!r}, {KEY!r})\n"
+    done = subprocess.run(
+        [sys.executable, "-c", start + textwrap.dedent(code)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.strip()
+
+
+def client_threads() -> list[str]:
+    """Names of the threads of all clients of this process."""
+    return sorted(one.name for one in threading.enumerate() if one.name.startswith(("countryreward-", "asyncio_")))
+
+
+class TestThread:
+    """The blocking client's own thread."""
+
+    def test_none_is_left_after_close(self, service: Service, tmp_path: Path) -> None:
+        (tmp_path / "a.png").write_bytes(b"3")
+        with Client(service.url, KEY, retries=FAST) as judge:
+            assert judge.score("Lamp", tmp_path / "a.png", b"1")
+            assert set(client_threads()) >= {"asyncio_0", "countryreward-client"}  # the first reads files
+        assert client_threads() == []
+        judge.close()
+        with pytest.raises(RuntimeError, match="the client is closed; make another one"):
+            judge.markets()
+
+    def test_a_client_works_where_a_loop_runs(self, service: Service) -> None:
+        async def run() -> None:
+            with Client(service.url, KEY) as judge:
+                assert judge.markets()
+
+        asyncio.run(run())
+
+    def test_close_ends_what_runs_in_other_threads(self, service: Service) -> None:
+        service.script.append(says(500))
+        judge = Client(service.url, KEY, retries=RetryPolicy(first_s=1_000, cap_s=1_000, deadline_s=10_000))
+        with ThreadPoolExecutor(1) as threads:
+            call = threads.submit(judge.markets)
+            while not service.seen:
+                time.sleep(0.01)
+            judge.close()
+            with pytest.raises(RuntimeError, match="the client was closed while this call ran"):
+                call.result()
+
+    def test_a_handle_keeps_it_and_the_last_reference_ends_it(self, service: Service) -> None:
+        service.jobs["b-1"] = {"id": "b-1", "state": "done", "created": "2026-01-01T00:00:00Z"}
+        handle = Client(service.url, KEY).open_batch("b-1")
+        gc.collect()
+        assert handle.state().state == "done"
+        del handle
+        gc.collect()
+        until = time.monotonic() + 10
+        while client_threads():
+            assert time.monotonic() < until
+            time.sleep(0.01)
+
+    def test_a_forgotten_client_keeps_no_process(self, service: Service) -> None:
+        printed = "{'KR': 'South Korea', 'BR': 'Brazil'}"
+        assert in_a_process("print(judge.markets())", service) == printed
+        code = """
+            print(judge.markets())
+            class Cycle: pass
+            cycle = Cycle()
+            cycle.itself, cycle.judge = cycle, judge
+            del cycle, judge
+        """
+        assert in_a_process(code, service) == printed
+
+    def test_ctrl_c_cancels_what_runs(self, service: Service, tmp_path: Path) -> None:
+        async def never(send: Send) -> None:
+            await asyncio.sleep(3_600)
+
+        service.script.append(never)
+        code = """
+            import os, pandas, pathlib, signal, tempfile, threading, time
+            def uploads():
+                return list(pathlib.Path(tempfile.gettempdir()).glob("countryreward-*"))
+            def interrupt():
+                while not uploads():
+                    time.sleep(0.01)
+                time.sleep(0.5)
+                os.kill(os.getpid(), signal.SIGINT)
+            threading.Thread(target=interrupt).start()
+            try:
+                judge.batch(pandas.DataFrame({"title": ["Lamp"], "image_a": [b"3"], "image_b": [b"1"]}))
+            except KeyboardInterrupt:
+                while uploads():
+                    time.sleep(0.01)
+                print(judge.markets())
+        """
+        assert in_a_process(code, service, TMPDIR=str(tmp_path)).startswith("{'KR'")
+
+
+def test_it_needs_nothing_of_a_judge_s_machine(service: Service) -> None:
+    code = f"""
+        import sys
+        class Forbidden:
+            def find_spec(self, name, path=None, target=None):
+                assert name.partition(".")[0] not in {PLATFORM}, name
+        assert not {PLATFORM} & {{name.partition(".")[0] for name in sys.modules}}
+        sys.meta_path.insert(0, Forbidden())
+        import pandas
+        import countryreward.client.remote_services
+        print([verdict.choice for verdict in judge.score("Lamp", b"3", b"1", markets=["South Korea"])])
+        table = pandas.DataFrame({{"title": ["Lamp"], "image_a": [b"3"], "image_b": [b"1"]}})
+        print(judge.score_frame(table, ["KR"])["choice"].tolist(), judge.batch(table).job.state)
+        judge.close()
+    """
+    assert in_a_process(code, service).splitlines()[0::2] == ["['A']", "['A'] waiting"]
+
+
+def test_the_package_without_extras_is_what_the_client_needs() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    names = {re.split(r"[^\w-]", line)[0] for line in project["dependencies"]}
+    assert names == {
+        "numpy", "pandas", "pyarrow", "pillow", "pycountry", "rich", "pydantic", "httpx2", "anyio", "tenacity",
+    }  # fmt: skip
+    extras = project["optional-dependencies"]
+    assert extras["client"] == []
+    assert all("countryreward[platform" in extras[name][0] for name in ("cpu", "gpu", "dev"))
+
+
+def test_the_old_name_of_the_retry_policy() -> None:
+    with pytest.warns(FutureWarning, match="Retries is RetryPolicy now"):
+        from countryreward.client import Retries  # pyright: ignore[reportAttributeAccessIssue]
+    assert Retries is RetryPolicy
