@@ -72,7 +72,7 @@ def drawer(config: Config) -> dict[str, Any]:
     import cv2
 
     from countryreward.data.marketplace.drawer import draw
-    from countryreward.generation.drawing_renderer import DrawerRenderer
+    from countryreward.generation.renderers import DrawerRenderer
 
     cv2.setNumThreads(1)  # the threads are the renderer's
     jobs = _jobs(config.drawn)
@@ -112,7 +112,7 @@ def tiny(config: Config) -> dict[str, Any]:
     """The tiny SDXL: batches against diffusers one by one, on the CPU."""
     from countryreward.generation.generation_config import RendererConfig
     from countryreward.generation.sdxl import DiffusionRenderer
-    from countryreward.generation.sdxl_shapes import TINY, random_pipeline
+    from countryreward.generation.sdxl_pipeline import TINY, random_pipeline
 
     renderer = DiffusionRenderer.load(RendererConfig(kind="tiny", device="cpu"))
     count = 4 if config.quick else 16
@@ -127,7 +127,7 @@ def full(config: Config) -> dict[str, Any]:
 
     from countryreward.generation.generation_config import RendererConfig
     from countryreward.generation.sdxl import DiffusionRenderer
-    from countryreward.generation.sdxl_shapes import SDXL, random_pipeline
+    from countryreward.generation.sdxl_pipeline import SDXL, random_pipeline
 
     if not torch.cuda.is_available():
         raise SystemExit("sdxl: there is no CUDA device here; leave it off")
@@ -199,9 +199,8 @@ def _plain_rate(pipeline: Any, count: int, px: int, steps: int) -> float:
     """diffusers as it comes: one prompt, one edge image, one PIL picture at a time. The first ad does not count."""
     import torch
 
-    from countryreward.generation.diffusion_prompts import prompt_of
+    from countryreward.generation.diffusion_inputs import canny_image, prompt_of
     from countryreward.generation.generation_config import NEGATIVE_PROMPT
-    from countryreward.generation.outline import canny_image
     from countryreward.generation.subject import Subjects
 
     pipeline.set_progress_bar_config(disable=True)

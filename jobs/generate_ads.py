@@ -59,19 +59,18 @@ def main(config: Config) -> Artifact:
     import torch
 
     from countryreward.evaluation.ad_gallery import ShownAd, ranked_board, write_gallery
-    from countryreward.generation.ads import make_ads, write_ads
-    from countryreward.generation.advertised import Advertised
-    from countryreward.generation.make_renderer import renderer_of
+    from countryreward.generation.ads import AdvertisedProduct, make_ads, write_ads
     from countryreward.generation.model_writer import ModelWriter, open_writer
+    from countryreward.generation.renderers import renderer_of
     from countryreward.scoring.country_reward import CountryReward
 
     if bool(config.product) == bool(config.title):
         raise UserError("product, title: give the id of a product of the dataset, or else a title and an image")
     inputs = {"dataset": open_artifact(config.dataset, kind="dataset")} if config.product else {}
-    asked = (
-        Advertised.from_dataset(inputs["dataset"].path, config.product)
+    advertised = (
+        AdvertisedProduct.from_dataset(inputs["dataset"].path, config.product)
         if config.product
-        else Advertised.described(config.title, config.category, config.attributes, config.image)
+        else AdvertisedProduct.described(config.title, config.category, config.attributes, config.image)
     )
     device = config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     writer = ModelWriter.open(config.writer, device=device, sampling=config.sampling)
@@ -84,26 +83,28 @@ def main(config: Config) -> Artifact:
         "model": reward.version,
         "knowledge_base": reward.folder.base.version,
     }
-    wanted = [config.market] * bool(config.market) + config.markets
+    markets = [config.market] * bool(config.market) + config.markets
     options = {name: value for name, value in asdict(config).items() if name != "out"}
     with publish(config.out, kind="ads", inputs=inputs, config=options) as draft:
-        made = make_ads(asked, wanted, config.n, writer=writer, renderer=renderer, ranker=reward, seed=config.seed)
-        write_ads(draft.path, asked, made, versions)
-        shown = [[ShownAd(**ad.as_shown()) for ad in each.ads] for each in made]
+        market_ads = make_ads(
+            advertised, markets, config.n, writer=writer, renderer=renderer, scorer=reward, seed=config.seed
+        )
+        write_ads(draft.path, advertised, market_ads, versions)
+        shown = [[ShownAd(**ad.as_shown()) for ad in ads.ads] for ads in market_ads]
         write_gallery(
-            [ranked_board(asked.product.title, asked.product.category or "", asked.image, shown)],
+            [ranked_board(advertised.product.title, advertised.product.category or "", advertised.image, shown)],
             draft.path / "gallery.html",
-            title=f"Ads of {asked.product.title}",
+            title=f"Ads of {advertised.product.title}",
             lead="Made for each country and ranked by CountryReward among each other, best first. The bar is the probability of "
             "being preferred to the original picture, as the reward says; nobody has clicked on these ads yet.",
             facts=list(versions.items()),
         )
-        draft.counts |= {"ads": {each.market: len(each.ads) for each in made}}
-    artifact, beside = open_artifact(config.out, kind="ads"), Path(config.out).with_name("gallery.html")
-    write_atomically(beside, (artifact.path / "gallery.html").read_bytes())
-    for each in made:
-        print("\n".join(ad.as_line() for ad in each.ads))
-    print(f"ads: -> {config.out}/ads, {beside}")
+        draft.counts |= {"ads": {ads.market: len(ads.ads) for ads in market_ads}}
+    artifact, gallery = open_artifact(config.out, kind="ads"), Path(config.out).with_name("gallery.html")
+    write_atomically(gallery, (artifact.path / "gallery.html").read_bytes())
+    for ads in market_ads:
+        print("\n".join(ad.as_line() for ad in ads.ads))
+    print(f"ads: -> {config.out}/ads, {gallery}")
     return artifact
 
 

@@ -120,8 +120,8 @@ def _amend(config: Config, inputs: dict[str, Artifact]) -> Callable[[list[dict[s
     def amend(rows: list[dict[str, Any]], folder: Path) -> None:
         from countryreward.data.dataset import Dataset, own_pictures
         from countryreward.data.marketplace.true_preference import TruePreference
+        from countryreward.generation.cases import add_truth
         from countryreward.generation.preference_table import read_cases
-        from countryreward.generation.truth import add_truth
         from countryreward.on_ray.writers import measure_log_probs
 
         if config.truth:

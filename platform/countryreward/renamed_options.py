@@ -16,6 +16,7 @@ CONTAINED = "contained"
 RENAMED_OPTIONS = {
     "reward.trust_start": "reward.prior_weight_start",
     "rates": "learning_rates",
+    "loop.patience_s": "loop.retry_s",
 }
 """Old dotted name -> new one, which differs in its last part alone. An entry holds in every job that has the new option and
 not the old one."""

@@ -12,7 +12,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from countryreward.generation.generation_config import RendererConfig
-from countryreward.generation.make_renderer import renderer_of
+from countryreward.generation.renderers import renderer_of
 from countryreward.serving.durable_jobs.batch.batch_runner import BatchJobs
 from countryreward.serving.durable_jobs.batch.batch_store import JobStore
 from countryreward.serving.durable_jobs.generation.generation_runner import GenerationJobs

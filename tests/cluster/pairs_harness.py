@@ -24,8 +24,8 @@ from countryreward.data.artifacts import publish
 from countryreward.data.decoding import inspect
 from countryreward.data.images import ImageWriter
 from countryreward.generation.ad_contracts import RenderJob
+from countryreward.generation.ad_maker import render_files
 from countryreward.generation.preference_pairs import make_pairs
-from countryreward.generation.render_files import render_files
 from countryreward.on_ray.ray_config import PairLoopConfig, RayConfig, ServicesConfig, WritersConfig
 from countryreward.scoring.contracts import ScoreRequest
 from countryreward.serving.inference.hot_reload import Published
@@ -64,7 +64,7 @@ def make_dataset(folder: Path, products: int) -> int:
 
 def png(shade: int) -> bytes:
     from countryreward.generation.ad_contracts import Fidelity, Rendered
-    from countryreward.generation.render_files import png_of
+    from countryreward.generation.ad_maker import png_of
 
     pixels = np.full((16, 16, 3), shade, np.uint8)
     return png_of(Rendered(pixels=pixels, fidelity=Fidelity(edges=1, look=1, score=1), made={})).png

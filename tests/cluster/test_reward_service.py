@@ -23,8 +23,8 @@ import pytest
 from countryreward import CountryReward, PairRequest, Product, ScoreRequest, Verdict
 from countryreward.client import Client
 from countryreward.errors import UserError
-from countryreward.on_ray.handle_scorer import HandleScorer
-from countryreward.on_ray.retry import patiently
+from countryreward.on_ray.retry import call_with_retries
+from countryreward.on_ray.serve_handles import HandleScorer
 from tests.cluster.demo_run import MARKETS, Run
 from tests.cluster.service_harness import (
     TOKENS,
@@ -115,7 +115,7 @@ def test_a_killed_replica_fails_no_call_by_handle(running: Service, link: Path, 
     scorer = HandleScorer(serve.get_app_handle("reward"))
 
     async def score_all() -> list[list[Verdict]]:
-        calls = (patiently(partial(scorer.score, request), "reward", 60) for request in requests)
+        calls = (call_with_retries(partial(scorer.score, request), "reward", 60) for request in requests)
         return await asyncio.gather(*calls)
 
     time.sleep(1)

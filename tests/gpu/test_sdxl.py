@@ -14,7 +14,7 @@ import torch
 from countryreward.generation.ad_contracts import RenderJob
 from countryreward.generation.generation_config import RendererConfig
 from countryreward.generation.sdxl import DiffusionRenderer
-from countryreward.generation.sdxl_shapes import SDXL, random_pipeline
+from countryreward.generation.sdxl_pipeline import SDXL, random_pipeline
 from countryreward.generation.templates import TEMPLATES
 from countryreward.scoring.contracts import Product
 from tests.unit.photo_like import bottle

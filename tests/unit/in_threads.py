@@ -4,11 +4,9 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from countryreward.generation.ad_contracts import DesignWriter, Refusal, RenderedFile, Renderer, RenderJob
+from countryreward.generation.ad_contracts import AdTask, DesignWriter, Refusal, RenderedFile, Renderer, RenderJob
+from countryreward.generation.ad_maker import DesignedTask, design_tasks, render_files
 from countryreward.generation.outcomes import Outcome
-from countryreward.generation.preference_pairs import DesignedTask, propose
-from countryreward.generation.render_files import render_files
-from countryreward.generation.tasks import AdTask
 from countryreward.scoring.contracts import PairRequest, Scorer, ScoreRequest, Verdict
 
 
@@ -21,9 +19,9 @@ class ThreadedWriter:
     async def version(self) -> str:
         return self.writer.version
 
-    async def propose(self, tasks: Sequence[AdTask], designs: int) -> list[DesignedTask | Outcome]:
+    async def design_tasks(self, tasks: Sequence[AdTask], designs: int) -> list[DesignedTask | Outcome]:
         async with self._one:
-            return await asyncio.to_thread(propose, self.writer, tasks, designs)
+            return await asyncio.to_thread(design_tasks, self.writer, tasks, designs)
 
 
 class ThreadedRenderer:

@@ -14,12 +14,11 @@ from countryreward.data.marketplace.shapes import ProductTile
 from countryreward.data.marketplace.vocabulary import Spec, design_to_spec, spec_to_design
 from countryreward.errors import UserError
 from countryreward.generation.ad_contracts import RenderJob
-from countryreward.generation.drawing_renderer import DrawerRenderer
 from countryreward.generation.fidelity import fidelity, find
 from countryreward.generation.foreground import foreground
 from countryreward.generation.generation_config import RendererConfig
-from countryreward.generation.make_renderer import renderer_of
 from countryreward.generation.product_view import ProductView
+from countryreward.generation.renderers import DrawerRenderer, renderer_of
 from countryreward.generation.subject import drawn_view, subject_of
 from countryreward.generation.templates import TEMPLATES, draw_designs, draw_templates, name_of
 from countryreward.scoring.contracts import Product

@@ -23,12 +23,10 @@ from countryreward.data.images import ImageWriter
 from countryreward.errors import UserError
 from countryreward.generation import model_writer as writing
 from countryreward.generation.ad_contracts import DesignRequest, Written
-from countryreward.generation.ads import make_ads, write_ads
-from countryreward.generation.advertised import Advertised
+from countryreward.generation.ads import AdvertisedProduct, make_ads, write_ads
 from countryreward.generation.templates import TEMPLATES
-from countryreward.scoring.contracts import Product, Ranking, Verdict
+from countryreward.scoring.contracts import Product, ScoreRequest, Verdict
 from countryreward.scoring.country_reward import CountryReward
-from countryreward.scoring.ranking import ranking
 from tests.unit.literal_renderer import LiteralRenderer
 
 
@@ -38,7 +36,7 @@ def picture(shade: int = 128) -> bytes:
     return buffer.getvalue()
 
 
-MUG = Advertised.of(Product(title="Red mug", category="Kitchen"), picture())
+MUG = AdvertisedProduct.of(Product(title="Red mug", category="Kitchen"), picture())
 
 
 @dataclass
@@ -59,16 +57,15 @@ class LiteralWriter:
         return Written(text=design.as_text(), design=design)
 
 
-class BrightnessRanker:
+class BrightnessScorer:
     """Probability that A wins: logistic in how much brighter it is."""
 
-    def rank(self, product: Product, images: Sequence[bytes], markets: Sequence[str]) -> list[Ranking]:
-        light = [float(np.asarray(Image.open(io.BytesIO(image)).convert("L")).mean()) for image in images]
-        pairs = [(a, b) for a in range(len(images)) for b in range(a + 1, len(images))]
-        return [
-            ranking(market, len(images), [(a, b, self._verdict(market, light[a] - light[b])) for a, b in pairs])
-            for market in markets
-        ]
+    def score(self, requests: Sequence[ScoreRequest], /) -> list[list[Verdict]]:
+        return [self._verdicts(request) for request in requests]
+
+    def _verdicts(self, request: ScoreRequest) -> list[Verdict]:
+        light = [float(np.asarray(Image.open(io.BytesIO(one.image)).convert("L")).mean()) for one in request.creatives]
+        return [self._verdict(market, light[a] - light[b]) for market, a, b in request.questions()]
 
     def _verdict(self, market: str, gap: float) -> Verdict:
         p = 1 / (1 + np.exp(-gap / 20))
@@ -79,7 +76,7 @@ class BrightnessRanker:
 
 
 def ads(
-    markets: Sequence[str] = ("KR",), n: int = 3, writer: Any = None, asked: Advertised = MUG, seed: int = 0
+    markets: Sequence[str] = ("KR",), n: int = 3, writer: Any = None, asked: AdvertisedProduct = MUG, seed: int = 0
 ) -> list:
     return make_ads(
         asked,
@@ -87,7 +84,7 @@ def ads(
         n,
         writer=writer or LiteralWriter(),
         renderer=LiteralRenderer(),
-        ranker=BrightnessRanker(),
+        scorer=BrightnessScorer(),
         seed=seed,
     )
 
@@ -114,9 +111,9 @@ def test_one_ad_is_ranked_against_the_original_alone():
 def test_the_same_request_gives_the_same_ads():
     first, second, other = ads(seed=3), ads(seed=3), ads(seed=4)
     assert [ad.file.sha256 for ad in first[0].ads] == [ad.file.sha256 for ad in second[0].ads]
-    assert {ad.seed for ad in first[0].ads} == {3, 4, 5}
+    assert {ad.candidate.seed for ad in first[0].ads} == {3, 4, 5}
     assert {ad.file.made["seed"] for ad in first[0].ads} == {3}  # rendered alike, so that designs alone differ
-    assert {ad.seed for ad in other[0].ads} == {4, 5, 6}
+    assert {ad.candidate.seed for ad in other[0].ads} == {4, 5, 6}
 
 
 def test_markets_are_named_as_people_do_and_asked_once():
@@ -138,11 +135,11 @@ def test_refused_and_repeated_designs_are_asked_for_again():
         4: Written(text="x", design=bad),
     }
     (found,) = ads(n=3, writer=LiteralWriter(says=says))
-    assert sorted(ad.seed for ad in found.ads) == [1, 5, 6]
+    assert sorted(ad.candidate.seed for ad in found.ads) == [1, 5, 6]
     assert found.asked == 7
     assert len(found.refused) == 3
     assert found.refused[0] == "there is no label"
-    assert [ad.repaired for ad in found.ads if ad.seed == 1] == [True]
+    assert [ad.candidate.repaired for ad in found.ads if ad.candidate.seed == 1] == [True]
 
 
 def test_a_writer_with_little_to_say_gives_fewer():
@@ -175,9 +172,9 @@ def test_wrong_requests_are_named(options: dict, message: str):
 
 def test_pictures_that_cannot_be_read_are_named(tmp_path: Path):
     with pytest.raises(UserError, match="image:"):
-        Advertised.of(Product(title="x"), b"no picture")
+        AdvertisedProduct.of(Product(title="x"), b"no picture")
     with pytest.raises(UserError, match="cannot be read"):
-        Advertised.described("x", "", {}, str(tmp_path / "absent.png"))
+        AdvertisedProduct.described("x", "", {}, str(tmp_path / "absent.png"))
 
 
 def test_files_tell_how_to_make_them_again(tmp_path: Path):
@@ -236,16 +233,16 @@ def dataset(tmp_path: Path) -> Path:
 
 
 def test_a_product_of_the_dataset_comes_with_its_own_picture(dataset: Path):
-    found = Advertised.from_dataset(dataset, "p1")
+    found = AdvertisedProduct.from_dataset(dataset, "p1")
     assert found.image == picture(60)  # of the creative with the smallest id
     assert found.product == Product(
         product_id="p1", title="Red mug", category="Kitchen", attributes={"Material": "clay"}, tags=["cup"]
     )
     assert found.pixels.shape == (32, 48, 3)
     with pytest.raises(UserError, match=r"'p9' is not in the dataset; there are p1, p2"):
-        Advertised.from_dataset(dataset, "p9")
+        AdvertisedProduct.from_dataset(dataset, "p9")
     with pytest.raises(UserError, match="'p2' has no creative"):
-        Advertised.from_dataset(dataset, "p2")
+        AdvertisedProduct.from_dataset(dataset, "p2")
 
 
 @pytest.fixture
@@ -254,7 +251,7 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     for name in ("writer", "model"):
         with publish(tmp_path / name, kind=name) as draft:
             (draft.path / "x").write_text(name)
-    reward: Any = BrightnessRanker()
+    reward: Any = BrightnessScorer()
     reward.version = "m"
     reward.folder = SimpleNamespace(
         artifact=open_artifact(tmp_path / "model", kind="model"), base=SimpleNamespace(version="k")

@@ -135,7 +135,7 @@ def test_the_best_of_all_trials_is_told_as_their_logs_grow(told: Told, tmp_path:
 
 @pytest.mark.slow
 def test_pairs_are_counted_by_what_became_of_them(told: Told, tmp_path: Path) -> None:
-    from countryreward.generation.outcome_store import OutcomeStore
+    from countryreward.generation.outcomes import OutcomeStore
     from countryreward.on_ray.make_pairs import run_tasks
     from countryreward.on_ray.pipeline import Stage
 

@@ -15,15 +15,13 @@ from countryreward.data.decoding import inspect
 from countryreward.data.design import Design
 from countryreward.data.images import ImageTable, ImageWriter
 from countryreward.errors import UserError
-from countryreward.generation.ad_contracts import Refusal, RenderedFile, RenderJob
+from countryreward.generation.ad_contracts import AdTask, Refusal, RenderedFile, RenderJob, derived_seed, task_key
+from countryreward.generation.ad_maker import design_tasks, render_files, render_tasks
 from countryreward.generation.cases import ReferenceAds, make_cases
 from countryreward.generation.generation_config import PairRule
-from countryreward.generation.outcome_store import OutcomeStore
-from countryreward.generation.outcomes import DROPPED, Outcome, counts_of
-from countryreward.generation.preference_pairs import choose, make_pairs, propose, render_jobs, show
+from countryreward.generation.outcomes import DROPPED, Outcome, OutcomeStore, counts_of
+from countryreward.generation.preference_pairs import choose_pairs, make_pairs
 from countryreward.generation.preference_table import PreferencePairs, write_outcomes, write_pictures
-from countryreward.generation.render_files import render_files
-from countryreward.generation.tasks import AdTask, derived_seed, task_key
 from countryreward.scoring.contracts import Product
 from tests.unit.literal_renderer import STUDIO, LiteralRenderer
 from tests.unit.literal_writer import LiteralScorer, LiteralWriter, worth
@@ -137,16 +135,16 @@ def test_designs_that_the_renderer_refuses_are_told():
                 raise UserError("design: no such thing; write another")
 
     one = task()
-    (proposed,) = propose(LiteralWriter(), [one], 3)
-    assert not isinstance(proposed, Outcome)
-    refused = proposed.candidates[0].design
-    (shown,) = show(Picky(), [proposed])
-    assert not isinstance(shown, Outcome)
-    assert [candidate.design for candidate in shown.candidates] == [c.design for c in proposed.candidates[1:]]
-    assert shown.counts == {"written": 3, "not_rendered": 1}
-    (of_two,) = propose(LiteralWriter(), [one], 2)
+    (designed,) = design_tasks(LiteralWriter(), [one], 3)
+    assert not isinstance(designed, Outcome)
+    refused = designed.candidates[0].design
+    (rendered,) = render_tasks(Picky(), [designed])
+    assert not isinstance(rendered, Outcome)
+    assert [candidate.design for candidate in rendered.candidates] == [c.design for c in designed.candidates[1:]]
+    assert rendered.counts == {"written": 3, "not_rendered": 1}
+    (of_two,) = design_tasks(LiteralWriter(), [one], 2)
     assert not isinstance(of_two, Outcome)
-    (outcome,) = show(Picky(), [of_two])
+    (outcome,) = render_tasks(Picky(), [of_two])
     assert isinstance(outcome, Outcome)
     assert (outcome.quarantined, outcome.value) == ("refused_design", "design: no such thing; write another")
 
@@ -161,24 +159,24 @@ def test_ads_that_are_the_same_file_are_no_pair():
 
 
 def test_all_ads_of_a_task_have_one_seed():
-    (proposed,) = propose(LiteralWriter(), [task()], 4)
-    assert not isinstance(proposed, Outcome)
-    jobs = render_jobs(proposed)
+    (designed,) = design_tasks(LiteralWriter(), [task()], 4)
+    assert not isinstance(designed, Outcome)
+    jobs = designed.render_jobs()
     assert len({job.design for job in jobs}) == 4
     assert {job.seed for job in jobs} == {derived_seed(task(), "render")}
 
 
 def test_of_many_designs_the_best_meets_the_worst():
     one, rule = task(), PairRule(designs=5)
-    (proposed,) = propose(LiteralWriter(), [one], 5)
-    assert not isinstance(proposed, Outcome)
-    (shown,) = show(LiteralRenderer(), [proposed])
-    assert not isinstance(shown, Outcome)
-    (outcome,) = choose(LiteralScorer(), [shown], rule, "w")
-    worths = [worth(ad.png) for ad in shown.ads]
+    (designed,) = design_tasks(LiteralWriter(), [one], 5)
+    assert not isinstance(designed, Outcome)
+    (rendered,) = render_tasks(LiteralRenderer(), [designed])
+    assert not isinstance(rendered, Outcome)
+    (outcome,) = choose_pairs(LiteralScorer(), [rendered], rule, "w")
+    worths = [worth(ad.png) for ad in rendered.ads]
     assert outcome.row is not None
-    assert outcome.row["ad_chosen"] == shown.ads[int(np.argmax(worths))].sha256
-    assert outcome.row["ad_rejected"] == shown.ads[int(np.argmin(worths))].sha256
+    assert outcome.row["ad_chosen"] == rendered.ads[int(np.argmax(worths))].sha256
+    assert outcome.row["ad_rejected"] == rendered.ads[int(np.argmin(worths))].sha256
     assert (outcome.row["probability"], outcome.row["swapped_probability"]) == (pytest.approx(0.9), pytest.approx(0.9))
 
 
@@ -290,7 +288,7 @@ def test_the_store_keeps_every_outcome_once(tmp_path: Path):
     (tmp_path / ".tmp-done-0.jsonl-1-2").write_text('{"key": "torn')
     again = OutcomeStore(tmp_path)
     assert not list(tmp_path.glob(".tmp-*"))
-    assert list(again.found.values()).sort(key=str) == outcomes[:20].sort(key=str)
+    assert list(again.outcomes.values()).sort(key=str) == outcomes[:20].sort(key=str)
     again.put(outcomes)
     assert Counter(outcome.key for outcome in again.read()) == Counter({outcome.key: 1 for outcome in outcomes})
     assert {outcome.key: outcome for outcome in OutcomeStore(tmp_path).read()} == {one.key: one for one in outcomes}

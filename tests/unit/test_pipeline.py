@@ -19,11 +19,10 @@ from countryreward.client import AsyncClient, NotAllowed, RetryPolicy, Unavailab
 from countryreward.client.remote_services import ClientRenderer
 from countryreward.data.images import ImageTable
 from countryreward.errors import UserError
-from countryreward.generation.ad_tasks import AdTasks, Listed
+from countryreward.generation.ad_tasks import AdTasks, ListedTask
 from countryreward.generation.cases import make_cases
 from countryreward.generation.generation_config import PairRule
-from countryreward.generation.outcome_store import OutcomeStore
-from countryreward.generation.outcomes import Outcome
+from countryreward.generation.outcomes import Outcome, OutcomeStore
 from countryreward.generation.preference_pairs import make_pairs
 from countryreward.on_ray.make_pairs import Stages, Versions, run_tasks, versions_of
 from countryreward.on_ray.pipeline import Pipeline, Stage
@@ -182,7 +181,7 @@ def test_patience_ends():
         raise ConnectionError("refused")
 
     with pytest.raises(UserError, match=r"^b: no answer for 0.3 s; the last: ConnectionError: refused; run the same"):
-        run([stage("a"), stage("b", call=call)], 5, patience_s=0.3)
+        run([stage("a"), stage("b", call=call)], 5, retry_s=0.3)
 
 
 def test_an_error_for_who_started_it_ends_the_run_and_keeps_what_is_done():
@@ -206,10 +205,10 @@ def test_a_full_disk_ends_the_run():
         asyncio.run(Pipeline([stage("a", last=True)], take, some=2, take_s=0.01).run(iter(range(50))))
 
 
-def listed(count: int) -> list[Listed]:
+def listed(count: int) -> list[ListedTask]:
     kinds = ("Oak", "same", "unsure", "first", "mumbled", "unspeakable", "foreign", "half mumbled")
     return [
-        Listed(
+        ListedTask(
             product=Product(title=f"{kinds[n % 8]} mug {n}", product_id=str(n)),
             image_hash="gone" if n == 9 else "there",
             market=market,
@@ -263,7 +262,7 @@ def expected(tasks: AdTasks) -> dict[str, Outcome]:
 def test_the_loop_and_the_function_agree(tmp_path: Path):
     tasks = AdTasks(listed(24), OnePicture())
     counts = asyncio.run(pairs_in(tmp_path, tasks))
-    assert OutcomeStore(tmp_path).found == expected(tasks)
+    assert OutcomeStore(tmp_path).outcomes == expected(tasks)
     assert counts["tasks"]["input"] == 48
     assert counts["tasks"]["quarantined_by_reason"]["changed_image"] == 2
     assert (counts["found"], counts["made"]) == (0, 48)
@@ -287,8 +286,8 @@ def test_a_run_that_is_broken_off_anywhere_goes_on(tmp_path: Path):
     for calls in (4, 6, 5):
         with pytest.raises(asyncio.CancelledError):
             asyncio.run(broken_off(calls))
-        assert len(OutcomeStore(tmp_path).found) >= seen
-        seen = len(OutcomeStore(tmp_path).found)
+        assert len(OutcomeStore(tmp_path).outcomes) >= seen
+        seen = len(OutcomeStore(tmp_path).outcomes)
     counts = asyncio.run(pairs_in(tmp_path, tasks))
     assert (counts["found"], counts["made"]) == (seen, 48 - seen)
     assert 0 < seen < 48
@@ -317,7 +316,7 @@ def test_cases_go_the_same_way(tmp_path: Path):
     given = [task for task in tasks.take("made by") if not isinstance(task, Outcome)]
     plain = {"reward": LiteralScorer(), "held_out": LiteralScorer()}
     wanted = make_cases(LiteralWriter(), LiteralRenderer(px=32), plain, given, lambda _: picture(9))
-    found = OutcomeStore(tmp_path).found
+    found = OutcomeStore(tmp_path).outcomes
     assert [found[one.key].row for one in wanted] == [one.row for one in wanted]
     assert all((tmp_path / name).read_bytes() == png for one in wanted for name, png in one.files.items())
 
@@ -380,7 +379,7 @@ def test_services_over_http_give_the_same_while_the_wire_is_cut(tmp_path: Path, 
 
         counts = asyncio.run(run_all())
         left = list((tmp_path / "state" / "jobs").glob("*/g-*/images/*.png"))
-    found, wanted = OutcomeStore(tmp_path / "store").found, expected(tasks)
+    found, wanted = OutcomeStore(tmp_path / "store").outcomes, expected(tasks)
     assert {key: replace(one, value="") for key, one in found.items()} == {
         key: replace(one, value="") for key, one in wanted.items()
     }  # but for the service's words about what it refuses

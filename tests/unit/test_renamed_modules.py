@@ -58,6 +58,14 @@ def test_an_unknown_module_is_still_unknown():
         ("equations.gain", "preferred"),
         ("equations.head", "augment"),
         ("equations.preference", "dpo_loss"),
+        ("generation.outcome_store", "OutcomeStore"),
+        ("generation.outline", "canny_image"),
+        ("generation.render_files", "render_files"),
+        ("generation.rendering", "renderer_of"),
+        ("generation.tasks", "AdTask"),
+        ("generation.truth", "add_truth"),
+        ("on_ray.awaited", "AsyncWriter"),
+        ("on_ray.handle_renderer", "HandleRenderer"),
     ],
 )
 @pytest.mark.filterwarnings("ignore::FutureWarning")

@@ -15,11 +15,10 @@ from countryreward.data.design import Design
 from countryreward.equations import ad_generation
 from countryreward.errors import UserError
 from countryreward.generation.ad_contracts import Rendered, RenderJob
-from countryreward.generation.diffusion_prompts import fair_shares, prompt_of, prompt_parts, token_ids
+from countryreward.generation.diffusion_inputs import canny_image, fair_shares, prompt_of, prompt_parts, token_ids
 from countryreward.generation.generation_config import RendererConfig
-from countryreward.generation.outline import canny_image
 from countryreward.generation.sdxl import DiffusionRenderer
-from countryreward.generation.sdxl_shapes import NOISE, SDXL, random_pipeline, small_tokenizer
+from countryreward.generation.sdxl_pipeline import NOISE, SDXL, random_pipeline, small_tokenizer
 from countryreward.generation.subject import subject_of
 from countryreward.generation.templates import TEMPLATES
 from countryreward.scoring.contracts import Product

@@ -31,7 +31,7 @@ class Actor:
         self.error: Exception | None = None
         self.asked = 0
         self.version = SimpleNamespace(remote=lambda: self._told("v1"))
-        self.propose = SimpleNamespace(remote=self._propose)
+        self.design_tasks = SimpleNamespace(remote=self._propose)
         Actor.made.append(self)
 
     def _propose(self, tasks: list[Any], designs: int) -> Any:
@@ -52,7 +52,7 @@ def writers(monkeypatch: pytest.MonkeyPatch) -> WriterActors:
 
 
 async def asked(writers: WriterActors) -> Any:
-    return await writers.propose([], 1)
+    return await writers.design_tasks([], 1)
 
 
 def test_one_that_died_is_asked_nothing_until_it_is_back(writers: WriterActors) -> None:
@@ -86,9 +86,9 @@ def test_while_none_is_there_no_task_is_blamed(writers: WriterActors) -> None:
         assert [actor.asked for actor in Actor.made] == [1, 1]
         Actor.made[1].error = None
         async with asyncio.timeout(5):
-            while writers._away.keys() != {0}:
+            while writers._absent.keys() != {0}:
                 await asyncio.sleep(0.05)
-                writers._welcome_back()
+                writers._forget_returned()
         assert await asked(writers) == [1]
 
     asyncio.run(talk())

@@ -1,4 +1,4 @@
-"""The generator as the pair-making loop asks it (`on_ray/async_protocols.py`), over HTTP."""
+"""The generator as the pair-making loop asks it (`generation/ad_maker.py`), over HTTP."""
 
 import asyncio
 import contextlib

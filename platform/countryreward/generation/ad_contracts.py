@@ -1,13 +1,21 @@
-"""What a design writer and a renderer are given and give back: a product in, designs out; a design in, an ad out."""
+"""What a design writer and a renderer are given and give back: a product in, designs out; a design in, an ad out.
+And the task, one product in one market, that ads are made for.
+"""
 
+import hashlib
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
 from countryreward.data.design import Design
+from countryreward.errors import UserError
 from countryreward.scoring.contracts import Product
+
+_SEEDS = 2**31
+"""The generator service takes no larger ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +34,36 @@ class RenderJob:
     """Side of the ad in pixels; None: the renderer's own."""
     steps: int | None = None
     """Denoising steps; None: the renderer's own. A renderer that does not denoise ignores it."""
+
+    def check(self) -> None:
+        """What every renderer asks for. Raises `UserError` unless the product's picture is RGB uint8 of 8 pixels a side or more
+        and the seed is usable."""
+        image = self.image
+        if image.ndim != 3 or image.shape[2] != 3 or str(image.dtype) != "uint8" or min(image.shape[:2]) < 8:
+            raise UserError(
+                f"image: {image.dtype} {list(image.shape)}; give RGB uint8 [height, width, 3], 8 pixels or more"
+            )
+        if not 0 <= self.seed < 2**63:
+            raise UserError(f"seed: {self.seed}; write a whole number from 0 to 2**63 - 1")
+
+    def made_by(self, renderer: "Renderer", *, product_seen: str, px: int, steps: int | None) -> dict[str, Any]:
+        """`Rendered.made`: as JSON, enough to make the ad again from the picture with this hash.
+
+        product_seen: how the renderer recognised the product (`Subject.seen`). px, steps: those it took.
+        """
+        return {
+            "renderer": renderer.name,
+            "version": renderer.version,
+            "design": asdict(self.design),
+            "title": self.product.title,
+            "category": self.product.category,
+            "attributes": dict(self.product.attributes),
+            "image_hash": self.image_hash,
+            "seed": self.seed,
+            "px": px,
+            "steps": steps,
+            "product": product_seen,
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,3 +179,36 @@ class DesignWriter(Protocol):
         """In order. Raises `UserError`, naming the field, for a product that cannot be asked about (an empty title, a title
         that names another market)."""
         ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdTask:
+    """One (product, market) to make ads for."""
+
+    product: Product
+    """What is advertised."""
+    image: bytes
+    """File of the product's own picture."""
+    image_hash: str
+    """SHA-256 of it, hex."""
+    market: str
+    """ISO 3166 alpha-2."""
+    seed: int
+    """The seeds of its designs and of its ads follow from it."""
+    key: str
+    """The same for the same product, picture, market, seed, versions and rule: 32 hex digits."""
+
+
+def task_key(product: Product, image_hash: str, market: str, seed: int, made_by: Any) -> str:
+    """Key of a task. made_by: versions and options that shape its outcome, JSON-able."""
+    return _digest([asdict(product), image_hash, market, seed, made_by])[:32]
+
+
+def derived_seed(task: AdTask, what: str, number: int = 0) -> int:
+    """A seed of the task for one purpose, below 2**31. It depends on no version: two writers are compared on the same ones."""
+    names = [task.product.product_id or task.product.title, task.image_hash, task.market, task.seed, what, number]
+    return int(_digest(names)[:16], 16) % _SEEDS
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=True).encode()).hexdigest()

@@ -12,8 +12,8 @@ from countryreward.data.artifacts import Artifact
 from countryreward.data.dataset import Dataset, own_pictures
 from countryreward.data.images import ImageTable
 from countryreward.errors import UserError
+from countryreward.generation.ad_contracts import AdTask, task_key
 from countryreward.generation.outcomes import Outcome, quarantined
-from countryreward.generation.tasks import AdTask, task_key
 from countryreward.scoring.contracts import Product
 
 _DRAW = 1_000_003  # between the seeds of two draws: seeds of neighbouring runs do not meet
@@ -21,7 +21,7 @@ SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Listed:
+class ListedTask:
     """A task without the bytes of its picture."""
 
     product: Product
@@ -30,32 +30,33 @@ class Listed:
     seed: int
 
     def key(self, made_by: Any) -> str:
-        """See `task_key`."""
+        """The same for the same product, picture, market, seed and `made_by`: versions and options that shape the outcome."""
         return task_key(self.product, self.image_hash, self.market, self.seed, made_by)
 
 
 class AdTasks:
     """The tasks of a dataset, in a fixed order; pictures are read when a task is taken."""
 
-    def __init__(self, listed: Sequence[Listed], images: ImageTable) -> None:
+    def __init__(self, listed: Sequence[ListedTask], images: ImageTable) -> None:
         self.listed, self.images = list(listed), images
+        """Without their pictures, and where those are."""
 
     def __len__(self) -> int:
         return len(self.listed)
 
     def keys(self, made_by: Any) -> list[str]:
-        """Of all tasks, in order; all different. made_by: see `task_key`."""
-        keys = [one.key(made_by) for one in self.listed]
+        """Of all tasks, in order; all different. made_by: versions and options that shape the outcomes, JSON-able."""
+        keys = [task.key(made_by) for task in self.listed]
         assert len(set(keys)) == len(keys), "the same task twice"
         return keys
 
     def take(self, made_by: Any, without: Collection[str] = ()) -> Iterator[AdTask | Outcome]:
         """The tasks whose key is not in `without`, one by one; quarantined: one whose picture is gone. It reads files."""
-        for one, key in zip(self.listed, self.keys(made_by), strict=True):
+        for listed, key in zip(self.listed, self.keys(made_by), strict=True):
             if key not in without:
-                task = AdTask(**one.__dict__, image=b"", key=key)
+                task = AdTask(**listed.__dict__, image=b"", key=key)
                 try:
-                    yield replace(task, image=self.images.bytes_of(one.image_hash))
+                    yield replace(task, image=self.images.bytes_of(listed.image_hash))
                 except UserError as error:
                     yield quarantined(task, "changed_image", "image", error)
 
@@ -96,7 +97,7 @@ def tasks_of(
             f"split: {split!r} has no product with a picture; choose another split, or make the records again"
         )
     listed = [
-        Listed(
+        ListedTask(
             product=product_of(row),
             image_hash=str(pictures[row["product_id"]]),
             market=market,
@@ -114,8 +115,8 @@ def originals_of(dataset: Artifact, products: Sequence[str]) -> dict[str, tuple[
     tables = Dataset.read(dataset.path)
     pictures, images = own_pictures(tables.creatives)["content_hash"], ImageTable(dataset.path)
     rows: list[dict[str, Any]] = tables.products.to_dict("records")  # pyright: ignore[reportAssignmentType]
-    told = {row["product_id"]: (row["title"], row["category"] or "") for row in rows}
-    return {name: (*told[name], images.bytes_of(pictures[name])) for name in products}
+    texts = {row["product_id"]: (row["title"], row["category"] or "") for row in rows}
+    return {name: (*texts[name], images.bytes_of(pictures[name])) for name in products}
 
 
 def _products_in(records: Artifact, split: str) -> set[str]:
@@ -132,15 +133,15 @@ def _column(artifact: Artifact, file: str, name: str) -> list[str]:
 
 
 def _codes(markets: Sequence[str]) -> list[str]:
-    found = []
+    codes = []
     for name in markets:
         code = countries.parse(name)
         if code is None:
             raise UserError(
                 f"markets: {name!r} is no country; write an ISO 3166 code such as KR or a name such as South Korea"
             )
-        found.append(code)
-    return list(dict.fromkeys(found))
+        codes.append(code)
+    return list(dict.fromkeys(codes))
 
 
 def product_of(row: dict[str, Any]) -> Product:

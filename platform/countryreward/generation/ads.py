@@ -1,38 +1,99 @@
 """Ads for a market on request: designs written, rendered, and ranked among each other and the product's own picture."""
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from countryreward import markets as countries
+import numpy as np
+
+from countryreward.data.dataset import Dataset, own_pictures
+from countryreward.data.decoding import ImageError, decode, pixels_of
 from countryreward.data.design import Design
+from countryreward.data.images import ImageTable
+from countryreward.data.quarantine import REASONS
 from countryreward.errors import UserError
-from countryreward.generation.ad_contracts import (
-    DesignRequest,
-    DesignWriter,
-    Refusal,
-    RenderedFile,
-    Renderer,
-    RenderJob,
+from countryreward.generation.ad_contracts import DesignWriter, RenderedFile, Renderer, RenderJob
+from countryreward.generation.ad_maker import (
+    AdRequest,
+    Candidate,
+    ad_rankings,
+    different_ads,
+    ranking_request,
+    render_files,
+    write_designs,
 )
-from countryreward.generation.advertised import Advertised
-from countryreward.generation.render_files import render_files
-from countryreward.scoring.contracts import Product, Ranking
+from countryreward.generation.ad_tasks import product_of
+from countryreward.scoring.contracts import Product, Scorer, market_code
 
 MOST = 24
 """Ads per market: they are ranked pair by pair."""
 ATTEMPTS = 3
 """Designs that are asked for at most, as a multiple of the ads that are wanted."""
+_MAX_BYTES, _MAX_PIXELS = 64 * 2**20, 100_000_000  # of a product's own picture
 
 
-class Ranker(Protocol):
-    """Puts several images of one product in order, as `CountryReward` does."""
+@dataclass(frozen=True, kw_only=True)
+class AdvertisedProduct:
+    """What ads are made for: a product with its own picture, from a dataset or described by hand."""
 
-    def rank(self, product: Product, images: Sequence[bytes], markets: Sequence[str]) -> list[Ranking]:
-        """One ranking per market."""
-        ...
+    product: Product
+    """What is advertised."""
+    image: bytes
+    """File of the product's own picture."""
+    pixels: np.ndarray
+    """The picture, RGB uint8 [height, width, 3]."""
+
+    @property
+    def image_hash(self) -> str:
+        """SHA-256 of the file, hex."""
+        return hashlib.sha256(self.image).hexdigest()
+
+    def request(self, market: str, seeds: Sequence[int]) -> AdRequest:
+        """Designs for a market (ISO 3166 alpha-2), one for each of the writer's seeds."""
+        return AdRequest(
+            product=self.product, market=market, image=self.pixels, image_hash=self.image_hash, seeds=seeds
+        )
+
+    def job(self, design: Design, seed: int) -> RenderJob:
+        """An ad of a design. seed: the renderer's."""
+        return RenderJob(design=design, product=self.product, image=self.pixels, image_hash=self.image_hash, seed=seed)
+
+    @classmethod
+    def of(cls, product: Product, image: bytes) -> "AdvertisedProduct":
+        """Raises `UserError` for a picture that cannot be read."""
+        try:
+            pixels = pixels_of(decode(image, max_bytes=_MAX_BYTES, max_pixels=_MAX_PIXELS))
+        except ImageError as error:
+            raise UserError(f"image: {error}; {REASONS[error.reason]}") from None
+        return cls(product=product, image=image, pixels=pixels)
+
+    @classmethod
+    def from_dataset(cls, folder: Path, product_id: str) -> "AdvertisedProduct":
+        """A product of a dataset artifact, with its own picture. Raises `UserError` where either is missing."""
+        dataset = Dataset.read(folder)
+        rows = dataset.products[dataset.products["product_id"] == product_id]
+        pictures = own_pictures(dataset.creatives)
+        if rows.empty or product_id not in pictures.index:
+            why = "is not in the dataset" if rows.empty else "has no creative"
+            some = ", ".join(dataset.products["product_id"].head(3))
+            raise UserError(f"product: {product_id!r} {why}; there are {some}, ... (products.parquet lists them)")
+        (row, *_) = rows.to_dict("records")
+        product = product_of({str(column): value for column, value in row.items()})
+        return cls.of(product, ImageTable(folder).bytes_of(str(pictures.loc[product_id, "content_hash"])))
+
+    @classmethod
+    def described(cls, title: str, category: str, attributes: Mapping[str, str], image: str) -> "AdvertisedProduct":
+        """Any product. image: path of a file. Raises `UserError` for a picture that cannot be read, or an empty title."""
+        product = Product(title=title, category=category or None, attributes=dict(attributes))
+        try:
+            return cls.of(product, Path(image).read_bytes())
+        except OSError as error:
+            raise UserError(
+                f"image: {image!r} cannot be read ({error.strerror}); give the product's own picture"
+            ) from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,13 +104,8 @@ class Ad:
     """ISO 3166 alpha-2."""
     rank: int
     """1 is the best of its market."""
-    design: Design
-    text: str
-    """As the writer answered."""
-    repaired: bool
-    """Whether that had to be mended to be read."""
-    seed: int
-    """The writer's."""
+    candidate: Candidate
+    """The design, as the writer answered and from which seed."""
     file: RenderedFile
     """The picture, its fidelity, what made it (the renderer's seed is in there)."""
     win_share: float
@@ -67,7 +123,7 @@ class Ad:
         return {
             "market": self.market,
             "image": self.file.png,
-            "design": self.design,
+            "design": self.candidate.design,
             "judged": (("preferred to the original", self.beats_original),),
             "fidelity": self.file.fidelity.score,
         }
@@ -76,7 +132,7 @@ class Ad:
         """For a terminal."""
         return (
             f"{self.name}  beats the original {self.beats_original:.2f}  wins {self.win_share:.2f}  fidelity "
-            f"{self.file.fidelity.score:.2f}  {self.design.background}"
+            f"{self.file.fidelity.score:.2f}  {self.candidate.design.background}"
         )
 
 
@@ -97,13 +153,13 @@ class MarketAds:
 
 
 def make_ads(
-    asked: Advertised,
+    advertised: AdvertisedProduct,
     markets: Sequence[str],
     n: int,
     *,
     writer: DesignWriter,
     renderer: Renderer,
-    ranker: Ranker,
+    scorer: Scorer,
     seed: int,
 ) -> list[MarketAds]:
     """n different ads per market, best first; fewer where the writer has no more to say.
@@ -114,142 +170,102 @@ def make_ads(
     """
     if not 1 <= n <= MOST:
         raise UserError(f"n: {n} ads; write 1 to {MOST}")
-    codes = list(dict.fromkeys(_code(market) for market in markets))
+    codes = list(dict.fromkeys(market_code(market) for market in markets))
     if not codes:
         raise UserError("market: none is given; write --market KR, or several as --markets '[KR, BR]'")
-    return [_for_market(asked, code, n, writer, renderer, ranker, seed) for code in codes]
+    return [_market_ads(advertised, code, n, writer, renderer, scorer, seed) for code in codes]
 
 
-def write_ads(folder: Path, asked: Advertised, made: Sequence[MarketAds], versions: Mapping[str, Any]) -> None:
-    """ads/<market>-<rank>.png and ads.json. versions: of everything that took part."""
-    (folder / "ads").mkdir()
-    for ad in (ad for each in made for ad in each.ads):
-        (folder / "ads" / ad.name).write_bytes(ad.file.png)
-    told = {
-        "product": asdict(asked.product),
-        "image_hash": asked.image_hash,
-        **versions,
-        "markets": [
-            {
-                "market": each.market,
-                "original_rank": each.original_rank,
-                "asked": each.asked,
-                "refused": list(each.refused),
-                "note": each.note,
-                "ads": [_told(ad) for ad in each.ads],
-            }
-            for each in made
-        ],
-    }
-    (folder / "ads.json").write_text(json.dumps(told, indent=1, ensure_ascii=False), encoding="utf-8")
-
-
-def _told(ad: Ad) -> dict[str, Any]:
-    plain = ("rank", "win_share", "beats_original", "seed", "repaired", "text")
-    return {
-        "file": f"ads/{ad.name}",
-        **{name: getattr(ad, name) for name in plain},
-        "sha256": ad.file.sha256,
-        "design": asdict(ad.design),
-        "fidelity": asdict(ad.file.fidelity),
-        "made": ad.file.made,
-    }
-
-
-@dataclass(frozen=True)
-class _Candidate:
-    """An ad that is not ranked yet."""
-
-    seed: int
-    text: str
-    repaired: bool
-    design: Design
-    file: RenderedFile
-
-
-def _for_market(
-    asked: Advertised, market: str, n: int, writer: DesignWriter, renderer: Renderer, ranker: Ranker, seed: int
+def _market_ads(
+    advertised: AdvertisedProduct,
+    market: str,
+    n: int,
+    writer: DesignWriter,
+    renderer: Renderer,
+    scorer: Scorer,
+    seed: int,
 ) -> MarketAds:
-    found: dict[str, _Candidate] = {}  # by the picture: the same again is no other ad
+    ads: dict[str, tuple[Candidate, RenderedFile]] = {}  # by hash of the picture: the same again is no other ad
     tried: set[Design] = set()
     refused: list[str] = []
     written = 0
-    while len(found) < n and written < ATTEMPTS * n:
-        count = min(n - len(found), ATTEMPTS * n - written)
+    while len(ads) < n and written < ATTEMPTS * n:
+        count = min(n - len(ads), ATTEMPTS * n - written)
         seeds = range(seed + written, seed + written + count)
         written += count
-        for each in _candidates(asked, market, seeds, tried, writer, renderer, seed):
-            if isinstance(each, str):
-                refused.append(each)
-            else:
-                found.setdefault(each.file.sha256, each)
-    if not found:
+        (designs,) = write_designs(writer, [advertised.request(market, seeds)])
+        if isinstance(designs, UserError):
+            raise designs
+        fresh = [candidate for candidate in designs.candidates if candidate.design not in tried]
+        tried |= {candidate.design for candidate in fresh}
+        rendered = different_ads(fresh, render_files(renderer, [advertised.job(each.design, seed) for each in fresh]))
+        refused += [*designs.refusals, *rendered.refusals]
+        for candidate, file in zip(rendered.candidates, rendered.files, strict=True):
+            ads.setdefault(file.sha256, (candidate, file))
+    if not ads:
         raise UserError(f"writer: none of {written} designs for {market} could be used, the last: {refused[-1]}")
-    candidates = list(found.values())
-    pictures = [each.file.png for each in candidates]
-    (ranking,) = ranker.rank(asked.product, [*pictures, asked.image], [market])
-    last = len(candidates)  # where the original stands in what was ranked
-    beats = {a: verdict.stated_probability for a, b, verdict in ranking.verdicts if b == last}
-    order = [place for place in ranking.order if place != last]
-    ads = tuple(
-        Ad(
-            market=market,
-            rank=rank,
-            win_share=ranking.win_share[place],
-            beats_original=beats[place],
-            **vars(candidates[place]),
-        )
-        for rank, place in enumerate(order, start=1)
-    )
+    pictures = [file.png for _, file in ads.values()]
+    request = ranking_request(advertised.product, pictures, advertised.image, [market])
+    (verdicts,) = scorer.score([request])
+    (ranking,) = ad_rankings(request, verdicts, original_counts=True)
+    ranked = [(rank, place, *list(ads.values())[place]) for rank, place in enumerate(ranking.order, start=1)]
     return MarketAds(
         market=market,
-        ads=ads,
-        original_rank=ranking.order.index(last) + 1,
+        ads=tuple(
+            Ad(
+                market=market,
+                rank=rank,
+                candidate=candidate,
+                file=file,
+                win_share=ranking.win_share[place],
+                beats_original=ranking.beats_original[place],
+            )
+            for rank, place, candidate, file in ranked
+        ),
+        original_rank=ranking.original_rank,
         asked=written,
         refused=tuple(refused),
-        note=next((verdict.note for *_, verdict in ranking.verdicts if verdict.note), None),
+        note=ranking.note,
     )
 
 
-def _candidates(
-    asked: Advertised,
-    market: str,
-    seeds: Sequence[int],
-    tried: set[Design],
-    writer: DesignWriter,
-    renderer: Renderer,
-    seed_render: int,
-) -> list[_Candidate | str]:
-    """What became of designs of these seeds: an ad, or why there is none; nothing for a design that was tried already."""
-    requests = [
-        DesignRequest(product=asked.product, market=market, image=asked.pixels, image_hash=asked.image_hash, seed=seed)
-        for seed in seeds
-    ]
-    refused: list[_Candidate | str] = []
-    fresh = []
-    for request, answer in zip(requests, writer.write(requests), strict=True):
-        if answer.design is None:
-            refused.append(answer.reason or "the answer could not be read")
-        elif answer.design not in tried:
-            tried.add(answer.design)
-            fresh.append((request.seed, answer, answer.design))
-    jobs = [
-        RenderJob(
-            design=design, product=asked.product, image=asked.pixels, image_hash=asked.image_hash, seed=seed_render
-        )
-        for *_, design in fresh
-    ]
-    for (seed, answer, design), file in zip(fresh, render_files(renderer, jobs), strict=True):
-        refused.append(
-            file.reason if isinstance(file, Refusal) else _Candidate(seed, answer.text, answer.repaired, design, file)
-        )
-    return refused
+def write_ads(
+    folder: Path, advertised: AdvertisedProduct, by_market: Sequence[MarketAds], versions: Mapping[str, Any]
+) -> None:
+    """ads/<market>-<rank>.png and ads.json. versions: of everything that took part."""
+    (folder / "ads").mkdir()
+    for ad in (ad for ads in by_market for ad in ads.ads):
+        (folder / "ads" / ad.name).write_bytes(ad.file.png)
+    content = {
+        "product": asdict(advertised.product),
+        "image_hash": advertised.image_hash,
+        **versions,
+        "markets": [
+            {
+                "market": ads.market,
+                "original_rank": ads.original_rank,
+                "asked": ads.asked,
+                "refused": list(ads.refused),
+                "note": ads.note,
+                "ads": [_fields(ad) for ad in ads.ads],
+            }
+            for ads in by_market
+        ],
+    }
+    (folder / "ads.json").write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
-def _code(market: str) -> str:
-    code = countries.parse(market)
-    if code is None:
-        raise UserError(
-            f"market: {market!r} is no country; write an ISO 3166 code such as KR or a name such as South Korea"
-        )
-    return code
+def _fields(ad: Ad) -> dict[str, Any]:
+    return {
+        "file": f"ads/{ad.name}",
+        "rank": ad.rank,
+        "win_share": ad.win_share,
+        "beats_original": ad.beats_original,
+        "seed": ad.candidate.seed,
+        "repaired": ad.candidate.repaired,
+        "text": ad.candidate.text,
+        "sha256": ad.file.sha256,
+        "design": asdict(ad.candidate.design),
+        "fidelity": asdict(ad.file.fidelity),
+        "made": ad.file.made,
+    }

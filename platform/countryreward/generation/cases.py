@@ -1,5 +1,5 @@
 """Cases: what a writer is worth. One design per (product, market), its ad judged against the product's own picture and, where
-there is one, against the ad of a reference writer; by any number of judges. The stages of `pairs.py` with another last one.
+there is one, against the ad of a reference writer; by any number of judges, on simulated data also by the truth.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -8,18 +8,13 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from countryreward.data.artifacts import Artifact, open_artifact
+from countryreward.data.design import LABELS, Design
+from countryreward.data.marketplace.true_preference import TruePreference
 from countryreward.errors import UserError
-from countryreward.generation.ad_contracts import DesignWriter, Renderer
+from countryreward.generation.ad_contracts import AdTask, DesignWriter, Renderer, derived_seed
+from countryreward.generation.ad_maker import DesignedTask, RenderedTask, design_tasks, render_tasks
 from countryreward.generation.outcomes import Outcome, refused
-from countryreward.generation.preference_pairs import (
-    DesignedTask,
-    RenderedTask,
-    loop_request,
-    propose,
-    show,
-    through,
-)
-from countryreward.generation.tasks import AdTask, derived_seed
+from countryreward.generation.preference_pairs import loop_request, replace_each
 from countryreward.scoring.contracts import Scorer, ScoreRequest, Verdict
 
 Reference = Callable[[AdTask], bytes | None]
@@ -43,13 +38,13 @@ def case_request(task: RenderedTask, reference: bytes | None, *, both_orders: bo
 
 def beats(verdicts: Sequence[Verdict], *, both_orders: bool = True) -> list[float]:
     """Probability that the ad wins, against each other image of `case_request`; of both orders the mean."""
-    ways = [verdict.stated_probability for verdict in verdicts]
+    stated = [verdict.stated_probability for verdict in verdicts]
     if not both_orders:
-        return ways
-    return [(as_a + 1 - as_b) / 2 for as_a, as_b in zip(ways[::2], ways[1::2], strict=True)]
+        return stated
+    return [(as_a + 1 - as_b) / 2 for as_a, as_b in zip(stated[::2], stated[1::2], strict=True)]
 
 
-def case(
+def case_outcome(
     task: RenderedTask, judged: Mapping[str, Sequence[Verdict]], writer: str, *, both_orders: bool = True
 ) -> Outcome:
     """A row of CASES. judged: what each judge answered to `case_request`. writer: its version."""
@@ -89,7 +84,7 @@ def judge_cases(
         except UserError as error:
             outcomes.append(refused(task.task, error, "product"))
         else:
-            outcomes.append(case(task, judged, writer))
+            outcomes.append(case_outcome(task, judged, writer))
     return outcomes
 
 
@@ -101,9 +96,9 @@ def make_cases(
     reference: Reference = no_reference,
 ) -> list[Outcome]:
     """One outcome per task, in order; the PNG files are in `Outcome.files`."""
-    written = propose(writer, tasks, 1)
-    rendered = through(written, DesignedTask, lambda some: show(renderer, some))
-    return through(rendered, RenderedTask, lambda some: judge_cases(judges, some, writer.version, reference))
+    designed = design_tasks(writer, tasks, 1)
+    rendered = replace_each(designed, DesignedTask, lambda some: render_tasks(renderer, some))
+    return replace_each(rendered, RenderedTask, lambda some: judge_cases(judges, some, writer.version, reference))
 
 
 class ReferenceAds:
@@ -121,7 +116,40 @@ class ReferenceAds:
         return cls(open_artifact(folder, kind="cases"))
 
     def __call__(self, task: AdTask) -> bytes | None:
-        """See `Reference`."""
+        """The PNG file of the reference writer's ad of the same case; None: there is none."""
         seed = derived_seed(task, "design", 0)
         ad = self._ads.get((task.product.product_id or "", task.market, task.image_hash, seed))
         return None if ad is None else (self.artifact.path / ADS / f"{ad}.png").read_bytes()
+
+
+TRUTH = "truth"
+"""Name, among `data.tables.JUDGES`, of the judge that only a simulation has: which ad the simulated customers truly prefer."""
+
+
+def add_truth(
+    rows: Sequence[dict[str, Any]],
+    truth: TruePreference,
+    originals: Mapping[str, str],
+    reference: Sequence[Mapping[str, Any]] = (),
+) -> None:
+    """Adds the truth as a judge to rows of CASES, in `beats_original` and `beats_reference`: 1 where the ad is truly preferred,
+    .5 where neither is, else 0.
+
+    originals: product -> creative id of its own picture. reference: rows of the reference writer's cases.
+    """
+    theirs = {(row["product_id"], row["market"], row["seed"]): _design(row) for row in reference}
+    for row in rows:
+        like, market = originals[row["product_id"]], row["market"]
+        own = truth.of_design(_design(row), like, market)
+        row["beats_original"][TRUTH] = _beats(own, truth.of_creative(like, market))
+        rival = theirs.get((row["product_id"], market, row["seed"]))
+        if rival is not None:
+            row["beats_reference"][TRUTH] = _beats(own, truth.of_design(rival, like, market))
+
+
+def _design(row: Mapping[str, Any]) -> Design:
+    return Design(**{name: row[name] for name in LABELS})
+
+
+def _beats(own: float, other: float) -> float:
+    return 0.5 if own == other else float(own > other)

@@ -12,8 +12,8 @@ from countryreward.data.decoding import inspect
 from countryreward.data.images import ImageTable, ImageWriter
 from countryreward.data.quarantine import Quarantine
 from countryreward.data.tables import CASES, PREFERENCE_PAIRS
+from countryreward.generation.ad_maker import MAX_BYTES, MAX_PIXELS
 from countryreward.generation.outcomes import Outcome, fill_quarantine
-from countryreward.generation.preference_pairs import MAX_BYTES, MAX_PIXELS
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -1,6 +1,11 @@
 """The real renderer: SDXL with a ControlNet that is shown the canny image of the product, Eq. 13."""
 
+import hashlib
+import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +16,10 @@ from torch import Tensor
 
 from countryreward.errors import UserError
 from countryreward.generation.ad_contracts import Rendered, RenderJob
-from countryreward.generation.diffusion_prompts import prompt_of, prompt_parts, token_ids
+from countryreward.generation.diffusion_inputs import canny_image, prompt_of, prompt_parts, token_ids
 from countryreward.generation.fidelity import fidelity
 from countryreward.generation.generation_config import RendererConfig
-from countryreward.generation.outline import canny_image
-from countryreward.generation.provenance import check_picture, what_made
-from countryreward.generation.sdxl_loading import load_pipeline, scheduler_of
-from countryreward.generation.sdxl_version import version_of
+from countryreward.generation.sdxl_pipeline import load_pipeline, scheduler_of
 from countryreward.generation.subject import Subjects
 
 _PX = (16, 2048)
@@ -77,7 +79,7 @@ class DiffusionRenderer:
 
     def check(self, job: RenderJob) -> None:
         """Raises `UserError` for a side or a number of steps that cannot be, or a picture of the wrong kind."""
-        check_picture(job)
+        job.check()
         px, steps = self._asked(job)
         if px % 8 or not _PX[0] <= px <= _PX[1]:
             raise UserError(f"px: {px}; write a multiple of 8 from {_PX[0]} to {_PX[1]}")
@@ -123,7 +125,7 @@ class DiffusionRenderer:
         pixels = self._denoise(filled, outlines, px, steps)
         rendered = []
         for job, subject, ad in zip(jobs, subjects, pixels[: len(jobs)], strict=True):
-            made = what_made(self.name, self.version, job, subject, px, steps) | {
+            made = job.made_by(self, product_seen=subject.seen, px=px, steps=steps) | {
                 "prompt": prompt_of(job.design, job.product),
                 "negative_prompt": config.negative_prompt if config.own_guidance() > 1 else None,
                 "scheduler": config.scheduler,
@@ -212,3 +214,34 @@ def _dtype(config: RendererConfig) -> torch.dtype:
     if config.dtype == "auto":
         return torch.bfloat16 if _device(config).type == "cuda" else torch.float32
     return getattr(torch, config.dtype)
+
+
+_VERSION = 1  # raised whenever the same job would give other bytes though weights and options stay
+# these say where weights come from, what jobs ask for, or how they are shared out
+_LEFT_OUT = {
+    "px", "steps", "threads", "model", "controlnet", "revision", "controlnet_revision", "variant", "download", "batch", "seed",
+}  # fmt: skip
+
+
+def version_of(pipeline: StableDiffusionXLControlNetPipeline, config: RendererConfig) -> str:
+    """Changes with the weights, the options, the device's kind and the libraries."""
+    options = {name: value for name, value in asdict(config).items() if name not in _LEFT_OUT}
+    options |= {"guidance": config.own_guidance(), "device": pipeline.device.type, "dtype": str(pipeline.unet.dtype)}
+    noise = {name: value for name, value in pipeline.scheduler.config.items() if not name.startswith("_")}
+    described = json.dumps([options, noise], sort_keys=True, default=str)
+    what = hashlib.sha256((_weights_digest(pipeline) + described).encode()).hexdigest()[:12]
+    return f"{config.kind}-{_VERSION}-{what}-diffusers-{installed('diffusers')}-torch-{torch.__version__}"
+
+
+def _weights_digest(pipeline: StableDiffusionXLControlNetPipeline) -> str:
+    """SHA-256 over all tensors, hashed several at a time."""
+
+    def one(item: tuple[str, Tensor]) -> str:
+        name, tensor = item
+        data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+        return f"{name} {tensor.dtype} {list(tensor.shape)} {hashlib.sha256(data).hexdigest()}"
+
+    parts = ("unet", "controlnet", "vae", "text_encoder", "text_encoder_2")
+    tensors = [(f"{part}.{k}", v) for part in parts for k, v in getattr(pipeline, part).state_dict().items()]
+    with ThreadPoolExecutor(8) as pool:
+        return hashlib.sha256("\n".join(pool.map(one, tensors)).encode()).hexdigest()

@@ -16,7 +16,7 @@ from countryreward.generation.foreground import foreground
 from countryreward.generation.product_view import ProductView, Template
 from countryreward.scoring.contracts import Product
 
-RequestLog = Literal["drawn", "cut out", "whole picture"]
+Recognition = Literal["drawn", "cut out", "whole picture"]
 _DRAWN = 0.5  # score from which a picture shows a drawn product
 _DRAWN_BY_WORDS = 0.25  # the same where every word is the catalogue's: its pictures may be dim and blurred
 _CLOSE = 72  # pixels of a product as it is compared
@@ -27,7 +27,7 @@ _SIDE = 160  # pixels of a drawn product as it is looked for
 class Subject:
     """The product of one picture."""
 
-    seen: RequestLog
+    seen: Recognition
     """drawn: one of the marketplace's. cut out: its foreground. whole picture: no foreground was found, all of it counts."""
     look: ProductLook | None
     """How the marketplace draws it; None unless `seen` is drawn."""

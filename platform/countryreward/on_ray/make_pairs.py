@@ -1,7 +1,7 @@
 """Preference pairs and cases made on a cluster: the stages of `generation/` through a `Pipeline`, whose outcomes outlive it.
 
-Writers, a renderer and scorers are given (`awaited.py`): actors, Serve handles, HTTP or this process. The outcomes are those of
-`generation.pairs.make_pairs` and `generation.cases.make_cases`.
+Writers, a renderer and scorers are given: actors, Serve handles, HTTP or this process. The outcomes are those of
+`generation.preference_pairs.make_pairs` and `generation.cases.make_cases`.
 """
 
 import asyncio
@@ -15,39 +15,36 @@ from typing import Any
 
 from countryreward.client import NotAllowed
 from countryreward.errors import UserError
-from countryreward.generation.ad_contracts import Refusal, RenderedFile
-from countryreward.generation.ad_tasks import AdTasks
-from countryreward.generation.cases import Reference, case, case_request, no_reference
-from countryreward.generation.generation_config import PairRule
-from countryreward.generation.outcome_store import OutcomeStore
-from countryreward.generation.outcomes import Outcome, counts_of, quarantined, refused
-from countryreward.generation.preference_pairs import (
+from countryreward.generation.ad_contracts import AdTask, Refusal, RenderedFile
+from countryreward.generation.ad_maker import (
+    AsyncRenderer,
+    AsyncWriter,
     DesignedTask,
     RenderedTask,
-    chosen,
-    named,
-    pair_request,
-    render_jobs,
-    shown,
+    rendered_task,
 )
-from countryreward.generation.tasks import AdTask
-from countryreward.on_ray.async_protocols import AsyncRenderer, AsyncWriter
+from countryreward.generation.ad_tasks import AdTasks
+from countryreward.generation.cases import Reference, case_outcome, case_request, no_reference
+from countryreward.generation.generation_config import PairRule
+from countryreward.generation.outcomes import Outcome, OutcomeStore, counts_of, quarantined, refused
+from countryreward.generation.preference_pairs import pair_outcome, pair_request
 from countryreward.on_ray.job_metrics import JobMetrics
 from countryreward.on_ray.pipeline import Pipeline, Stage
 from countryreward.on_ray.ray_config import PairLoopConfig
-from countryreward.on_ray.retry import patiently
+from countryreward.on_ray.retry import call_with_retries
 from countryreward.progress import bar
 from countryreward.scoring.contracts import AsyncScorer, Verdict
 
-TELL_S = 5.0
-"""How often the metrics of the stages are told."""
+METRICS_S = 5.0
+"""Seconds between two looks at how busy the stages are."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Versions:
-    """Of everything that makes an outcome, as told at the start of a run."""
+    """Versions of everything that makes an outcome, as they are at the start of a run."""
 
     writer: str
+    """Of the design writer."""
     renderer: str
     """Name and version."""
     px: int | None
@@ -65,19 +62,21 @@ async def versions_of(
     renderer: AsyncRenderer,
     judges: Mapping[str, AsyncScorer],
     *,
-    patience_s: float = 600.0,
+    retry_s: float = 600.0,
 ) -> Versions:
-    """It waits until all of them are there. Raises `UserError` when that takes longer than `patience_s`."""
-    version, about = await asyncio.gather(
-        patiently(writer.version, "writer", patience_s), patiently(renderer.about, "renderer", patience_s)
+    """It waits until all of them are there. Raises `UserError` when that takes longer than `retry_s` seconds."""
+    version, about_renderer = await asyncio.gather(
+        call_with_retries(writer.version, "writer", retry_s), call_with_retries(renderer.about, "renderer", retry_s)
     )
-    told = [await patiently(judge.about, name, patience_s) for name, judge in judges.items()]
-    kept = [{name: one.get(name) for name in ("model", "knowledge_base")} for one in told]
+    about_judges = {name: await call_with_retries(judge.about, name, retry_s) for name, judge in judges.items()}
     return Versions(
         writer=version,
-        renderer=named(about["name"], about["version"]),
-        px=about.get("px"),
-        judges=dict(zip(judges, kept, strict=True)),
+        renderer=f"{about_renderer['name']} {about_renderer['version']}",
+        px=about_renderer.get("px"),
+        judges={
+            name: {part: about.get(part) for part in ("model", "knowledge_base")}
+            for name, about in about_judges.items()
+        },
     )
 
 
@@ -93,55 +92,67 @@ class Stages:
     def pairs(self, scorer: AsyncScorer, rule: PairRule) -> list[Stage]:
         """The stages of `make_pairs`."""
 
-        async def choose_one(task: RenderedTask) -> Outcome:
-            try:
-                verdicts = await scorer.score(pair_request(task, rule))
-            except NotAllowed:
-                raise
-            except UserError as error:
-                return refused(task.task, error, "product")
-            return chosen(task, verdicts, rule, self.versions.writer)
+        async def ask(task: RenderedTask) -> list[Verdict]:
+            return await scorer.score(pair_request(task, rule))
 
-        async def choose(tasks: Sequence[RenderedTask]) -> list[Outcome]:
-            return list(await asyncio.gather(*(choose_one(task) for task in tasks)))
+        def outcome(task: RenderedTask, verdicts: list[Verdict]) -> Outcome:
+            return pair_outcome(task, verdicts, rule, self.versions.writer)
 
-        return [*self._made(rule.designs), self._stage("score", choose)]
+        return [*self._make_ads(rule.designs), self._judge_stage(ask, outcome)]
 
     def cases(
         self, judges: Mapping[str, AsyncScorer], reference: Reference = no_reference, *, both_orders: bool = True
     ) -> list[Stage]:
-        """The stages of `make_cases`. both_orders: see `case_request`."""
+        """The stages of `make_cases`. both_orders: ask every judge also with the ad as B."""
 
-        async def judge_one(task: RenderedTask) -> Outcome:
+        async def ask(task: RenderedTask) -> dict[str, Sequence[Verdict]]:
+            rival = await asyncio.to_thread(reference, task.task)
+            request = case_request(task, rival, both_orders=both_orders)
+            answers = await asyncio.gather(*(judge.score(request) for judge in judges.values()))
+            return dict(zip(judges, answers, strict=True))
+
+        def outcome(task: RenderedTask, verdicts: Mapping[str, Sequence[Verdict]]) -> Outcome:
+            return case_outcome(task, verdicts, self.versions.writer, both_orders=both_orders)
+
+        return [*self._make_ads(1), self._judge_stage(ask, outcome)]
+
+    def _make_ads(self, designs: int) -> list[Stage]:
+        """Writing and rendering."""
+
+        async def write(tasks: Sequence[AdTask]) -> list[DesignedTask | Outcome]:
+            return await self.writer.design_tasks(tasks, designs)
+
+        async def render(designed: Sequence[DesignedTask]) -> list[RenderedTask | Outcome]:
+            groups = [await asyncio.to_thread(task.render_jobs) for task in designed]
+            answers = iter(await self.renderer.render([job for jobs in groups for job in jobs]))
+            shares: list[list[RenderedFile | Refusal]] = [list(itertools.islice(answers, len(jobs))) for jobs in groups]
+            return [
+                rendered_task(task, share, self.versions.renderer) for task, share in zip(designed, shares, strict=True)
+            ]
+
+        return [self._stage("write", write), self._stage("render", render)]
+
+    def _judge_stage(
+        self, ask: Callable[[RenderedTask], Awaitable[Any]], outcome: Callable[[RenderedTask, Any], Outcome]
+    ) -> Stage:
+        """The last stage. ask: what the scorers answer about a task. outcome: what becomes of it then.
+
+        Quarantined: a task that a scorer refuses. A key that is not allowed ends the run.
+        """
+
+        async def judge(task: RenderedTask) -> Outcome:
             try:
-                against = await asyncio.to_thread(reference, task.task)
-                request = case_request(task, against, both_orders=both_orders)
-                answers = await asyncio.gather(*(judge.score(request) for judge in judges.values()))
+                answer = await ask(task)
             except NotAllowed:
                 raise
             except UserError as error:
                 return refused(task.task, error, "product")
-            judged: dict[str, Sequence[Verdict]] = dict(zip(judges, answers, strict=True))
-            return case(task, judged, self.versions.writer, both_orders=both_orders)
+            return outcome(task, answer)
 
-        async def judge(tasks: Sequence[RenderedTask]) -> list[Outcome]:
-            return list(await asyncio.gather(*(judge_one(task) for task in tasks)))
+        async def judge_all(tasks: Sequence[RenderedTask]) -> list[Outcome]:
+            return list(await asyncio.gather(*(judge(task) for task in tasks)))
 
-        return [*self._made(1), self._stage("score", judge)]
-
-    def _made(self, designs: int) -> list[Stage]:
-        """Writing and rendering."""
-
-        async def write(tasks: Sequence[AdTask]) -> list[DesignedTask | Outcome]:
-            return await self.writer.propose(tasks, designs)
-
-        async def render(proposed: Sequence[DesignedTask]) -> list[RenderedTask | Outcome]:
-            groups = [await asyncio.to_thread(render_jobs, one) for one in proposed]
-            answers = iter(await self.renderer.render([job for jobs in groups for job in jobs]))
-            shares: list[list[RenderedFile | Refusal]] = [list(itertools.islice(answers, len(jobs))) for jobs in groups]
-            return [shown(one, share, self.versions.renderer) for one, share in zip(proposed, shares, strict=True)]
-
-        return [self._stage("write", write), self._stage("render", render)]
+        return self._stage("score", judge_all)
 
     def _stage(self, name: str, call: Callable[[Any], Awaitable[Sequence[Any]]]) -> Stage:
         def give_up(item: Any, error: str) -> Outcome:
@@ -160,47 +171,47 @@ async def run_tasks(
     stages: Sequence[Stage],
     store: OutcomeStore,
     *,
-    patience_s: float = 600.0,
+    retry_s: float = 600.0,
     progress: str = "",
     metrics: JobMetrics | None = None,
 ) -> dict[str, Any]:
     """Every task that has no outcome in the store yet, until all have one. Returns counts; input = kept + dropped + quarantined.
 
     made_by: versions and rule, which are part of the keys. progress: title of a bar; empty: none. metrics: of the job that it is.
-    See `Pipeline.run` for what it raises.
+    Raises `UserError` when nobody answers for `retry_s` seconds, and what a call raised for whoever started the loop.
     """
     keys = tasks.keys(made_by)
-    before = sum(key in store.found for key in keys)
+    stored = sum(key in store.outcomes for key in keys)
     metrics = metrics or JobMetrics("tasks")
-    shown_bar: AbstractContextManager[Callable[[int, int], None]] = (
+    progress_bar: AbstractContextManager[Callable[[int, int], None]] = (
         bar(progress) if progress else nullcontext(lambda done, total: None)
     )
-    with shown_bar as tell:
-        done = before
+    with progress_bar as show:
+        done = stored
 
         def take(outcomes: list[Outcome]) -> None:
             nonlocal done
             store.put(outcomes)
             done += len(outcomes)
-            tell(done, len(keys))
+            show(done, len(keys))
             for outcome in outcomes:
-                metrics.add("outcomes_total", outcome=_became(outcome))
+                metrics.add("outcomes_total", outcome=_kind(outcome))
             metrics.set("left", len(keys) - done)
 
-        pipeline = Pipeline(stages, take, patience_s=patience_s, proven=before > 0)
-        async with _stages_told(pipeline, metrics):
-            used = await pipeline.run(tasks.take(made_by, without=frozenset(store.found)))
-    assert all(key in store.found for key in keys), "a task has no outcome"
-    counts = counts_of([store.found[key] for key in keys], len(keys))
-    return counts | {"found": before, "made": len(keys) - before, "loop": used}
+        pipeline = Pipeline(stages, take, retry_s=retry_s, proven=stored > 0)
+        async with _stage_metrics(pipeline, metrics):
+            usage = await pipeline.run(tasks.take(made_by, without=frozenset(store.outcomes)))
+    assert all(key in store.outcomes for key in keys), "a task has no outcome"
+    counts = counts_of([store.outcomes[key] for key in keys], len(keys))
+    return counts | {"found": stored, "made": len(keys) - stored, "loop": usage}
 
 
-def _became(outcome: Outcome) -> str:
+def _kind(outcome: Outcome) -> str:
     return "kept" if outcome.row is not None else "dropped" if outcome.dropped is not None else "quarantined"
 
 
 @contextlib.asynccontextmanager
-async def _stages_told(pipeline: Pipeline, metrics: JobMetrics) -> AsyncIterator[None]:
+async def _stage_metrics(pipeline: Pipeline, metrics: JobMetrics) -> AsyncIterator[None]:
     """Every few seconds, and once more at the end, how busy each stage is."""
     began = time.monotonic()
 
@@ -210,14 +221,14 @@ async def _stages_told(pipeline: Pipeline, metrics: JobMetrics) -> AsyncIterator
             metrics.set("busy", busy.share(time.monotonic() - began), stage=stage.name)
             metrics.reach("calls_again_total", busy.failed, stage=stage.name)
 
-    async def often() -> None:
+    async def repeat() -> None:
         while True:
-            await asyncio.sleep(TELL_S)
+            await asyncio.sleep(METRICS_S)
             tell()
 
-    telling = asyncio.create_task(often())
+    repeating = asyncio.create_task(repeat())
     try:
         yield
     finally:
-        telling.cancel()
+        repeating.cancel()
         tell()

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from countryreward.generation.outcomes import Outcome
-from countryreward.on_ray.retry import Failure, failure_of, in_a_line, pause
+from countryreward.on_ray.retry import Failure, error_line, failure_of, pause_before_retry
 
 _SPLIT_AFTER, _ALONE_AFTER, _GIVE_UP_AFTER = 2, 2, 5  # failures of a call with several items, then of one with one item
 _END: Any = object()
@@ -34,7 +34,7 @@ class Stage:
     in_flight: int = 2
     """Calls at a time."""
     timeout_s: float = 300.0
-    """For one call."""
+    """For one call, in seconds."""
 
     def __post_init__(self) -> None:
         assert self.batch >= 1, self.batch
@@ -82,7 +82,7 @@ class Busy:
         under_way = time.monotonic() - self._since if self.now else 0.0
         return (self.busy_s + under_way) / max(wall_s, 1e-9)
 
-    def told(self, wall_s: float, in_flight: int) -> dict[str, Any]:
+    def as_dict(self, wall_s: float, in_flight: int) -> dict[str, Any]:
         """For a manifest: shares of the wall time."""
         wall_s = max(wall_s, 1e-9)
         return {
@@ -147,7 +147,7 @@ class Pipeline:
 
     take: is given finished outcomes, some at a time, and puts them in safety; called in a thread, never twice at once.
     some: so many, or what there is after take_s.
-    patience_s: how long a call is made again while nobody answers.
+    retry_s: how long a call is made again while nobody answers.
     proven: whether every stage has answered before, in an earlier run.
     """
 
@@ -155,14 +155,14 @@ class Pipeline:
     take: Callable[[list[Outcome]], None]
     some: int = 64
     take_s: float = 1.0
-    patience_s: float = 600.0
+    retry_s: float = 600.0
     proven: bool = False
     busy: list[Busy] = field(default_factory=list, init=False)
 
     async def run(self, source: Iterator[Any]) -> dict[str, Any]:
         """Until the source is empty and all its items have come to an outcome. Returns how the stages were used.
 
-        Raises `UserError` when nobody answers for `patience_s`, and what a call raised for whoever started the loop. What was
+        Raises `UserError` when nobody answers for `retry_s`, and what a call raised for whoever started the loop. What was
         finished before is taken first.
         """
         began = time.monotonic()
@@ -184,10 +184,11 @@ class Pipeline:
             if not collector.done():
                 await self._last(done, collector)
         wall_s = time.monotonic() - began
-        told = {
-            stage.name: busy.told(wall_s, stage.in_flight) for stage, busy in zip(self.stages, self.busy, strict=True)
+        usage = {
+            stage.name: busy.as_dict(wall_s, stage.in_flight)
+            for stage, busy in zip(self.stages, self.busy, strict=True)
         }
-        return {"wall_s": round(wall_s, 3), "stages": told}
+        return {"wall_s": round(wall_s, 3), "stages": usage}
 
     async def _feed(self, source: Iterator[Any], line: asyncio.Queue[Any], done: asyncio.Queue[Any]) -> None:
         while (item := await asyncio.to_thread(next, source, _END)) is not _END:
@@ -223,8 +224,8 @@ class Pipeline:
 
     async def _answers(self, number: int, items: list[Any]) -> list[Any]:
         """Of one call, made again until it is answered. An item that is given up has none."""
-        stage, until = self.stages[number], time.monotonic() + self.patience_s
-        tries = deaths = bad = 0
+        stage, until = self.stages[number], time.monotonic() + self.retry_s
+        tries = deaths = counted = 0  # counted: failures that may be an item's fault
         while True:
             try:
                 async with self._turns[number].turn(alone=len(items) == 1 and deaths >= _ALONE_AFTER):
@@ -235,13 +236,13 @@ class Pipeline:
                 return [*self._given_up[number].released(works=True), *answers]
             tries += 1
             deaths += kind is Failure.DEATH
-            bad += kind is not Failure.PASSING
-            if len(items) > 1 and bad >= _SPLIT_AFTER:  # one of them may be what it fails on
+            counted += kind is not Failure.PASSING
+            if len(items) > 1 and counted >= _SPLIT_AFTER:  # one of them may be what it fails on
                 return [answer for item in items for answer in await self._answers(number, [item])]
-            if len(items) == 1 and bad >= _GIVE_UP_AFTER:
-                self._given_up[number].add(stage.give_up(items[0], in_a_line(last)), last)
+            if len(items) == 1 and counted >= _GIVE_UP_AFTER:
+                self._given_up[number].add(stage.give_up(items[0], error_line(last)), last)
                 return []
-            await pause(stage.name, tries, until, self.patience_s, last)
+            await pause_before_retry(stage.name, tries, until, self.retry_s, last)
 
     async def _call(self, number: int, items: list[Any]) -> list[Any]:
         stage, busy = self.stages[number], self.busy[number]

@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from countryreward.data.artifacts import Artifact, as_plain, current, open_artifact, publish
+from countryreward.generation.ad_maker import AsyncRenderer, AsyncWriter
 from countryreward.generation.ad_tasks import AdTasks
 from countryreward.generation.cases import ADS, Reference, no_reference
 from countryreward.generation.generation_config import PairRule
-from countryreward.generation.outcome_store import OutcomeStore
-from countryreward.generation.outcomes import Outcome
+from countryreward.generation.outcomes import Outcome, OutcomeStore
 from countryreward.generation.preference_table import CASE_TABLE, PAIRS, write_outcomes, write_pictures
-from countryreward.on_ray.async_protocols import AsyncRenderer, AsyncWriter
 from countryreward.on_ray.job_metrics import JobMetrics
 from countryreward.on_ray.make_pairs import Stages, run_tasks, versions_of
 from countryreward.on_ray.pipeline import Stage
@@ -40,9 +39,10 @@ async def publish_pairs(
 ) -> Artifact:
     """pairs.parquet, quarantine.jsonl and the products' own pictures; what is there already and up to date is left.
 
-    work: held by the caller. options: which tasks these are, for the manifest. See `Pipeline.run` for what it raises.
+    work: held by the caller. options: which tasks these are, for the manifest. Raises `UserError` when a writer, a renderer or a
+    scorer does not answer for `loop.retry_s` seconds.
     """
-    versions = await versions_of(writer, renderer, {"reward": scorer}, patience_s=loop.patience_s)
+    versions = await versions_of(writer, renderer, {"reward": scorer}, retry_s=loop.retry_s)
     made_by = {**versions.as_dict(), "rule": as_plain(rule)}
     stages = Stages(writer=writer, renderer=renderer, versions=versions, config=loop).pairs(scorer, rule)
     return await _publish(PAIRS, tasks, made_by, stages, out, work, loop, inputs, options)
@@ -63,14 +63,15 @@ async def publish_cases(
     both_orders: bool = True,
     amend: Amend | None = None,
 ) -> Artifact:
-    """cases.parquet, ads/*.png, quarantine.jsonl and the products' own pictures. See `publish_pairs`.
+    """cases.parquet, ads/*.png, quarantine.jsonl and the products' own pictures; what is there already and up to date is left.
 
-    reference: gives the ads to compare with; the artifact they are from belongs into `inputs`. both_orders: ask every judge also
+    work: held by the caller. options: which tasks these are, for the manifest. reference: gives the ads to compare with; the
+    artifact they are from belongs into `inputs`. both_orders: ask every judge also
     with the ad as B. amend: is given the rows and the folder before they are published, to add what no judge is asked for.
     """
-    versions = await versions_of(writer, renderer, judges, patience_s=loop.patience_s)
-    versions_in = {name: one.manifest.version for name, one in inputs.items()}
-    made_by = {**versions.as_dict(), "both_orders": both_orders, "inputs": versions_in}
+    versions = await versions_of(writer, renderer, judges, retry_s=loop.retry_s)
+    input_versions = {name: artifact.manifest.version for name, artifact in inputs.items()}
+    made_by = {**versions.as_dict(), "both_orders": both_orders, "inputs": input_versions}
     stages = Stages(writer=writer, renderer=renderer, versions=versions, config=loop).cases(
         judges, reference, both_orders=both_orders
     )
@@ -89,22 +90,22 @@ async def _publish(
     options: Mapping[str, Any],
     amend: Amend | None = None,
 ) -> Artifact:
-    told = {**options, "made_by": made_by}
-    if found := current(out, kind=kind, inputs=inputs, config=told):
+    config = {**options, "made_by": made_by}
+    if artifact := current(out, kind=kind, inputs=inputs, config=config):
         print(f"{kind}: {out} is up to date")
-        return found
+        return artifact
     store = OutcomeStore(work.of("parts", made_by))
-    with publish(out, kind=kind, inputs=inputs, config=told) as draft:
+    with publish(out, kind=kind, inputs=inputs, config=config) as draft:
         draft.counts |= await run_tasks(
             tasks,
             made_by,
             stages,
             store,
-            patience_s=loop.patience_s,
+            retry_s=loop.retry_s,
             progress=f"{kind} made",
             metrics=JobMetrics(kind),
         )
-        outcomes = [store.found[key] for key in tasks.keys(made_by)]
+        outcomes = [store.outcomes[key] for key in tasks.keys(made_by)]
         if amend:
             await asyncio.to_thread(amend, [outcome.row for outcome in outcomes if outcome.row is not None], draft.path)
         write_outcomes(draft.path, kind, outcomes)

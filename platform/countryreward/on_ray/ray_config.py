@@ -91,15 +91,15 @@ class PairLoopConfig:
     """Calls of the reward at a time."""
     timeout_s: float = 300.0
     """For one call; then it is made again."""
-    patience_s: float = 600.0
+    retry_s: float = 600.0
     """How long a call is made again while nobody answers; then the run ends, and goes on when it is started again."""
 
     def __post_init__(self) -> None:
         for stage in ("write", "render", "score"):
             if min(self.of(stage)) < 1:
                 raise UserError(f"loop: {stage}_batch, {stage}_in_flight: {self.of(stage)}; write at least 1")
-        if self.timeout_s <= 0 or self.patience_s <= 0:
-            raise UserError(f"loop: timeout_s {self.timeout_s}, patience_s {self.patience_s}; write seconds above 0")
+        if self.timeout_s <= 0 or self.retry_s <= 0:
+            raise UserError(f"loop: timeout_s {self.timeout_s}, retry_s {self.retry_s}; write seconds above 0")
 
     def of(self, stage: str) -> tuple[int, int]:
         """(items of a call, calls at a time) of write, render or score."""

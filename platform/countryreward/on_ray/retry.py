@@ -10,15 +10,15 @@ from typing import TypeVar
 from countryreward.client import Unavailable
 from countryreward.errors import UserError
 
-T = TypeVar("T")
+AnswerT = TypeVar("AnswerT")
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 8.0
 
 
 class Failure(Enum):
-    """Of one call."""
+    """What kind of failure a call came back with."""
 
     PASSING = "passing"
-    """Nobody answered: a time-out, a cut connection, no room. The call is made again until patience ends."""
+    """Nobody answered: a time-out, a cut connection, no room. The call is made again until the time for retries is over."""
     DEATH = "death"
     """Who was asked died. Made again; what kills again and again is set aside."""
     FAULT = "fault"
@@ -26,7 +26,8 @@ class Failure(Enum):
 
 
 def failure_of(error: Exception) -> Failure:
-    """Raises `error` itself when it is a `UserError`: that is for who started the loop, such as a key that is not allowed."""
+    """The kind of failure that an exception of a call is. A `UserError` is raised again: it is for whoever started the loop,
+    such as a key that is not allowed."""
     from ray.exceptions import RayActorError, RayError, RayTaskError
     from ray.serve.exceptions import RayServeException
 
@@ -40,23 +41,27 @@ def failure_of(error: Exception) -> Failure:
     return Failure.PASSING if isinstance(error, (*passing, RayError)) else Failure.FAULT
 
 
-async def pause(name: str, tries: int, until: float, patience_s: float, last: Exception) -> None:
-    """Before the next try: longer after each one, up to some seconds, and never the same for two callers.
+async def pause_before_retry(name: str, tries: int, until: float, retry_s: float, last: Exception) -> None:
+    """Sleeps before the next try: longer after each one, up to some seconds, and never the same for two callers.
 
-    until: `time.monotonic()` at the end of patience. Raises `UserError` when it would go beyond.
+    name: of who was called, for the message. tries: failed so far. until: `time.monotonic()` at which retries end, `retry_s`
+    seconds after they began. last: what the last try raised. Raises `UserError` when the pause would go beyond.
     """
     seconds = random.uniform(0.5, 1.0) * min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** min(tries - 1, 10))
     if time.monotonic() + seconds > until:
         raise UserError(
-            f"{name}: no answer for {patience_s:g} s; the last: {in_a_line(last)}; run the same command again when it is there:"
+            f"{name}: no answer for {retry_s:g} s; the last: {error_line(last)}; run the same command again when it is there:"
             " what is finished is kept"
         ) from last
     await asyncio.sleep(seconds)
 
 
-async def patiently(call: Callable[[], Awaitable[T]], name: str, patience_s: float) -> T:
-    """One call, made again until it is answered. A fault is raised at once."""
-    until, tries = time.monotonic() + patience_s, 0
+async def call_with_retries(call: Callable[[], Awaitable[AnswerT]], name: str, retry_s: float) -> AnswerT:
+    """One call, made again for `retry_s` seconds until it is answered. A fault is raised at once.
+
+    name: of who is called. Raises `UserError` when nobody answered in that time.
+    """
+    until, tries = time.monotonic() + retry_s, 0
     while True:
         try:
             return await call()
@@ -64,10 +69,10 @@ async def patiently(call: Callable[[], Awaitable[T]], name: str, patience_s: flo
             if failure_of(error) is Failure.FAULT:
                 raise
             tries, last = tries + 1, error
-        await pause(name, tries, until, patience_s, last)
+        await pause_before_retry(name, tries, until, retry_s, last)
 
 
-def in_a_line(error: Exception) -> str:
-    """Its type and its last line."""
+def error_line(error: Exception) -> str:
+    """An error in one line: its type and the last line of its message."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[-1] if lines else ''}"[:300]

@@ -1,4 +1,4 @@
-"""Writers in Ray actors: each holds one, dies and is started again without a word of ours."""
+"""Design writers in Ray actors: one in each; an actor that dies is started again by Ray."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -9,13 +9,12 @@ import ray
 from ray.exceptions import RayActorError
 
 from countryreward.errors import UserError
-from countryreward.generation.ad_contracts import DesignWriter
+from countryreward.generation.ad_contracts import AdTask, DesignWriter
+from countryreward.generation.ad_maker import DesignedTask, design_tasks
 from countryreward.generation.outcomes import Outcome
-from countryreward.generation.preference_pairs import DesignedTask, propose
-from countryreward.generation.tasks import AdTask
-from countryreward.on_ray.retry import patiently
+from countryreward.on_ray.retry import call_with_retries
 
-BACK_S = 600.0
+RESTART_S = 600.0
 """How long a writer that died may take until it answers again."""
 _AHEAD = 2  # calls an actor may have, so that it finds the next one when it is done with one
 
@@ -29,8 +28,8 @@ class _WriterActor:
     def version(self) -> str:
         return self.writer.version
 
-    def propose(self, tasks: list[AdTask], designs: int) -> list[DesignedTask | Outcome]:
-        return propose(self.writer, tasks, designs)
+    def design_tasks(self, tasks: list[AdTask], designs: int) -> list[DesignedTask | Outcome]:
+        return design_tasks(self.writer, tasks, designs)
 
 
 class WriterActors:
@@ -49,7 +48,7 @@ class WriterActors:
         self.actors = [remote.remote(make) for _ in range(actors)]
         self.in_flight = actors * _AHEAD
         self._load = [0] * actors
-        self._away: dict[int, asyncio.Task[str]] = {}
+        self._absent: dict[int, asyncio.Task[str]] = {}
 
     def __enter__(self) -> "WriterActors":
         return self
@@ -62,38 +61,38 @@ class WriterActors:
         """Of the first one; it waits until that is there. Raises `UserError` with the last line of what `make` raised."""
         return await _answer(self.actors[0].version.remote())
 
-    async def propose(self, tasks: Sequence[AdTask], designs: int) -> list[DesignedTask | Outcome]:
+    async def design_tasks(self, tasks: Sequence[AdTask], designs: int) -> list[DesignedTask | Outcome]:
         """By the actor with the fewest calls, of those that are there. Raises `ConnectionError` while none is."""
-        self._welcome_back()
-        here = [number for number in range(len(self.actors)) if number not in self._away]
-        if not here:
+        self._forget_returned()
+        present = [number for number in range(len(self.actors)) if number not in self._absent]
+        if not present:
             raise ConnectionError("no writer is there; they are being started again")
-        number = min(here, key=self._load.__getitem__)
+        number = min(present, key=self._load.__getitem__)
         self._load[number] += 1
         try:
-            return await _answer(self.actors[number].propose.remote(list(tasks), designs))
+            return await _answer(self.actors[number].design_tasks.remote(list(tasks), designs))
         except RayActorError:
-            if number not in self._away:
-                self._away[number] = asyncio.create_task(self._until_back(number))
+            if number not in self._absent:
+                self._absent[number] = asyncio.create_task(self._until_back(number))
             raise
         finally:
             self._load[number] -= 1
 
     async def _until_back(self, number: int) -> str:
         actor = self.actors[number]
-        return await patiently(lambda: _answer(actor.version.remote()), "writer", BACK_S)
+        return await call_with_retries(lambda: _answer(actor.version.remote()), "writer", RESTART_S)
 
-    def _welcome_back(self) -> None:
+    def _forget_returned(self) -> None:
         """Raises `UserError` for one that cannot be opened any more."""
-        for number, back in list(self._away.items()):
-            if back.done():
-                del self._away[number]
-                if not back.cancelled():
-                    back.result()
+        for number, returned in list(self._absent.items()):
+            if returned.done():
+                del self._absent[number]
+                if not returned.cancelled():
+                    returned.result()
 
 
 def open_writer(folder: str, device: str) -> DesignWriter:
-    """In an actor."""
+    """A published writer, opened where it writes: in an actor. device: cpu or cuda."""
     from countryreward.generation.model_writer import ModelWriter
 
     return ModelWriter.open(folder, device=device)
@@ -102,19 +101,21 @@ def open_writer(folder: str, device: str) -> DesignWriter:
 def measure_log_probs(
     folder: Path, rows: Sequence[dict[str, Any]], dataset: Path, writers: dict[str, str], *, gpus: float = 0.0
 ) -> None:
-    """log_probs.parquet in `folder` (generation/log_probs.py), computed on a node that has what it takes. writers: folders of the
-    `writer` and of the `reference`."""
-    named = {name: str(Path(place).absolute()) for name, place in writers.items()}
-    ray.get(ray.remote(num_cpus=0, num_gpus=gpus)(_log_probs).remote(folder, list(rows), dataset, named, gpus > 0))
+    """log_probs.parquet in `folder` (generation/model_writer.py), computed on a node that has what it takes.
+
+    rows: of CASES. dataset: its folder. writers: folders of the `writer` and of the `reference`. gpus: that it needs.
+    """
+    folders = {name: str(Path(place).absolute()) for name, place in writers.items()}
+    ray.get(ray.remote(num_cpus=0, num_gpus=gpus)(_log_probs).remote(folder, list(rows), dataset, folders, gpus > 0))
 
 
 def _log_probs(folder: Path, rows: list[dict[str, Any]], dataset: Path, writers: dict[str, str], cuda: bool) -> None:
     from countryreward.data.dataset import Dataset
     from countryreward.data.decoding import decode, pixels_of
     from countryreward.data.images import ImageTable
+    from countryreward.generation.ad_maker import MAX_BYTES, MAX_PIXELS
     from countryreward.generation.ad_tasks import product_of
-    from countryreward.generation.log_probs import write_log_probs
-    from countryreward.generation.preference_pairs import MAX_BYTES, MAX_PIXELS
+    from countryreward.generation.model_writer import write_log_probs
 
     wanted = {row["product_id"] for row in rows}
     table: list[dict[str, Any]] = Dataset.read(dataset).products.to_dict("records")  # pyright: ignore[reportAssignmentType]

@@ -7,7 +7,7 @@ from datetime import date
 from typing import Any, Protocol, TypeVar
 
 from countryreward import markets
-from countryreward.errors import UserError
+from countryreward.errors import UserError, each_or_refusal
 
 ItemT = TypeVar("ItemT")
 
@@ -260,11 +260,4 @@ class AsyncScorer(Protocol):
 
 def score_each(scorer: Scorer, requests: Sequence[ScoreRequest]) -> list[list[Verdict] | UserError]:
     """What `Scorer.score` answers, with a request that is refused refused alone: all together first, then one by one."""
-    if not requests:
-        return []
-    try:
-        return [*scorer.score(requests)]
-    except UserError as error:
-        if len(requests) == 1:
-            return [error]
-    return [answer for request in requests for answer in score_each(scorer, [request])]
+    return list(each_or_refusal(scorer.score, requests))

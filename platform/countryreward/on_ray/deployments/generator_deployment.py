@@ -65,7 +65,7 @@ class Generator:
         """make, write: how a renderer and a writer are made, for tests; None: `renderer_of_args`, `writer_of_args`."""
         self.args, config = args, args.service
         self.prometheus = set_up_replica(config)
-        from countryreward.on_ray.handle_scorer import FollowedHandleScorer
+        from countryreward.on_ray.serve_handles import FollowedHandleScorer
         from countryreward.serving.durable_jobs.generation.generation_runner import GenerationJobs
 
         renderer = await asyncio.to_thread(make or renderer_of_args, args)
@@ -112,7 +112,7 @@ class Generator:
 
 def renderer_of_args(args: GeneratorArgs) -> "Renderer":
     """The renderer that is configured. Raises `UserError` where it cannot be had."""
-    from countryreward.generation.make_renderer import renderer_of
+    from countryreward.generation.renderers import renderer_of
 
     return renderer_of(args.renderer)
 

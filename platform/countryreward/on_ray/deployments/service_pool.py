@@ -12,10 +12,9 @@ from typing import Any
 from countryreward.client import AsyncClient
 from countryreward.client.remote_services import ClientRenderer
 from countryreward.errors import UserError
-from countryreward.on_ray.async_protocols import AsyncRenderer
-from countryreward.on_ray.handle_renderer import HandleRenderer
-from countryreward.on_ray.handle_scorer import HandleScorer
+from countryreward.generation.ad_maker import AsyncRenderer
 from countryreward.on_ray.ray_config import ServicesConfig
+from countryreward.on_ray.serve_handles import HandleRenderer, HandleScorer
 from countryreward.scoring.contracts import AsyncScorer
 from countryreward.serving.service_config import GeneratorServiceConfig, RewardServiceConfig
 

@@ -52,7 +52,7 @@ class Studio:
     async def __init__(self, args: StudioArgs) -> None:
         self.args = args
         self.prometheus = set_up_replica(args.service)  # any replica of the reward on this node tells of it, too
-        from countryreward.on_ray.handle_scorer import FollowedHandleScorer
+        from countryreward.on_ray.serve_handles import FollowedHandleScorer
         from countryreward.serving.studio.sample import campaign_of
 
         self.scorer = FollowedHandleScorer(partial(serve.get_deployment_handle, "reward", args.reward))

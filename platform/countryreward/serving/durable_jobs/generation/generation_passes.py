@@ -1,7 +1,6 @@
 """Passes of a generation job: of its writer, which gives designs, and of its renderer, which gives images on disk. They block."""
 
 import shutil
-import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -17,8 +16,8 @@ from countryreward.api.schemas import (
 )
 from countryreward.data.decoding import decode, pixels_of
 from countryreward.errors import UserError
-from countryreward.generation.ad_contracts import DesignRequest, DesignWriter, Rendered, Renderer, RenderJob
-from countryreward.generation.render_files import png_of
+from countryreward.generation.ad_contracts import DesignWriter, Refusal, Renderer, RenderJob
+from countryreward.generation.ad_maker import AdRequest, rendered_files, write_designs
 from countryreward.scoring.contracts import Product
 from countryreward.serving.durable_jobs.generation.generation_results import read_plan, write_image, write_refused
 from countryreward.serving.durable_jobs.generation.generation_store import Asked, Plan, PlannedDesign, StoredGeneration
@@ -27,8 +26,8 @@ from countryreward.serving.service_config import GenerationLimits
 
 
 @dataclass(eq=False)
-class Order:
-    """What a generation job asks for, read from its folder."""
+class GenerationInputs:
+    """What a generation job was sent and, where its designs were planned, the plan; read from its folder."""
 
     asked: Asked
     product: Product
@@ -40,7 +39,7 @@ class Order:
     """The designs, where some were to be written; None: they are yet to be planned, or none is to be."""
 
     @classmethod
-    def read(cls, folder: Path, config: GenerationLimits) -> "Order":
+    def read(cls, folder: Path, config: GenerationLimits) -> "GenerationInputs":
         """From a job's folder. Raises `ImageError` where the picture's limits have changed."""
         asked = Asked.model_validate_json((folder / "asked.json").read_bytes())
         original = (folder / "product.image").read_bytes()
@@ -65,62 +64,42 @@ class Order:
         )
 
 
-def render_some(
+def render_pass(
     renderer: Renderer,
     folder: Path,
     stored: StoredGeneration,
-    order: Order,
+    inputs: GenerationInputs,
     group: Sequence[int],
-    watching: MetricsObserver,
+    metrics: MetricsObserver,
 ) -> None:
     """Make the images of these designs in one pass, each written as soon as it is there. What cannot be made is refused."""
-    good: list[int] = []
-    for n in group:
-        try:
-            renderer.check(order.job(stored, n))
-            good.append(n)
-        except UserError as error:
-            refuse(folder, order, n, str(error), watching)
-    if not good:
-        return
-    began = time.monotonic()
-    try:
-        images = renderer.render([order.job(stored, n) for n in good])
-    except UserError as error:
-        if len(good) == 1:
-            refuse(folder, order, good[0], str(error), watching)
-        else:  # one of them: which
-            for n in good:
-                render_some(renderer, folder, stored, order, [n], watching)
-        return
-    watching.rendered(len(images), time.monotonic() - began)
-    for n, rendered in zip(good, images, strict=True):
-        _write(folder, order, n, rendered, stored.seed + n)
+    jobs = [inputs.job(stored, n) for n in group]
+    for position, answer in rendered_files(renderer, jobs, on_pass=metrics.rendered):
+        n, job = group[position], jobs[position]
+        if isinstance(answer, Refusal):
+            refuse(folder, inputs, n, answer.reason, metrics)
+        else:
+            image = GeneratedImage(
+                n=n,
+                **dict(inputs.planned(n)),
+                seed=job.seed,
+                px=renderer.px if job.px is None else job.px,
+                sha256=answer.sha256,
+                fidelity=ImageFidelity(**asdict(answer.fidelity)),
+                made=answer.made,
+            )
+            write_image(folder, image, answer.png)
 
 
-def refuse(folder: Path, order: Order, n: int, reason: str, watching: MetricsObserver) -> None:
+def refuse(folder: Path, inputs: GenerationInputs, n: int, reason: str, metrics: MetricsObserver) -> None:
     """There will be no image of this design."""
-    write_refused(folder, RefusedDesign(n=n, reason=reason[:1_000], **dict(order.planned(n))))
-    watching.design_refused()
+    write_refused(folder, RefusedDesign(n=n, reason=reason[:1_000], **dict(inputs.planned(n))))
+    metrics.design_refused()
 
 
 def forget_images(folder: Path) -> None:
     """Remove the images of another renderer, or of another version of it."""
     shutil.rmtree(folder / "images", ignore_errors=True)
-
-
-def _write(folder: Path, order: Order, n: int, rendered: Rendered, seed: int) -> None:
-    file = png_of(rendered)
-    image = GeneratedImage(
-        n=n,
-        **dict(order.planned(n)),
-        seed=seed,
-        px=rendered.pixels.shape[1],
-        sha256=file.sha256,
-        fidelity=ImageFidelity(**asdict(rendered.fidelity)),
-        made=rendered.made,
-    )
-    write_image(folder, image, file.png)
 
 
 TRIES = 3
@@ -130,12 +109,14 @@ _FAILED = "the writer failed again and again"
 _SEEDS = 1_000_003  # apart from one pass to the next; torch reads the lower 32 bits of a seed alone
 
 
-class Writing:
+class DesignPlanner:
     """Designs of one job as they are written: design n for market n % len(markets), all in a pass, at most `TRIES` passes."""
 
-    def __init__(self, writer: DesignWriter, stored: StoredGeneration, order: Order, watching: MetricsObserver) -> None:
+    def __init__(
+        self, writer: DesignWriter, stored: StoredGeneration, inputs: GenerationInputs, metrics: MetricsObserver
+    ) -> None:
         assert stored.markets, "a writer writes for a market"
-        self.writer, self._stored, self._order, self._watching = writer, stored, order, watching
+        self.writer, self._stored, self._inputs, self._metrics = writer, stored, inputs, metrics
         self._left, self._pass = list(range(stored.total)), 0
         self._written: dict[int, DesignFields] = {}
         self._unwritten: dict[int, str] = {}
@@ -145,9 +126,20 @@ class Writing:
         return not self._left
 
     def write_pass(self) -> None:
-        """Ask for all that is left."""
+        """Ask for all that is left. A design that the writer refuses, or fails on in the last pass, is of the templates."""
         group, self._left = self._left, []
-        self._write(group)
+        answers = write_designs(self.writer, [self._request(n) for n in group])
+        for n, answer in zip(group, answers, strict=True):
+            if isinstance(answer, UserError):
+                self._unwritten[n] = str(answer)[:500]
+                continue
+            self._metrics.design_written(accepted=bool(answer.candidates))
+            if answer.candidates:
+                self._written[n] = DesignFields.of(answer.candidates[0].design)
+            elif self._pass + 1 < TRIES:
+                self._left.append(n)
+            else:
+                self._unwritten[n] = _UNUSABLE
         self._pass += 1
 
     def plan(self) -> Plan:
@@ -157,46 +149,27 @@ class Writing:
             PlannedDesign(design=self._written[n], market=self._market(n), writer=self.writer.version)
             if n in self._written
             else PlannedDesign(design=template)
-            for n, template in enumerate(self._order.asked.designs)
+            for n, template in enumerate(self._inputs.asked.designs)
         ]
         return Plan(designs=designs, writer=self.writer.version, note=_note(self._unwritten, len(designs)))
 
-    def _write(self, group: Sequence[int]) -> None:
-        try:
-            answers = self.writer.write([self._request(n) for n in group])
-        except UserError as error:
-            if len(group) > 1:  # one of them: which
-                for n in group:
-                    self._write([n])
-            else:
-                self._unwritten[group[0]] = str(error)[:500]
-            return
-        for n, answer in zip(group, answers, strict=True):
-            self._watching.design_written(accepted=answer.design is not None)
-            if answer.design is not None:
-                self._written[n] = DesignFields.of(answer.design)
-            elif self._pass + 1 < TRIES:
-                self._left.append(n)
-            else:
-                self._unwritten[n] = _UNUSABLE
-
-    def _request(self, n: int) -> DesignRequest:
-        order = self._order
-        return DesignRequest(
-            product=order.product,
+    def _request(self, n: int) -> AdRequest:
+        inputs = self._inputs
+        return AdRequest(
+            product=inputs.product,
             market=self._market(n),
-            image=order.pixels,
-            image_hash=order.asked.image_hash,
-            seed=self._stored.seed + n + self._pass * _SEEDS,
+            image=inputs.pixels,
+            image_hash=inputs.asked.image_hash,
+            seeds=[self._stored.seed + n + self._pass * _SEEDS],
         )
 
     def _market(self, n: int) -> str:
         return self._stored.markets[n % len(self._stored.markets)]
 
 
-def template_plan(order: Order, *, failed: bool = False) -> Plan:
+def template_plan(inputs: GenerationInputs, *, failed: bool = False) -> Plan:
     """From the templates alone. failed: there is a writer, but it fails whenever it is asked."""
-    designs = [PlannedDesign(design=template) for template in order.asked.designs]
+    designs = [PlannedDesign(design=template) for template in inputs.asked.designs]
     reasons = dict.fromkeys(range(len(designs)), _FAILED) if failed else {}
     return Plan(designs=designs, note=_note(reasons, len(designs)))
 

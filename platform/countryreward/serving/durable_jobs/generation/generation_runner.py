@@ -9,13 +9,13 @@ from typing import ParamSpec, TypeVar
 from countryreward.data.decoding import ImageError
 from countryreward.errors import UserError
 from countryreward.generation.ad_contracts import DesignWriter, Refusal, RenderedFile, Renderer, RenderJob
-from countryreward.generation.render_files import render_files
+from countryreward.generation.ad_maker import render_files
 from countryreward.serving.durable_jobs.generation.generation_passes import (
-    Order,
-    Writing,
+    DesignPlanner,
+    GenerationInputs,
     forget_images,
     refuse,
-    render_some,
+    render_pass,
     template_plan,
 )
 from countryreward.serving.durable_jobs.generation.generation_results import (
@@ -62,7 +62,7 @@ class GenerationJobs(JobWorker[StoredGeneration]):
     ) -> None:
         """writer: None: designs that are not sent come from the templates. scorer: what ranks; None: nothing is ranked.
 
-        tries, first_pause_s, wait_s: see `RetryingScorer`.
+        tries, first_pause_s, wait_s: how `RetryingScorer` asks the scorer again.
         """
         self.renderer, self.writer, self.scorer = renderer, writer, scorer
         self.store = GenerationStore(config, now, watching)
@@ -98,7 +98,7 @@ class GenerationJobs(JobWorker[StoredGeneration]):
     async def work(self, claim: Claim[StoredGeneration], halted: threading.Event) -> None:
         folder, job = claim.folder, claim.job
         try:
-            order = await to_the_end(Order.read, folder, self.config)
+            inputs = await to_the_end(GenerationInputs.read, folder, self.config)
         except ImageError as refused:
             await to_the_end(self.store.end, folder, job, "failed", f"image: {refused.reason}; send another one")
             return
@@ -106,32 +106,32 @@ class GenerationJobs(JobWorker[StoredGeneration]):
             await to_the_end(forget_images, folder)
             job.renderer = self.made_by
             await to_the_end(self.store.save, folder, job)
-        if order.asked.write:
-            await self._plan(folder, job, order)
-        await self._render(folder, job, order)
+        if inputs.asked.write:
+            await self._plan(folder, job, inputs)
+        await self._render(folder, job, inputs)
         if job.markets:
-            await self._rank(folder, job, order)
+            await self._rank(folder, job, inputs)
         await to_the_end(self.store.end, folder, job, "done")
 
     async def render_files(self, jobs: Sequence[RenderJob]) -> list[RenderedFile | Refusal]:
-        """Images for others than the jobs of this service: as `generation.render_files`, between two passes of a job's."""
+        """The ad of every job as a PNG file, for others than the jobs of this service; between two passes of those."""
         async with self._others:
             return await to_the_end(self._in_turn, render_files, self.renderer, jobs)
 
-    async def _plan(self, folder: Path, job: StoredGeneration, order: Order) -> None:
+    async def _plan(self, folder: Path, job: StoredGeneration, inputs: GenerationInputs) -> None:
         """Decide on the designs, once, on disk before anything is rendered. A writer that took its replica with it is let be."""
-        if order.plan is None:
+        if inputs.plan is None:
             failed = job.starts >= MAX_STARTS
             if self.writer is None or failed:
-                order.plan = template_plan(order, failed=failed and self.writer is not None)
+                inputs.plan = template_plan(inputs, failed=failed and self.writer is not None)
             else:
-                writing = Writing(self.writer, job, order, self.store.watching)
-                while not writing.done():
-                    await to_the_end(self._in_turn, writing.write_pass)
-                order.plan = writing.plan()
-            await to_the_end(write_plan, folder, order.plan)
+                planner = DesignPlanner(self.writer, job, inputs, self.store.watching)
+                while not planner.done():
+                    await to_the_end(self._in_turn, planner.write_pass)
+                inputs.plan = planner.plan()
+            await to_the_end(write_plan, folder, inputs.plan)
             job.starts = 0
-        job.writer, job.designs_note = order.plan.writer, order.plan.note
+        job.writer, job.designs_note = inputs.plan.writer, inputs.plan.note
         await to_the_end(self.store.save, folder, job)
 
     def _in_turn(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -139,7 +139,7 @@ class GenerationJobs(JobWorker[StoredGeneration]):
         with self._turn:
             return function(*args, **kwargs)
 
-    async def _render(self, folder: Path, job: StoredGeneration, order: Order) -> None:
+    async def _render(self, folder: Path, job: StoredGeneration, inputs: GenerationInputs) -> None:
         """Every design that is not done with yet. A design that took its replica with it again and again is refused."""
         there = await to_the_end(finished, folder)
         left = [n for n in range(job.total) if n not in there]
@@ -148,15 +148,15 @@ class GenerationJobs(JobWorker[StoredGeneration]):
             group, left = left[:size], left[size:]
             if job.starts >= MAX_STARTS:
                 reason = "the renderer failed on it again and again; change the design"
-                await to_the_end(refuse, folder, order, group[0], reason, self.store.watching)
+                await to_the_end(refuse, folder, inputs, group[0], reason, self.store.watching)
             else:
-                pass_of = (self.renderer, folder, job, order, group, self.store.watching)
-                await to_the_end(self._in_turn, render_some, *pass_of)
+                pass_of = (self.renderer, folder, job, inputs, group, self.store.watching)
+                await to_the_end(self._in_turn, render_pass, *pass_of)
             if job.starts:
                 job.starts = 0
                 await to_the_end(self.store.save, folder, job)
 
-    async def _rank(self, folder: Path, job: StoredGeneration, order: Order) -> None:
+    async def _rank(self, folder: Path, job: StoredGeneration, inputs: GenerationInputs) -> None:
         """Write the rankings, or note why there are none."""
         images = await to_the_end(images_of, folder)
         if not images:
@@ -165,10 +165,12 @@ class GenerationJobs(JobWorker[StoredGeneration]):
             job.note = "there is no reward model here, so nothing was ranked"
             return
         pictures = await to_the_end(lambda: [(folder / "images" / f"{one.n:04d}.png").read_bytes() for one in images])
-        pictures.append(order.original)
+        pictures.append(inputs.original)
         judge = await self._judge()
         try:
-            rankings = await rank_images(self._retrying, job, order.product, images, pictures, self.config.max_verdicts)
+            rankings = await rank_images(
+                self._retrying, job, inputs.product, images, pictures, self.config.max_verdicts
+            )
         except NoAnswer as error:
             fault(f"generation job {job.id}, which is not ranked", error)
             job.note = "the reward model did not answer, so nothing was ranked; send the request again later"

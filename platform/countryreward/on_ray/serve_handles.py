@@ -1,12 +1,13 @@
-"""AsyncScorers over a Serve handle: what runs on the same Ray asks the reward's replicas without HTTP and without a key."""
+"""Scorers and renderers over a Serve handle: what runs on the same Ray asks the replicas without HTTP and without a key."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ray.serve.exceptions import BackPressureError
 
 from countryreward.errors import UserError
+from countryreward.generation.ad_contracts import Refusal, RenderedFile, RenderJob
 from countryreward.scoring.contracts import ScoreRequest, Verdict
 from countryreward.serving.http.problems import Problem
 from countryreward.serving.http.request_log import fault
@@ -30,6 +31,21 @@ class HandleScorer:
         except UserError as error:  # Ray puts the other process's traceback into the message
             cause = getattr(error, "cause", error)
             raise cause if isinstance(cause, UserError) else error from None
+
+
+class HandleRenderer:
+    """`HandleRenderer(serve.get_app_handle("generator"))`: an `AsyncRenderer`. Raises what Ray raises for a dead replica."""
+
+    def __init__(self, handle: Any) -> None:
+        self.handle = handle
+
+    async def about(self) -> dict[str, Any]:
+        """name, version and px of the renderer."""
+        return await self.handle.about_renderer.remote()
+
+    async def render(self, jobs: Sequence[RenderJob]) -> list[RenderedFile | Refusal]:
+        """The ad of every job as a PNG file, in order, or why there is none."""
+        return await self.handle.render.remote(list(jobs))
 
 
 class FollowedHandleScorer:

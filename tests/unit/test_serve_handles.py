@@ -9,7 +9,7 @@ import pytest
 
 from countryreward.errors import UserError
 from countryreward.on_ray.autoscaling import OPEN_JOBS, by_backlog
-from countryreward.on_ray.handle_scorer import FollowedHandleScorer, HandleScorer
+from countryreward.on_ray.serve_handles import FollowedHandleScorer, HandleScorer
 from countryreward.scoring.contracts import Product, RequestImageError, ScoreRequest
 
 ASK = ScoreRequest.of_images(Product(title="Oak mug"), (b"a", b"b"), markets=("KR",))

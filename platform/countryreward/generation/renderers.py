@@ -1,4 +1,4 @@
-"""The renderer that needs no trained weights: the marketplace's drawer stages the product."""
+"""The renderer of a config; and the one that needs no trained weights, in which the marketplace's drawer stages the product."""
 
 import os
 from collections.abc import Sequence
@@ -10,9 +10,9 @@ import cv2
 from countryreward.data.marketplace.drawer import draw
 from countryreward.data.marketplace.vocabulary import design_to_spec
 from countryreward.errors import UserError
-from countryreward.generation.ad_contracts import Rendered, RenderJob
+from countryreward.generation.ad_contracts import Rendered, Renderer, RenderJob
 from countryreward.generation.fidelity import fidelity
-from countryreward.generation.provenance import check_picture, what_made
+from countryreward.generation.generation_config import RendererConfig
 from countryreward.generation.subject import Subject, Subjects
 
 _VERSION = 1  # raised whenever the same job would give other bytes
@@ -51,7 +51,7 @@ class DrawerRenderer:
     def check(self, job: RenderJob) -> None:
         """Raises `UserError` for a side the drawer does not draw or a picture of the wrong kind."""
         _check_px(job.px or self._px)
-        check_picture(job)
+        job.check()
 
     def render(self, jobs: Sequence[RenderJob]) -> list[Rendered]:
         """In order, several at once. The same job gives the same bytes."""
@@ -67,7 +67,7 @@ class DrawerRenderer:
         px = job.px or self._px
         spec = design_to_spec(job.design)
         pixels = draw(spec, subject.look or subject.tile, px=px, seed=job.seed)
-        made = what_made(self.name, self.version, job, subject, px, None) | {
+        made = job.made_by(self, product_seen=subject.seen, px=px, steps=None) | {
             "look": asdict(subject.look) if subject.look else None,
             "spec": asdict(spec),
         }
@@ -81,3 +81,12 @@ def _check_px(px: int) -> None:
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def renderer_of(config: RendererConfig) -> Renderer:
+    """The renderer of `config.kind`, loaded. Raises `UserError` where its model is not found or not as expected."""
+    if config.kind == "drawer":
+        return DrawerRenderer(px=config.own_px(), threads=config.threads or None)
+    from countryreward.generation.sdxl import DiffusionRenderer
+
+    return DiffusionRenderer.load(config)
