@@ -29,7 +29,7 @@ def main() -> None:
     from countryreward.data.quarantine import Quarantine
     from countryreward.machine import describe_machine
     from countryreward.models.reward_config import preset
-    from countryreward.scoring.image_inputs import image_inputs
+    from countryreward.scoring.predict import image_inputs
     from countryreward.training import reward_run as training
     from countryreward.training.reward_loop import train_reward
     from countryreward.training.training_config import LoopConfig, RewardTraining

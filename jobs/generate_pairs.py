@@ -65,7 +65,7 @@ def main(config: Config, make_writer: "Callable[[], DesignWriter] | None" = None
     from countryreward.generation.ad_tasks import tasks_of
     from countryreward.on_ray.session import session
     from countryreward.on_ray.writers import open_writer
-    from countryreward.scoring.work_folder import WorkFolder
+    from countryreward.scoring.verdict_shards import WorkFolder
 
     inputs = {name: open_artifact(getattr(config, name), kind=name) for name in ("dataset", "records")}
     limits = {"split": config.split, "markets": config.markets, "products": config.products}

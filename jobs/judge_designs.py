@@ -67,7 +67,7 @@ def main(config: Config, **made: Any) -> Artifact:
     from countryreward.generation.cases import ReferenceAds, no_reference
     from countryreward.on_ray.session import session
     from countryreward.on_ray.writers import open_writer
-    from countryreward.scoring.work_folder import WorkFolder
+    from countryreward.scoring.verdict_shards import WorkFolder
 
     inputs = {name: open_artifact(getattr(config, name), kind=name) for name in ("dataset", "records")}
     limits = {name: getattr(config, name) for name in ("split", "markets", "products", "seed", "draws")}

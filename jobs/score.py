@@ -40,9 +40,8 @@ def main(config: Config) -> Artifact:
 
     from countryreward.data.quarantine import Quarantine
     from countryreward.scoring.model_folder import ModelFolder
-    from countryreward.scoring.pair_images import images_state
-    from countryreward.scoring.pair_table import image_root, read_pairs
-    from countryreward.scoring.work_folder import WorkFolder
+    from countryreward.scoring.pair_table import image_root, images_state, read_pairs
+    from countryreward.scoring.verdict_shards import WorkFolder
 
     folder = ModelFolder.open(config.model, config.knowledge_base or None)
     table = read_pairs(config, folder.trained_markets, Quarantine("score"))

@@ -13,6 +13,11 @@ from types import ModuleType
 
 RENAMED = {
     "on_ray.handle_asker": "on_ray.serve_handles",
+    "scoring.ranking": "scoring.verdicts",
+    "scoring.work_folder": "scoring.verdict_shards",
+    "scoring.pair_images": "scoring.pair_table",
+    "scoring.image_inputs": "scoring.predict",
+    "scoring.examples": "scoring.predict",
     "scoring.reward_judge": "scoring.country_reward",
     "data.config": "data.data_config",
     "data.evidence": "data.pooled_evidence",
@@ -109,7 +114,7 @@ RENAMED = {
     "run_commands": "cli_commands.run_commands",
     "scoring.config": "scoring.scoring_config",
     "scoring.encodes": "scoring.feature_cache",
-    "scoring.encoding": "scoring.image_encoding",
+    "scoring.encoding": "scoring.feature_cache",
     "scoring.judging": "scoring.predict",
     "scoring.parts": "scoring.verdict_shards",
     "scoring.questions": "scoring.prior_lookup",

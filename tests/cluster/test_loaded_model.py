@@ -219,7 +219,7 @@ def test_a_broken_version_is_refused_and_the_old_one_goes_on(demo: Run, link: Pa
         before = (await followed.about())["model"]
         await asyncio.to_thread(republish, demo, link, breaks)
         assert not await followed.look()
-        about = followed.about()
+        about = await followed.about()
         assert about["model"] == before
         assert [one["version"] for one in about["refused"]] == [link.resolve().name]
         assert str(link.parent) not in json.dumps(about)  # a caller learns no path

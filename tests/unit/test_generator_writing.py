@@ -1,4 +1,4 @@
-"""Generation jobs whose designs a writer writes for their markets. ServicePool test_generator_jobs.py; no trained model."""
+"""Generation jobs whose designs a writer writes for their markets. Beside test_generator_jobs.py; no trained model."""
 
 import asyncio
 import json

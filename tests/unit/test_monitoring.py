@@ -205,15 +205,18 @@ def test_what_the_machine_failed_to_load_is_tried_again(tmp_path: Path, monkeypa
         if loads == ["v1", "v2"]:
             raise MemoryError
 
+        async def about() -> dict[str, Any]:
+            return {"model": published.model.name}
+
         async def close() -> None: ...
 
-        return SimpleNamespace(about=lambda: {"model": published.model.name}, close=close)
+        return SimpleNamespace(about=about, close=close)
 
     followed = HotReloadedModel(str(link), "", load, ServiceConfig())
     link.unlink()
     link.symlink_to("v2")
     assert asyncio.run(followed.look()) is False
-    assert followed.about() == {
+    assert asyncio.run(followed.about()) == {
         "model": "v1",
         "refused": [{"version": "v2", "reason": "MemoryError while it was loaded"}],
     }
@@ -227,7 +230,7 @@ def test_what_the_machine_failed_to_load_is_tried_again(tmp_path: Path, monkeypa
     assert asyncio.run(followed.look()) is False
     monkeypatch.setattr("countryreward.serving.inference.hot_reload.time.monotonic", lambda: 1e12)
     assert asyncio.run(followed.look()) is True
-    assert followed.about()["model"] == "v2"
+    assert asyncio.run(followed.about())["model"] == "v2"
     link.unlink()
     link.symlink_to("model")  # to itself
     assert asyncio.run(followed.look()) is False

@@ -19,11 +19,20 @@ from countryreward.data.quarantine import Quarantine
 from countryreward.errors import UserError
 from countryreward.scoring import feature_cache as encodes
 from countryreward.scoring.feature_cache import FeatureCache, check_space, write_refused, write_shard
-from countryreward.scoring.pair_images import FoundImages, ImageReader, find_images, images_state, refuse_images
-from countryreward.scoring.pair_table import ANSWERS, COLUMNS, PairTable, image_root, read_pairs
+from countryreward.scoring.pair_table import (
+    ANSWERS,
+    COLUMNS,
+    FoundImages,
+    ImageReader,
+    PairTable,
+    find_images,
+    image_root,
+    images_state,
+    read_pairs,
+    refuse_images,
+)
 from countryreward.scoring.scoring_config import TableScoring
-from countryreward.scoring.verdict_shards import ANSWERED, merge, verdict_schema, write_rows
-from countryreward.scoring.work_folder import WorkFolder
+from countryreward.scoring.verdict_shards import ANSWERED, WorkFolder, merge, verdict_schema, write_rows
 
 
 def png(seed: int, px: int = 16) -> bytes:

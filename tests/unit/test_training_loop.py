@@ -20,9 +20,7 @@ from countryreward.models.reward_config import LearningRates, RewardOptions
 from countryreward.models.reward_model import CountryRewardModel
 from countryreward.models.reward_prompts import PromptBuilder
 from countryreward.models.tower import VisionTower, backbone_folder
-from countryreward.scoring.examples import Examples, build_examples
-from countryreward.scoring.image_inputs import StoredFeatures
-from countryreward.scoring.predict import Loader, judge
+from countryreward.scoring.predict import Examples, Loader, StoredFeatures, build_examples, judge
 from countryreward.training.data_order import DataOrder, Swaps
 from countryreward.training.divergence import Diverged
 from countryreward.training.engine import TorchEngine

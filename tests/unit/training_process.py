@@ -21,8 +21,7 @@ from numpy.typing import NDArray
 from countryreward.models.learning_rate_groups import parameter_groups
 from countryreward.models.reward_config import LearningRates
 from countryreward.models.reward_prompts import PromptBuilder
-from countryreward.scoring.examples import Examples
-from countryreward.scoring.predict import Loader, judge
+from countryreward.scoring.predict import Examples, Loader, judge
 from countryreward.training.checkpoints import CheckpointStore
 from countryreward.training.data_order import microbatches
 from countryreward.training.distributed import ProcessGroup
@@ -47,7 +46,7 @@ class Images:
         return {"features": torch.tensor(np.array(rows), dtype=torch.float32)}
 
 
-class RequestLog(Loader):
+class RememberingLoader(Loader):
     """A loader that keeps which records were loaded, call by call."""
 
     calls: list[list[int]]
@@ -75,7 +74,7 @@ def main(kind: str, planned: int, folder: str, stop: int, records: int, epochs: 
         prompts.append(builder.example(micro_qwen.fields(images=images, market=market, title=f"Bag {n}")))
         target = float("nan") if n == planted else float((n // 2 + n) % 2)
         rows.append({"record_id": f"r{n}", "target": target, "label": (n // 2 + n) % 2})
-    loader = RequestLog(Examples(prompts, pd.DataFrame(rows)), Images(), micro_qwen.PAD)
+    loader = RememberingLoader(Examples(prompts, pd.DataFrame(rows)), Images(), micro_qwen.PAD)
     size = 8 // planned
     loop = LoopConfig(
         epochs=epochs, batch_size=size, accumulation=ACCUMULATION, precision="fp32", orders="one", log_every=1,

@@ -24,9 +24,7 @@ from countryreward.evaluation.statistics import Unit, bootstrap_totals, interval
 from countryreward.judges.pairwise import PairwiseJudge
 from countryreward.progress import bar
 from countryreward.scoring.country_reward import CountryReward
-from countryreward.scoring.examples import build_examples
-from countryreward.scoring.image_inputs import ImageInputs, image_inputs, with_images
-from countryreward.scoring.predict import Loader, judge
+from countryreward.scoring.predict import ImageInputs, Loader, build_examples, image_inputs, judge, with_images
 
 MOST_SWAPPED = 1000
 """Records that are asked again with A and B exchanged; all of them where there are no more."""

@@ -33,7 +33,7 @@ from countryreward.generation.ad_contracts import (
 )
 from countryreward.generation.outcomes import Outcome, quarantined, refused
 from countryreward.scoring.contracts import Product, ScoreRequest, Verdict
-from countryreward.scoring.ranking import ranking, rankings
+from countryreward.scoring.verdicts import ranking, rankings
 
 MAX_BYTES, MAX_PIXELS = 10_000_000, 25_000_000
 """Of the picture of a task's product; a dataset has checked its own on import."""

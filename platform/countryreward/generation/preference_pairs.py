@@ -17,7 +17,7 @@ from countryreward.generation.generation_config import PairRule
 from countryreward.generation.outcomes import Outcome, refused
 from countryreward.models.design_prompt import words_of
 from countryreward.scoring.contracts import Scorer, ScoreRequest, Verdict, score_each
-from countryreward.scoring.ranking import ranking
+from countryreward.scoring.verdicts import ranking
 
 StageT = TypeVar("StageT")
 TENANT = "ray"

@@ -26,7 +26,7 @@ class Kind:
     type: Literal["gauge", "counter"]
     says: str
     tags: tuple[str, ...] = ()
-    """ServicePool `TAGS`."""
+    """Labels of the metric beside `TAGS`."""
 
 
 METRICS: dict[str, Kind] = {

@@ -18,7 +18,7 @@ from countryreward.on_ray.make_pairs import Stages, run_tasks, versions_of
 from countryreward.on_ray.pipeline import Stage
 from countryreward.on_ray.ray_config import PairLoopConfig
 from countryreward.scoring.contracts import AsyncScorer
-from countryreward.scoring.work_folder import WorkFolder
+from countryreward.scoring.verdict_shards import WorkFolder
 
 Amend = Callable[[list[dict[str, Any]], Path], None]
 """Rows of CASES, which it may change, and the folder they will be in."""

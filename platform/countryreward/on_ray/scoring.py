@@ -1,6 +1,6 @@
 """A table of pairs scored by Ray Data: every image encoded once, then every row judged in every market, in parts.
 
-Images and encodes go through the work folder (`scoring/work_folder.py`), never through Ray's object store.
+Images and encodes go through the work folder (`scoring/verdict_shards.py`), never through Ray's object store.
 """
 
 from collections import Counter
@@ -19,11 +19,18 @@ from countryreward.on_ray.encode_dataset import Batch, in_actors
 from countryreward.progress import bar
 from countryreward.scoring.feature_cache import FeatureCache, check_space, image_bytes
 from countryreward.scoring.model_folder import ModelFolder
-from countryreward.scoring.pair_images import FoundImages, Place, find_images, refuse_images
-from countryreward.scoring.pair_table import SIDES, TABLE, PairTable, image_root
+from countryreward.scoring.pair_table import (
+    SIDES,
+    TABLE,
+    FoundImages,
+    PairTable,
+    Place,
+    find_images,
+    image_root,
+    refuse_images,
+)
 from countryreward.scoring.scoring_config import RewardScorerConfig, TableScoring
-from countryreward.scoring.verdict_shards import ShardScorer, merge, part_path, write_rows
-from countryreward.scoring.work_folder import WorkFolder
+from countryreward.scoring.verdict_shards import ShardScorer, WorkFolder, merge, part_path, write_rows
 
 _SHARD_BATCHES = 4  # forward passes whose images make one shard: what is lost when an actor is killed
 
@@ -46,7 +53,7 @@ class EncodeImages:
     """A Ray Data actor: a shard of encoded images per call. What is refused is told, not raised."""
 
     def __init__(self, model: Model, images: ImagesConfig, copied: Path, store: Path) -> None:
-        from countryreward.scoring.image_encoding import ImageEncoding
+        from countryreward.scoring.feature_cache import ImageEncoding
 
         options: dict[str, Any] = {"device": model.device, "batch_size": model.scorer.batch_size}
         self.encoding, self.store = ImageEncoding(model.open(), images, copied, **options), store

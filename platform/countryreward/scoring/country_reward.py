@@ -33,9 +33,8 @@ from countryreward.scoring.frames import score_frame
 from countryreward.scoring.model_folder import ModelFolder
 from countryreward.scoring.prior_lookup import MarketPair, MarketPrior, PriorLookup
 from countryreward.scoring.probe import run_probe
-from countryreward.scoring.ranking import rankings
 from countryreward.scoring.scoring_config import PriorScorerConfig, RewardScorerConfig
-from countryreward.scoring.verdicts import NO_EVIDENCE, build_verdict
+from countryreward.scoring.verdicts import NO_EVIDENCE, build_verdict, rankings
 
 ImageLike = bytes | str | Path
 """File bytes, or the path of a file."""

@@ -1,9 +1,15 @@
-"""The one way from a judge's logit to a verdict."""
+"""The one way from a judge's logit to a verdict, and from the verdicts of pairs to a ranking."""
 
 import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from countryreward.scoring.contracts import Verdict
-from countryreward.scoring.prior_lookup import MarketPrior, PriorLookup
+import numpy as np
+
+from countryreward.scoring.contracts import Ranking, ScoreRequest, Verdict
+
+if TYPE_CHECKING:  # rankings are made where nothing is looked up
+    from countryreward.scoring.prior_lookup import MarketPrior, PriorLookup
 
 NO_EVIDENCE = "no evidence: no past ad of this market may speak"
 
@@ -12,8 +18,8 @@ def build_verdict(
     market: str,
     logit: float | None,
     *,
-    lookup: PriorLookup,
-    found: MarketPrior | None,
+    lookup: "PriorLookup",
+    found: "MarketPrior | None",
     evidence: int | None,
     temperature: float | None,
     decides: bool,
@@ -53,3 +59,27 @@ def build_verdict(
 def sigmoid(logit: float) -> float:
     """Without overflow, of any finite logit."""
     return 1 / (1 + math.exp(-logit)) if logit >= 0 else math.exp(logit) / (1 + math.exp(logit))
+
+
+def ranking(market: str, images: int, judged: Sequence[tuple[int, int, Verdict]]) -> Ranking:
+    """judged: (position of A, position of B, verdict) of every pair of so many images, in one market."""
+    wins = np.full((images, images), np.nan)
+    for a, b, verdict in judged:
+        wins[a, b] = verdict.stated_probability
+        wins[b, a] = 1 - wins[a, b]
+    shares = np.nanmean(wins, axis=1) if judged else np.full(images, 0.5)
+    return Ranking(
+        market=market,
+        order=tuple(int(i) for i in np.argsort(-shares, kind="stable")),
+        win_share=tuple(float(share) for share in shares),
+        verdicts=tuple(judged),
+    )
+
+
+def rankings(request: ScoreRequest, verdicts: Sequence[Verdict]) -> list[Ranking]:
+    """One ranking of the request's creatives per market. verdicts: in the order of the request's questions."""
+    rest = iter(verdicts)
+    return [
+        ranking(market, len(request.creatives), [(a, b, next(rest)) for a, b in request.pairs])
+        for market in request.market_codes()
+    ]

@@ -27,9 +27,7 @@ from countryreward.models.reward_config import preset
 from countryreward.models.reward_model import CountryRewardModel
 from countryreward.models.reward_prompts import PromptBuilder
 from countryreward.models.tower import backbone_folder
-from countryreward.scoring.examples import build_examples
-from countryreward.scoring.image_inputs import image_inputs, with_images
-from countryreward.scoring.predict import Loader
+from countryreward.scoring.predict import Loader, build_examples, image_inputs, with_images
 from countryreward.training.checkpoints import CheckpointStore, random_state, set_random_state
 from countryreward.training.data_order import microbatches
 from countryreward.training.distributed import ProcessGroup

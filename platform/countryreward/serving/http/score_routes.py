@@ -10,7 +10,7 @@ from starlette.concurrency import run_in_threadpool
 from countryreward import markets as countries
 from countryreward.api import schemas
 from countryreward.scoring.contracts import RequestImageError, ScoreRequest, Verdict
-from countryreward.scoring.ranking import rankings
+from countryreward.scoring.verdicts import rankings
 from countryreward.serving.http.form_fields import day_of, file_or_url, image_of, markets_of, product_of
 from countryreward.serving.http.image_fetcher import ImageFetcher
 from countryreward.serving.http.problems import Problem, image_problem

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from countryreward.scoring.contracts import Product, ScoreRequest
-from countryreward.scoring.ranking import rankings
+from countryreward.scoring.verdicts import rankings
 from countryreward.serving.http.problems import Problem
 from countryreward.serving.inference.served_scorer import ServedScorer
 from countryreward.serving.studio.campaigns import Result

@@ -11,7 +11,7 @@ from starlette.concurrency import run_in_threadpool
 
 from countryreward.data.decoding import ImageError
 from countryreward.scoring.contracts import RequestImageError, ScoreRequest
-from countryreward.scoring.ranking import rankings
+from countryreward.scoring.verdicts import rankings
 from countryreward.serving.http.form_fields import markets_of, product_of
 from countryreward.serving.http.problems import Problem
 from countryreward.serving.http.rates import Rates

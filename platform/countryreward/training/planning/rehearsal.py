@@ -20,8 +20,7 @@ from torch import Tensor
 from countryreward.models.attention import attention_implementation
 from countryreward.models.reward_model import CountryRewardConfig, CountryRewardModel
 from countryreward.models.reward_prompts import Example, PromptWriter
-from countryreward.scoring.examples import Examples
-from countryreward.scoring.predict import Loader
+from countryreward.scoring.predict import Examples, Loader
 from countryreward.training.engine import Engine
 from countryreward.training.planning.memory import row_tokens
 from countryreward.training.planning.options import PlanOptions

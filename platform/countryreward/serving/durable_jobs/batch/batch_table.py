@@ -18,8 +18,7 @@ import pyarrow.parquet as pq
 from countryreward.data.data_config import ImagesConfig
 from countryreward.data.quarantine import Quarantine, QuarantinedRow
 from countryreward.errors import UserError
-from countryreward.scoring.pair_images import ImageReader, Place, find_images
-from countryreward.scoring.pair_table import PairTable, read_pairs
+from countryreward.scoring.pair_table import ImageReader, PairTable, Place, find_images, read_pairs
 from countryreward.scoring.scoring_config import TableScoring
 from countryreward.scoring.verdict_shards import write_rows
 from countryreward.serving.durable_jobs.batch.batch_store import StoredJob
