@@ -1,4 +1,4 @@
-"""docs/method.md names files and functions: every one of them exists, and every option of the two readings is there."""
+"""docs/method.md and CONTRIBUTING.md name files and functions: each of them exists; every option of both readings is there."""
 
 import ast
 import re
@@ -11,7 +11,8 @@ from countryreward.equations.readings import READINGS
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "method.md").read_text(encoding="utf-8")
-NAMED = sorted(set(re.findall(r"`((?:\w+/)+\w+\.py)(?:::(\w+))?`", PAGE)))
+GUIDE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+NAMED = sorted(set(re.findall(r"`((?:\w+/)+\w+\.py)(?:::(\w+))?`", PAGE + GUIDE)))
 
 
 @cache
@@ -34,8 +35,14 @@ def test_what_the_page_names_exists(file: str, name: str) -> None:
     assert not name or name in defined_in(folder / file)
 
 
-def test_the_page_names_enough() -> None:
-    assert len(NAMED) > 40
+def test_the_pages_name_enough() -> None:
+    assert len(NAMED) > 80
+
+
+def test_every_room_of_the_library_has_its_line() -> None:
+    library = ROOT / "platform" / "countryreward"
+    rooms = {path.name for path in library.iterdir() if (path / "__init__.py").is_file()}
+    assert {room for room in rooms if f"`{room}/" not in GUIDE} == set()
 
 
 def test_both_readings_of_every_option_are_in_the_table() -> None:
