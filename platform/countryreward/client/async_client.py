@@ -27,9 +27,9 @@ from countryreward.client.request_forms import (
     as_product,
     batch_upload,
     checked_idempotency_key,
-    image_bytes,
     market_codes,
     product_fields,
+    read_images,
 )
 from countryreward.client.retrying import RetryPolicy
 from countryreward.data.design import Design
@@ -132,8 +132,7 @@ class AsyncClient:
     ) -> list[Verdict]:
         """One verdict per market; None: all that the service's model was trained on."""
         product = as_product(product)
-        images = (image_a, "image_a"), (image_b, "image_b")
-        a, b = [await asyncio.to_thread(image_bytes, image, name) for image, name in images]
+        a, b = await read_images([(image_a, "image_a"), (image_b, "image_b")])
         if markets is None:
             fields = product_fields(product, evidence=self._evidence)
             reply = await self._connection.send(_score_call(fields, a, b, patient=False))
@@ -151,16 +150,14 @@ class AsyncClient:
         if not images:
             raise UserError("images: the list is empty; give at least one image")
         fields = product_fields(as_product(product))
-        files = [
-            ("images", f"image_{n}", await asyncio.to_thread(image_bytes, image, f"images[{n}]"))
-            for n, image in enumerate(images)
-        ]
+        contents = await read_images([(image, f"images[{n}]") for n, image in enumerate(images)])
+        files = tuple(("images", f"image_{n}", content) for n, content in enumerate(contents))
         codes = list(await self.markets()) if markets is None else market_codes(markets)
         pairs = len(images) * (len(images) - 1) // 2
         chunks = _chunks(list(dict.fromkeys(codes)), max(1, self._max_verdicts // max(1, pairs)))
         replies = await self._connection.send_all(
             [
-                Call(method="POST", path="v1/rank", fields=fields | {"markets": list(chunk)}, files=tuple(files))
+                Call(method="POST", path="v1/rank", fields=fields | {"markets": list(chunk)}, files=files)
                 for chunk in chunks
             ]
         )
@@ -253,7 +250,8 @@ class AsyncClient:
         fields |= {name: str(value) for name, value in numbers.items() if value is not None}
         fields |= {"markets": market_codes(markets)} if markets else {}
         fields |= {"design": [_design_field(design) for design in designs]} if designs else {}
-        files = (("image", "image", await asyncio.to_thread(image_bytes, image, "image")),)
+        (content,) = await read_images([(image, "image")])
+        files = (("image", "image", content),)
         call = Call(method="POST", path=GENERATIONS, fields=fields, files=files, headers=headers)
         job = (await self._connection.send(call)).parse(schemas.GenerationAnswer).job
         return AsyncGenerationHandle(self._connection, job)

@@ -1,4 +1,4 @@
-"""The generator as the pair-making loop asks it (`generation/ad_maker.py`), over HTTP."""
+"""The generator service as the renderer of the pair-making loop (an `AsyncRenderer` of `generation/ad_maker.py`)."""
 
 import asyncio
 import contextlib
@@ -14,6 +14,7 @@ from countryreward.client.client_errors import NotAllowed, Refused, Unavailable
 from countryreward.client.job_handles import AsyncGenerationHandle
 from countryreward.errors import UserError
 from countryreward.generation.ad_contracts import Fidelity, Refusal, RenderedFile, RenderJob
+from countryreward.scoring.contracts import Product
 
 
 class ClientRenderer:
@@ -24,32 +25,30 @@ class ClientRenderer:
     """
 
     def __init__(self, client: AsyncClient, *, at_once: int = 8, poll_s: float = 0.2) -> None:
-        self.client, self.poll_s, self._room = client, poll_s, asyncio.Semaphore(at_once)
+        self.client, self.poll_s, self._slots = client, poll_s, asyncio.Semaphore(at_once)
 
     async def about(self) -> dict[str, Any]:
-        """What a first ad says of its making."""
+        """Its name, version and px, as a first ad says them, which is made of a grey picture."""
         (design,) = await self.client.designs(1)
         grey = _png(np.full((64, 64, 3), 128, np.uint8))
-        made = await self._made("Plain box", grey, {"designs": [design]})
-        if isinstance(made, Refusal):
-            raise UserError(f"generator: it does not make a first ad ({made.reason}); look at its log")
-        return {
-            name: made.made.get(said) for name, said in (("name", "renderer"), ("version", "version"), ("px", "px"))
-        }
+        ad = await self._make("Plain box", grey, {"designs": [design]})
+        if isinstance(ad, Refusal):
+            raise UserError(f"generator: it does not make a first ad ({ad.reason}); look at its log")
+        return {"name": ad.made.get("renderer"), "version": ad.made.get("version"), "px": ad.made.get("px")}
 
     async def render(self, jobs: Sequence[RenderJob]) -> list[RenderedFile | Refusal]:
-        """See `AsyncRenderer`. Raises `NotAllowed`, `Unavailable`, `BadAnswer`."""
+        """The ad of every job, or why there is none. Raises `NotAllowed`, `Unavailable`, `BadAnswer`."""
         return list(await asyncio.gather(*(self._render(job) for job in jobs)))
 
     async def _render(self, job: RenderJob) -> RenderedFile | Refusal:
         options = {"designs": [job.design], "seed": job.seed, "px": job.px, "steps": job.steps}
-        made = await self._made(job.product, await asyncio.to_thread(_png, job.image), options)
-        if isinstance(made, RenderedFile):  # what was sent is a file of its own; the ad was made from the same pixels
-            made.made["image_hash"] = job.image_hash
-        return made
+        ad = await self._make(job.product, await asyncio.to_thread(_png, job.image), options)
+        if isinstance(ad, RenderedFile):  # what was sent is a file of its own; the ad was made from the same pixels
+            ad.made["image_hash"] = job.image_hash
+        return ad
 
-    async def _made(self, product: Any, picture: bytes, options: dict[str, Any]) -> RenderedFile | Refusal:
-        async with self._room:
+    async def _make(self, product: Product | str, picture: bytes, options: dict[str, Any]) -> RenderedFile | Refusal:
+        async with self._slots:
             try:
                 handle = await self.client.generate(product, picture, **options)
             except NotAllowed:
@@ -57,11 +56,11 @@ class ClientRenderer:
             except UserError as error:
                 return Refusal(reason=str(error))
             try:
-                return await self._fetched(handle)
+                return await self._fetch(handle)
             except Refused as error:  # the service has it no more
                 raise Unavailable(f"generation {handle.id}: it is gone ({error})") from None
 
-    async def _fetched(self, handle: AsyncGenerationHandle) -> RenderedFile | Refusal:
+    async def _fetch(self, handle: AsyncGenerationHandle) -> RenderedFile | Refusal:
         while (job := await handle.state()).state in ("waiting", "running"):
             await asyncio.sleep(self.poll_s)
         if job.state != "done" and not job.error:
@@ -69,17 +68,17 @@ class ClientRenderer:
         if job.images:
             (image,) = job.images
             png = await handle.image(image.n)
-            answer = RenderedFile(
+            result = RenderedFile(
                 png=png,
                 sha256=image.sha256,
                 fidelity=Fidelity(**image.fidelity.model_dump()),
                 made={"px": image.px} | image.made,
             )
         else:
-            answer = Refusal(reason=job.refused[0].reason if job.refused else str(job.error))
+            result = Refusal(reason=job.refused[0].reason if job.refused else str(job.error))
         with contextlib.suppress(Refused, Unavailable):  # it goes by itself after some days
             await handle.delete()
-        return answer
+        return result
 
 
 def _png(pixels: np.ndarray) -> bytes:

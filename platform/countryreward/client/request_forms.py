@@ -61,6 +61,11 @@ def image_bytes(image: ImageLike, name: str) -> bytes:
         raise UserError(f"{name}: {image} cannot be read ({error.strerror}); give a PNG, JPEG or WEBP file") from None
 
 
+async def read_images(images: Sequence[tuple[ImageLike, str]]) -> list[bytes]:
+    """The bytes of several (image, its name in messages), read without holding up the event loop. Raises as `image_bytes`."""
+    return await asyncio.to_thread(lambda: [image_bytes(image, name) for image, name in images])
+
+
 def market_codes(markets: Sequence[str]) -> list[str]:
     """Alpha-2 codes. Raises `UserError` for what is no country."""
     if isinstance(markets, str):
