@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -26,7 +25,7 @@ from countryreward.client.request_forms import (
     ImageLike,
     as_product,
     batch_upload,
-    checked_idempotency_key,
+    idempotency_header,
     market_codes,
     product_fields,
     read_images,
@@ -206,7 +205,7 @@ class AsyncClient:
         images: a zip, or a folder whose PNG, JPEG and WEBP files are sent; None: the table holds file bytes or URLs (in a
         DataFrame also `Path`s). idempotency_key: sending again with the same key gives the same job; None: a new one.
         """
-        headers = _idempotency_header(idempotency_key)
+        headers = idempotency_header(idempotency_key)
         codes = [] if markets is None else market_codes(markets)
         fields: Fields = {"markets": codes} if codes else {}
         async with batch_upload(table, images) as files:
@@ -244,7 +243,7 @@ class AsyncClient:
         markets, or drawn from the service's templates. seed: the same gives the same. px, steps: None: the renderer's own.
         idempotency_key: sending again with the same key gives the same job; None: a new one.
         """
-        headers = _idempotency_header(idempotency_key)
+        headers = idempotency_header(idempotency_key)
         numbers = {"count": count, "keep": keep, "seed": seed, "px": px, "steps": steps}
         fields = product_fields(as_product(product))
         fields |= {name: str(value) for name, value in numbers.items() if value is not None}
@@ -330,11 +329,6 @@ def _check_markets(answered: Sequence[str], asked: Sequence[str], reply: Reply) 
             f"markets: the service answered {len(answered)} markets that are not the {len(asked)} asked",
             request_id=reply.request_id,
         )
-
-
-def _idempotency_header(key: str | None) -> dict[str, str]:
-    """With it a retry gives the same job and not a second one. None: a key that nobody had before."""
-    return {"Idempotency-Key": uuid.uuid4().hex if key is None else checked_idempotency_key(key)}
 
 
 def _design_field(design: Design | str) -> str:

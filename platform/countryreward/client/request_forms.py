@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import tempfile
+import uuid
 import zipfile
 from collections.abc import AsyncIterator, Sequence
 from datetime import date
@@ -81,11 +82,16 @@ def market_codes(markets: Sequence[str]) -> list[str]:
     return codes
 
 
-def checked_idempotency_key(key: str) -> str:
-    """An Idempotency-Key that a header can hold. Raises `UserError` for any other."""
-    if not (key.isascii() and key.isprintable() and 0 < len(key) <= 200 and key == key.strip()):
+def idempotency_header(key: str | None) -> dict[str, str]:
+    """With it a retry gives the same job and not a second one. None: a key that nobody had before.
+
+    Raises `UserError` for what no header can hold.
+    """
+    if key is None:
+        key = uuid.uuid4().hex
+    elif not (key.isascii() and key.isprintable() and 0 < len(key) <= 200 and key == key.strip()):
         raise UserError(f"idempotency_key: {key!r} must be 1 to 200 printable ASCII characters; choose another")
-    return key
+    return {"Idempotency-Key": key}
 
 
 def _text(value: Any, name: str) -> str:
