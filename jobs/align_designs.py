@@ -7,20 +7,25 @@ Every round is a folder in `rounds`, every stage of it a job of its own (generat
 and is skipped when its result is up to date: killed, the loop goes on when the same command is run again.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import generate_pairs
 import judge_designs
 import train_designer
 from countryreward.command import run
-from countryreward.data.artifacts import Artifact, current, open_artifact
+from countryreward.data.artifacts import Artifact
 from countryreward.evaluation.evaluation_config import StopRule
-from countryreward.generation.generation_config import PairRule
+from countryreward.generation.generation_config import PairRule, TasksConfig
+from countryreward.job_options import contained
 from countryreward.models.reward_config import LoraOptions
-from countryreward.on_ray.ray_config import PairLoopConfig, RayConfig, ServicesConfig, WorkersConfig, WritersConfig
+from countryreward.on_ray.ray_config import AdMakingConfig, RayConfig, WorkersConfig
 from countryreward.training.training_config import WriterLoop, WriterTraining
+
+if TYPE_CHECKING:
+    from countryreward.evaluation.writer_cases import WriterCases
 
 
 @dataclass(kw_only=True)
@@ -29,27 +34,17 @@ class Config:
 
     writer: str = "runs/demo/designer"
     """The design writer to start from: the reference."""
-    dataset: str = "runs/demo/dataset"
-    """Products and their pictures."""
-    records: str = "runs/demo/records"
-    """Which product is in which split: pairs are made for train, writers are judged on test."""
+    tasks: TasksConfig = contained(lambda: TasksConfig(products=200, draws=2), hidden=("split", "first"))
+    """What pairs are made for (of train, without draws) and writers are judged on (of test, on `judged` products)."""
     held_out: str = ""
     """A judge that took no part, trained with another seed on other products: a model folder, app:NAME or an address. Empty:
     none, and whether the writer only learned to please its reward cannot be told."""
     truth: str = ""
     """The simulated export that the dataset was imported from; empty: real data."""
-    markets: list[str] = field(default_factory=list)
-    """Codes or names of countries; empty: all that the records know."""
     count: int = 3
     """Rounds at most."""
-    products: int = 200
-    """Products whose pairs a round makes, other ones in every round while there are enough; 0: all, the same in every round."""
     judged: int = 60
     """Products of the test split that writers are judged on; 0: all."""
-    draws: int = 2
-    """Designs of each of them in every market."""
-    seed: int = 0
-    """Of products, designs and ads."""
     preset: str = "tiny"
     """As the writer was trained with."""
     lora: LoraOptions = field(default_factory=LoraOptions)
@@ -64,12 +59,8 @@ class Config:
     """When to stop before the last round."""
     both_orders: bool = True
     """Ask every judge of a writer in both orders; an antisymmetric model says the same in both."""
-    writers: WritersConfig = field(default_factory=WritersConfig)
-    """The actors that write."""
-    services: ServicesConfig = field(default_factory=ServicesConfig)
-    """Who renders and who chooses: the reward."""
-    loop: PairLoopConfig = field(default_factory=PairLoopConfig)
-    """How much at a time."""
+    making: AdMakingConfig = contained(AdMakingConfig)
+    """Who makes and judges the ads."""
     workers: WorkersConfig = field(default_factory=WorkersConfig)
     """The processes of a training."""
     rounds: str = ""
@@ -83,167 +74,82 @@ class Config:
 
 
 def main(config: Config) -> Artifact:
+    from countryreward.evaluation.alignment import alignment_table
     from countryreward.evaluation.stop_rule import decide
+    from countryreward.on_ray.alignment import pairs_by_market, publish_aligned, round_tasks, write_report
     from countryreward.on_ray.deployments.service_pool import ServicePool
     from countryreward.on_ray.session import session
 
-    at = Path(config.rounds or Path(config.out).parent / "rounds")
+    rounds = Path(config.rounds or Path(config.out).parent / "rounds")
+    table_of = partial(alignment_table, simulated=bool(config.truth), draws=config.bootstrap, seed=config.tasks.seed)
     with session(config.ray):
-        services = ServicePool(config.services, at.absolute() / ".services")
+        pool = ServicePool(config.making.services, rounds.absolute() / ".services")
         try:
-            services.scorer()
-            services.renderer()
-            held_out = config.held_out and services.at(config.held_out, "held_out")
-            asked = _Asked(config, services.started(), held_out, at)
-            variants = [asked.cases("reference", config.writer, {})]
-            writer, decision = config.writer, decide(asked.table(variants), config.stop)
+            pool.scorer()
+            pool.renderer()
+            held_out = config.held_out and pool.at(config.held_out, "held_out")
+            making = replace(config.making, services=pool.started())
+            variants = [_judged(config, making, held_out, rounds / "reference", config.writer, {})]
+            writer, decision = config.writer, decide(table_of(variants), config.stop)
             for number in range(1, config.count + 1):
-                name = f"round-{number}"
-                print(f"align: {name} of {config.count}")
-                pairs = asked.pairs(number, writer)
-                writer = asked.trained(name, pairs, writer)
-                variants.append(asked.cases(name, writer, _by_market(pairs)))
-                decision = decide(asked.table(variants), config.stop)
+                folder = rounds / f"round-{number}"
+                print(f"align: {folder.name} of {config.count}")
+                pairs = generate_pairs.main(
+                    generate_pairs.Config(
+                        tasks=round_tasks(config.tasks, number),
+                        writer=writer,
+                        rule=config.rule,
+                        everywhere=config.everywhere,
+                        making=making,
+                        out=str(folder / "pairs"),
+                        ray=config.ray,
+                    )
+                )
+                writer = _trained(config, pairs, writer, str(folder / "designer"))
+                variants.append(_judged(config, making, held_out, folder, writer, pairs_by_market(pairs)))
+                decision = decide(table_of(variants), config.stop)
                 print(f"align: {decision.why}")
                 if decision.stop:
                     break
         finally:
-            services.close()
-    asked.report(variants, decision)
-    good = config.writer if decision.last_good == "reference" else str(at / decision.last_good / "designer")
-    return _publish(config, good, decision.why)
+            pool.close()
+    judges = {"reward": config.making.services.reward, "held_out": config.held_out, "truth": config.truth}
+    table = table_of(variants)
+    write_report(table, decision, variants, config.tasks.dataset, Path(config.out).parent, config.stop, judges)
+    good = config.writer if decision.last_good == "reference" else str(rounds / decision.last_good / "designer")
+    return publish_aligned(config.out, good, decision.why)
 
 
-class _Asked:
-    """The stages of a round."""
+def _trained(config: Config, pairs: Artifact, writer: str, out: str) -> str:
+    """The folder of the writer after a round of DPO on these pairs."""
+    training = WriterTraining(
+        pairs=str(pairs.path), writer=writer, preset=config.preset, lora=config.lora, loop=config.training
+    )
+    train_designer.main(train_designer.Config(training=training, workers=config.workers, ray=config.ray, out=out))
+    return out
 
-    def __init__(self, config: Config, services: ServicesConfig, held_out: str, at: Path) -> None:
-        self.config, self.services, self.held_out, self.at = config, services, held_out, at
-        self.shared: dict[str, Any] = {
-            name: getattr(config, name) for name in ("dataset", "records", "markets", "writers", "loop", "ray")
-        }
 
-    def pairs(self, number: int, writer: str) -> Artifact:
-        """Of other products in every round, while there are enough of them."""
-        config = self.config
-        train = _products(config)
-        rounds = max(1, train // config.products) if config.products else 1
-        return generate_pairs.main(
-            generate_pairs.Config(
-                **self.shared,
-                split="train",
-                products=config.products,
-                first=(number - 1) % rounds * config.products,
-                seed=config.seed + number,
-                writer=writer,
-                rule=config.rule,
-                everywhere=config.everywhere,
-                services=self.services,
-                out=str(self.at / f"round-{number}" / "pairs"),
-            )
+def _judged(
+    config: Config, making: AdMakingConfig, held_out: str, folder: Path, writer: str, pairs: dict[str, int]
+) -> "WriterCases":
+    """The cases of a round's writer, or of the reference. pairs: market -> pairs that it learned from."""
+    from countryreward.evaluation.writer_cases import open_cases
+
+    judge_designs.main(
+        judge_designs.Config(
+            tasks=replace(config.tasks, split="test", products=config.judged),
+            writer=writer,
+            reference="" if folder.name == "reference" else str(folder.parent / "reference" / "cases"),
+            reference_writer=config.writer,
+            held_out=held_out,
+            truth=config.truth,
+            both_orders=config.both_orders,
+            making=making,
+            out=str(folder / "cases"),
+            ray=config.ray,
         )
-
-    def trained(self, name: str, pairs: Artifact, writer: str) -> str:
-        """The writer's folder after a round of DPO."""
-        config, out = self.config, str(self.at / name / "designer")
-        train_designer.main(
-            train_designer.Config(
-                training=WriterTraining(
-                    pairs=str(pairs.path), writer=writer, preset=config.preset, lora=config.lora, loop=config.training
-                ),
-                workers=config.workers,
-                ray=config.ray,
-                out=out,
-            )
-        )
-        return out
-
-    def cases(self, name: str, writer: str, pairs: dict[str, int]) -> Any:
-        """The variant, judged."""
-        from countryreward.evaluation.writer_cases import open_cases
-
-        config, reference = self.config, str(self.at / "reference" / "cases")
-        others: dict[str, Any] = {} if name == "reference" else {"reference": reference}
-        judge_designs.main(
-            judge_designs.Config(
-                **self.shared,
-                **others,
-                split="test",
-                products=config.judged,
-                draws=config.draws,
-                seed=config.seed,
-                writer=writer,
-                reference_writer=config.writer,
-                held_out=self.held_out,
-                truth=config.truth,
-                both_orders=config.both_orders,
-                services=self.services,
-                out=str(self.at / name / "cases"),
-            )
-        )
-        return open_cases(self.at / name / "cases", name=name, pairs=pairs)
-
-    def table(self, variants: list[Any]) -> dict[str, Any]:
-        """Table 2 and all that goes with it."""
-        from countryreward.evaluation.alignment import alignment_table
-
-        config = self.config
-        return alignment_table(variants, simulated=bool(config.truth), draws=config.bootstrap, seed=config.seed)
-
-    def report(self, variants: list[Any], decision: Any) -> None:
-        """alignment.html, table2.json, alignment.json beside the writer."""
-        import shlex
-        import sys
-
-        from countryreward.evaluation.ad_gallery import case_boards
-        from countryreward.evaluation.alignment_report import write_alignment_report
-        from countryreward.generation.ad_tasks import originals_of
-        from countryreward.machine import describe_machine
-
-        config, table = self.config, self.table(variants)
-        products = sorted(variants[0].cases["product_id"].unique())[:4]
-        originals = originals_of(open_artifact(config.dataset, kind="dataset", verify=False), products)
-        kept = next(variant for variant in variants if variant.name == decision.last_good)
-        compared = [variants[0], kept] if kept is not variants[0] else [variants[0]]
-        judges = {"reward": self.config.services.reward, "held_out": config.held_out, "truth": config.truth}
-        write_alignment_report(
-            table,
-            decision,
-            case_boards(compared, originals, products),
-            Path(config.out).parent,
-            rule=config.stop,
-            judges={name: what for name, what in judges.items() if what},
-            facts=[(name, str(value)) for name, value in describe_machine().items()],
-            command=shlex.join(["python", *sys.argv]),
-        )
-
-
-def _publish(config: Config, good: str, why: str) -> Artifact:
-    """The last good writer, under a name that stays."""
-    from countryreward.training.writer_folder import republish
-
-    inputs = {"writer": open_artifact(good, kind="design_writer")}
-    options = {"why": why}
-    made = current(config.out, kind="design_writer", inputs=inputs, config=options)
-    made = made or republish(config.out, inputs["writer"], options, paragraph=why)
-    print(f"align: {good} -> {config.out}")
-    print(f"align: who prefers its ads, by how much, and the ads: {Path(config.out).parent / 'alignment.html'}")
-    return made
-
-
-def _products(config: Config) -> int:
-    """Products with a picture in the train split."""
-    from countryreward.generation.ad_tasks import tasks_of
-
-    places = (open_artifact(getattr(config, name), kind=name, verify=False) for name in ("dataset", "records"))
-    return len({one.product.product_id for one in tasks_of(*places, split="train", markets=config.markets).listed})
-
-
-def _by_market(pairs: Artifact) -> dict[str, int]:
-    from countryreward.generation.preference_table import PreferencePairs
-
-    markets = PreferencePairs(pairs).table.column("market").to_pylist()
-    return {market: markets.count(market) for market in sorted(set(markets))}
+    )
+    return open_cases(folder / "cases", name=folder.name, pairs=pairs)
 
 
 if __name__ == "__main__":

@@ -22,8 +22,9 @@ from countryreward.command import run
 from countryreward.data.artifacts import open_artifact
 from countryreward.data.data_config import ImagesConfig, ImportConfig, RecordsConfig, SplitConfig, TableSource
 from countryreward.data.marketplace.marketplace_config import MarketplaceConfig
-from countryreward.generation.generation_config import PairRule
+from countryreward.generation.generation_config import PairRule, TasksConfig
 from countryreward.on_ray.ray_config import (
+    AdMakingConfig,
     ElasticWorkersConfig,
     PairLoopConfig,
     RayConfig,
@@ -87,23 +88,22 @@ def main(config: Config) -> None:
         held_out = _held_out_judge(config)
         align_designs.main(
             align_designs.Config(
-                **data,
+                tasks=TasksConfig(**data, products=config.products, draws=2, seed=config.seed),
                 writer=at["designer"],
                 held_out=held_out,
                 truth=export,
                 count=config.rounds,
-                products=config.products,
                 judged=config.judged,
-                seed=config.seed,
                 training=config.training,
                 rule=PairRule(both_orders=False),  # the demo's models are antisymmetric: they say the same in both
                 both_orders=False,
                 everywhere=True,
-                writers=WritersConfig(
-                    actors=2, cpus=0
-                ),  # no whole processor: on a small machine the training has them all
-                services=ServicesConfig(reward=at["model"], reward_replicas=1, reward_cpus=0, generator_cpus=0),
-                loop=PairLoopConfig(write_batch=32, write_in_flight=4, render_batch=16, score_batch=16),
+                making=AdMakingConfig(
+                    # no whole processor: on a small machine the training has them all
+                    writers=WritersConfig(actors=2, cpus=0),
+                    services=ServicesConfig(reward=at["model"], reward_replicas=1, reward_cpus=0, generator_cpus=0),
+                    loop=PairLoopConfig(write_batch=32, write_in_flight=4, render_batch=16, score_batch=16),
+                ),
                 workers=config.workers,
                 out=at["aligned"],
             )

@@ -10,33 +10,22 @@ on the simulator the truth. Killed, it goes on when the same command is run agai
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from countryreward.command import run
 from countryreward.data.artifacts import Artifact, open_artifact
-from countryreward.on_ray.ray_config import PairLoopConfig, RayConfig, ServicesConfig, WritersConfig
+from countryreward.generation.generation_config import TasksConfig
+from countryreward.job_options import contained
+from countryreward.on_ray.ray_config import AdMakingConfig, RayConfig
 
 
 @dataclass(kw_only=True)
 class Config:
     """Make cases."""
 
-    dataset: str = "runs/demo/dataset"
-    """Products and their pictures; the original creative is the one with the smallest id."""
-    records: str = "runs/demo/records"
-    """Which product is in which split."""
-    split: str = "test"
-    """train, validation or test: the writer must not have been trained on it."""
-    markets: list[str] = field(default_factory=list)
-    """Codes or names of countries; empty: all that the records know."""
-    products: int = 0
-    """Products at most, in a random order that the seed fixes; 0: all."""
-    draws: int = 2
-    """Designs of every product and market; two tell how much designs differ."""
-    seed: int = 0
-    """Of the products' order, the designs and the ads."""
+    tasks: TasksConfig = contained(lambda: TasksConfig(split="test", draws=2), hidden=("first",))
+    """Which products in which markets."""
     writer: str = "runs/demo/designer"
     """Folder of the design writer."""
     reference: str = ""
@@ -49,68 +38,58 @@ class Config:
     """The simulated export that the dataset was imported from: its customers judge, too; empty: real data."""
     both_orders: bool = True
     """Ask every judge in both orders; an antisymmetric model (reading `repaired`) says the same in both."""
-    writers: WritersConfig = field(default_factory=WritersConfig)
-    """The actors that write."""
-    services: ServicesConfig = field(default_factory=ServicesConfig)
-    """Who renders and who judges."""
-    loop: PairLoopConfig = field(default_factory=PairLoopConfig)
-    """How much at a time."""
+    making: AdMakingConfig = contained(AdMakingConfig)
+    """Who makes and judges the ads."""
     out: str = "runs/demo/cases"
     """Folder to publish: cases.parquet, ads/*.png, log_probs.parquet."""
     ray: RayConfig = field(default_factory=RayConfig)
     """Where Ray runs."""
 
 
-def main(config: Config, **made: Any) -> Artifact:
-    """made: see `countryreward.on_ray.deployments.service_pool.ServicePool`."""
-    from countryreward.generation.ad_tasks import tasks_of
+def main(config: Config, **makers: Any) -> Artifact:
+    """makers: as for `ServicePool` (`on_ray/deployments/service_pool.py`)."""
+    from countryreward.generation.ad_tasks import open_tasks
     from countryreward.generation.cases import ReferenceAds, no_reference
+    from countryreward.on_ray.publish_pairs import publish_cases
     from countryreward.on_ray.session import session
-    from countryreward.on_ray.writers import open_writer
+    from countryreward.on_ray.writers import ad_makers, writer_opener
     from countryreward.scoring.verdict_shards import WorkFolder
 
-    inputs = {name: open_artifact(getattr(config, name), kind=name) for name in ("dataset", "records")}
-    limits = {name: getattr(config, name) for name in ("split", "markets", "products", "seed", "draws")}
-    tasks = tasks_of(inputs["dataset"], inputs["records"], **limits)
+    inputs, tasks = open_tasks(config.tasks)
+    options = {name: getattr(config.tasks, name) for name in ("split", "markets", "products", "seed", "draws")}
     if config.reference:
         inputs["reference"] = open_artifact(config.reference, kind="cases")
     if config.truth:
         inputs["truth"] = open_artifact(config.truth, kind="export", verify=False)
     place = Path(config.out).absolute()
     work = WorkFolder(place.parent / ".work" / place.name)
-    make = partial(open_writer, str(Path(config.writer).absolute()), "cuda" if config.writers.gpus else "cpu")
+    make_writer = writer_opener(config.writer, config.making.writers)
 
-    async def made_cases() -> Artifact:
-        from countryreward.on_ray.deployments.service_pool import ServicePool
-        from countryreward.on_ray.publish_pairs import publish_cases
-        from countryreward.on_ray.writers import WriterActors
-
-        who = config.writers
-        async with ServicePool(config.services, work.folder / "services", **made) as services:
+    async def make_cases() -> Artifact:
+        async with ad_makers(config.making, make_writer, work.folder / "services", **makers) as (writer, services):
             judges = {"reward": services.scorer()}
             if config.held_out:
                 judges["held_out"] = services.scorer(config.held_out, "held_out")
-            with WriterActors(make, actors=who.actors, cpus=who.cpus, gpus=who.gpus) as writer:
-                return await publish_cases(
-                    tasks,
-                    writer,
-                    services.renderer(),
-                    judges,
-                    out=config.out,
-                    work=work,
-                    loop=config.loop,
-                    inputs=inputs,
-                    options=limits,
-                    reference=ReferenceAds(inputs["reference"]) if config.reference else no_reference,
-                    both_orders=config.both_orders,
-                    amend=_amend(config, inputs),
-                )
+            return await publish_cases(
+                tasks,
+                writer,
+                services.renderer(),
+                judges,
+                out=config.out,
+                work=work,
+                loop=config.making.loop,
+                inputs=inputs,
+                options=options,
+                reference=ReferenceAds(inputs["reference"]) if config.reference else no_reference,
+                both_orders=config.both_orders,
+                amend=_amend(config, inputs),
+            )
 
     with work.held(), session(config.ray):
-        artifact = asyncio.run(made_cases())
+        artifact = asyncio.run(make_cases())
     counts = artifact.manifest.counts["tasks"]
-    told = " + ".join(f"{counts[name]:,} {name}" for name in ("kept", "dropped", "quarantined"))
-    print(f"cases: {counts['input']:,} products x markets x draws = {told} -> {config.out}")
+    total = " + ".join(f"{counts[name]:,} {name}" for name in ("kept", "dropped", "quarantined"))
+    print(f"cases: {counts['input']:,} products x markets x draws = {total} -> {config.out}")
     return artifact
 
 
@@ -130,7 +109,7 @@ def _amend(config: Config, inputs: dict[str, Artifact]) -> Callable[[list[dict[s
             add_truth(rows, TruePreference(config.truth), {str(p): c for p, c in originals.items()}, before)
         if config.reference_writer:
             writers = {"writer": config.writer, "reference": config.reference_writer}
-            measure_log_probs(folder, rows, inputs["dataset"].path, writers, gpus=config.writers.gpus)
+            measure_log_probs(folder, rows, inputs["dataset"].path, writers, gpus=config.making.writers.gpus)
 
     return amend
 

@@ -25,8 +25,9 @@ from countryreward.data.decoding import inspect
 from countryreward.data.images import ImageWriter
 from countryreward.generation.ad_contracts import RenderJob
 from countryreward.generation.ad_maker import render_files
+from countryreward.generation.generation_config import TasksConfig
 from countryreward.generation.preference_pairs import make_pairs
-from countryreward.on_ray.ray_config import PairLoopConfig, RayConfig, ServicesConfig, WritersConfig
+from countryreward.on_ray.ray_config import AdMakingConfig, PairLoopConfig, RayConfig, ServicesConfig, WritersConfig
 from countryreward.scoring.contracts import ScoreRequest
 from countryreward.serving.inference.hot_reload import Published
 from countryreward.serving.metrics_observer import MetricsObserver
@@ -149,12 +150,12 @@ def make(folder: Path, pause_s: float) -> Any:
     from generate_pairs import Config, main
 
     config = Config(
-        dataset=str(folder / "dataset"),
-        records=str(folder / "records"),
-        markets=MARKETS,
-        writers=WritersConfig(actors=2, cpus=0.1),
-        services=ServicesConfig(reward="app:literal-reward", generator="app:literal-generator"),
-        loop=PairLoopConfig(write_batch=2, write_in_flight=4, render_batch=2, render_in_flight=4, score_batch=2),
+        tasks=TasksConfig(dataset=str(folder / "dataset"), records=str(folder / "records"), markets=MARKETS),
+        making=AdMakingConfig(
+            writers=WritersConfig(actors=2, cpus=0.1),
+            services=ServicesConfig(reward="app:literal-reward", generator="app:literal-generator"),
+            loop=PairLoopConfig(write_batch=2, write_in_flight=4, render_batch=2, render_in_flight=4, score_batch=2),
+        ),
         out=str(folder / "pairs"),
     )
     return main(config, partial(make_writer, pause_s, folder / "written.log"))

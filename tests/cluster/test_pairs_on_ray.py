@@ -70,38 +70,37 @@ def test_killed_actors_and_replicas_lose_and_double_nothing(ray_here: None, tmp_
 
 
 def test_a_writer_that_cannot_be_opened_is_said(ray_here: None, tmp_path: Path):
-    from countryreward.on_ray.ray_config import ServicesConfig
+    from countryreward.generation.generation_config import TasksConfig
+    from countryreward.on_ray.ray_config import AdMakingConfig, ServicesConfig
     from generate_pairs import Config, main
 
     make_dataset(tmp_path, 2)
     services = ServicesConfig(reward="app:literal-reward", generator="app:literal-generator")
-    paths: dict[str, Any] = {
-        "dataset": str(tmp_path / "dataset"),
-        "records": str(tmp_path / "records"),
-        "out": str(tmp_path / "pairs"),
-    }
+    tasks = TasksConfig(dataset=str(tmp_path / "dataset"), records=str(tmp_path / "records"), markets=["KR"])
+    fixed: dict[str, Any] = {"tasks": tasks, "out": str(tmp_path / "pairs")}
     with pytest.raises(UserError, match="no such writer"):
-        main(Config(**paths, markets=["KR"], services=services), no_writer)
+        main(Config(**fixed, making=AdMakingConfig(services=services)), no_writer)
     services = ServicesConfig(reward="app:nobody", generator="app:literal-generator")
     with pytest.raises(UserError, match="no application 'nobody'"):
-        main(Config(**paths, markets=["KR"], services=services), no_writer)
+        main(Config(**fixed, making=AdMakingConfig(services=services)), no_writer)
 
 
 def test_services_are_started_for_the_job_and_end_with_it(ray_here: None, tmp_path: Path):
     from ray import serve
 
-    from countryreward.on_ray.ray_config import ServicesConfig, WritersConfig
+    from countryreward.generation.generation_config import TasksConfig
+    from countryreward.on_ray.ray_config import AdMakingConfig, ServicesConfig, WritersConfig
     from generate_pairs import Config, main
 
     tasks = make_dataset(tmp_path, 10)
     config = Config(
-        dataset=str(tmp_path / "dataset"),
-        records=str(tmp_path / "records"),
+        tasks=TasksConfig(dataset=str(tmp_path / "dataset"), records=str(tmp_path / "records"), markets=MARKETS),
         out=str(tmp_path / "pairs"),
-        markets=MARKETS,
-        writers=WritersConfig(cpus=0.1),
-        services=ServicesConfig(
-            reward=str(publish_emulated(tmp_path / "model", "judge-1")), reward_cpus=0.1, generator_cpus=0.1
+        making=AdMakingConfig(
+            writers=WritersConfig(cpus=0.1),
+            services=ServicesConfig(
+                reward=str(publish_emulated(tmp_path / "model", "judge-1")), reward_cpus=0.1, generator_cpus=0.1
+            ),
         ),
     )
     make_here = partial(make_writer, 0.0, tmp_path / "written.log")

@@ -18,8 +18,9 @@ from typing import Any
 
 import pytest
 
+from countryreward.generation.generation_config import TasksConfig
 from countryreward.machine import describe_machine
-from countryreward.on_ray.ray_config import PairLoopConfig, RayConfig, ServicesConfig, WritersConfig
+from countryreward.on_ray.ray_config import AdMakingConfig, PairLoopConfig, RayConfig, ServicesConfig, WritersConfig
 from tests.cluster.kill_run import ROOT, all_gone, environment
 from tests.cluster.pairs_harness import (
     MARKETS,
@@ -77,12 +78,14 @@ def test_a_network_that_is_cut_loses_and_doubles_nothing(ray_here: None, tmp_pat
         cutter = threading.Thread(target=cut)
         cutter.start()
         config = Config(
-            dataset=str(tmp_path / "dataset"),
-            records=str(tmp_path / "records"),
-            markets=MARKETS,
-            writers=WritersConfig(actors=2, cpus=0.1),
-            services=ServicesConfig(reward=reward.url, generator=generator.url, key_file=str(tmp_path / "key")),
-            loop=PairLoopConfig(write_batch=2, write_in_flight=4, render_batch=2, render_in_flight=4, score_batch=2),
+            tasks=TasksConfig(dataset=str(tmp_path / "dataset"), records=str(tmp_path / "records"), markets=MARKETS),
+            making=AdMakingConfig(
+                writers=WritersConfig(actors=2, cpus=0.1),
+                services=ServicesConfig(reward=reward.url, generator=generator.url, key_file=str(tmp_path / "key")),
+                loop=PairLoopConfig(
+                    write_batch=2, write_in_flight=4, render_batch=2, render_in_flight=4, score_batch=2
+                ),
+            ),
             out=str(tmp_path / "pairs"),
             ray=RayConfig(cpus=4),
         )

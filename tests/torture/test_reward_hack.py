@@ -15,8 +15,8 @@ from PIL import Image
 from ray import serve
 
 from countryreward.data.artifacts import open_artifact
-from countryreward.generation.generation_config import PairRule
-from countryreward.on_ray.ray_config import PairLoopConfig, RayConfig, ServicesConfig, WritersConfig
+from countryreward.generation.generation_config import PairRule, TasksConfig
+from countryreward.on_ray.ray_config import AdMakingConfig, PairLoopConfig, RayConfig, ServicesConfig, WritersConfig
 from countryreward.scoring.contracts import PairRequest, ScoreRequest, Verdict
 from countryreward.training.training_config import WriterLoop, WriterTraining
 from tests.unit.in_threads import ThreadedScorer, each_pair
@@ -90,11 +90,15 @@ def test_a_reward_that_loves_one_colour_is_caught(run: Path, tmp_path: Path) -> 
         serve.run(BlueReward.bind(markets), name=BLUE, route_prefix=None)
         made = align_designs.main(
             align_designs.Config(
-                **at, writer=str(tmp_path / "designer"), held_out=str(run / "model"), truth=str(export), count=3,
-                products=30, judged=24, training=WriterLoop(epochs=1), rule=PairRule(both_orders=False),
-                both_orders=False, everywhere=True, writers=WritersConfig(actors=2, cpus=0),
-                services=ServicesConfig(reward=f"app:{BLUE}", reward_cpus=0, generator_cpus=0),
-                loop=PairLoopConfig(write_batch=32, write_in_flight=4, render_batch=16, score_batch=16),
+                tasks=TasksConfig(**at, products=30, draws=2), writer=str(tmp_path / "designer"),
+                held_out=str(run / "model"), truth=str(export), count=3, judged=24,
+                training=WriterLoop(epochs=1), rule=PairRule(both_orders=False),
+                both_orders=False, everywhere=True,
+                making=AdMakingConfig(
+                    writers=WritersConfig(actors=2, cpus=0),
+                    services=ServicesConfig(reward=f"app:{BLUE}", reward_cpus=0, generator_cpus=0),
+                    loop=PairLoopConfig(write_batch=32, write_in_flight=4, render_batch=16, score_batch=16),
+                ),
                 out=str(tmp_path / "aligned"),
             )
         )  # fmt: skip

@@ -150,13 +150,13 @@ def service(
     *,
     running: bool = True,
     writer: Any = None,
-    asked: Any = None,
+    scorer: Any = None,
     now: Any = None,
     watching: Any = None,
     **options: Any,
 ) -> Iterator[Service]:
     settings = config(folder, **options)
-    extra = {"writer": writer, "asked": asked, "watching": watching} | ({"now": now} if now else {})
+    extra = {"writer": writer, "scorer": scorer, "watching": watching} | ({"now": now} if now else {})
     jobs = GenerationJobs(renderer or LiteralRenderer(), settings, first_pause_s=0.001, tries=3, wait_s=0.1, **extra)
     keys = KeyStore(folder / "state" / FILE, 1e-9)
     app = create_generator_app(jobs, settings, keys=keys, rates=Rates("memory://"), metrics=lambda: b"requests 1\n")
@@ -210,7 +210,7 @@ def test_images_are_made_and_ranked(tmp_path: Path) -> None:
     (ask,) = scorer.asked
     assert (ask.tenant, ask.urgent, ask.evidence, ask.pairs) == ("acme", False, 0, ((0, 1), (0, 2), (1, 2)))
     assert ask.product == Product(title="Oak mug", category="Kitchen", attributes={"Material": "oak"}, tags=["warm"])
-    assert ask.creatives[2] == picture()
+    assert ask.creatives[2].image == picture()
 
 
 def test_a_job_without_designs_draws_them(tmp_path: Path) -> None:

@@ -6,13 +6,17 @@ from typing import Any
 import pytest
 import yaml
 
+import align_designs
 import demo
+import generate_pairs
+import judge_designs
 import prior_chain
 import reward_chain
 import train_designer
 import train_reward
 import tune_reward
 from countryreward.equations.readings import READINGS
+from countryreward.generation.generation_config import TasksConfig
 from countryreward.job_options import options_of, parse_options
 from countryreward.renamed_options import current_arguments
 from countryreward.training.training_config import RewardTraining
@@ -112,3 +116,18 @@ def test_print_config_shows_the_reading_everywhere(capsys: pytest.CaptureFixture
     printed = yaml.safe_load(capsys.readouterr().out)
     assert [printed["reading"], printed["records"]["reading"], printed["reward"]["reading"]] == ["paper"] * 3
     assert printed["retrieval"]["prior"]["reading"] == "paper"
+
+
+def test_jobs_that_make_ads_share_their_configs_and_keep_their_options(capsys: pytest.CaptureFixture[str]) -> None:
+    pairs = parsed(
+        generate_pairs, "--products=3", "--first=6", "--markets=[KR]", "--loop.patience_s=5", "--writers.actors=2"
+    )
+    assert pairs.tasks == TasksConfig(products=3, first=6, markets=["KR"])
+    assert (pairs.making.loop.retry_s, pairs.making.writers.actors) == (5, 2)
+    assert "note: loop.patience_s is loop.retry_s now" in capsys.readouterr().err
+    cases = parsed(judge_designs, "--services.reward=m")
+    assert (cases.tasks, cases.making.services.reward) == (TasksConfig(split="test", draws=2), "m")
+    assert parsed(align_designs, "--seed=1").tasks == TasksConfig(products=200, draws=2, seed=1)
+    for job, hidden in ((generate_pairs, "--draws=2"), (judge_designs, "--first=1"), (align_designs, "--split=test")):
+        with pytest.raises(SystemExit):
+            parsed(job, hidden)

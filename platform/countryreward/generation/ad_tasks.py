@@ -8,11 +8,12 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from countryreward import markets as countries
-from countryreward.data.artifacts import Artifact
+from countryreward.data.artifacts import Artifact, open_artifact
 from countryreward.data.dataset import Dataset, own_pictures
 from countryreward.data.images import ImageTable
 from countryreward.errors import UserError
 from countryreward.generation.ad_contracts import AdTask, task_key
+from countryreward.generation.generation_config import TasksConfig
 from countryreward.generation.outcomes import Outcome, quarantined
 from countryreward.scoring.contracts import Product
 
@@ -108,6 +109,16 @@ def tasks_of(
         for draw in range(draws)
     ]
     return AdTasks(listed, ImageTable(dataset.path))
+
+
+def open_tasks(config: TasksConfig, *, verify: bool = True) -> tuple[dict[str, Artifact], AdTasks]:
+    """The artifacts `dataset` and `records` of a config, and their tasks. verify: check the files against their hashes.
+
+    Raises `UserError` for an artifact that is not there or altered, and as `tasks_of`.
+    """
+    inputs = {name: open_artifact(getattr(config, name), kind=name, verify=verify) for name in ("dataset", "records")}
+    options = {name: value for name, value in vars(config).items() if name not in inputs}
+    return inputs, tasks_of(inputs["dataset"], inputs["records"], **options)
 
 
 def originals_of(dataset: Artifact, products: Sequence[str]) -> dict[str, tuple[str, str, bytes]]:

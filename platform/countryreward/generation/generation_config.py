@@ -1,4 +1,4 @@
-"""Which renderer, and how. Standard library only, so that `--help` is quick."""
+"""What ads are made for, which renderer makes them, and which become a pair. Standard library only, so that `--help` is quick."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -116,3 +116,26 @@ class PairRule:
             raise UserError(f"designs: {self.designs}; write 2 to 16")
         if not 0.5 <= self.margin < 1:
             raise UserError(f"margin: {self.margin}; write a probability from 0.5, below 1")
+
+
+@dataclass(kw_only=True)
+class TasksConfig:
+    """The (product, market) tasks of a dataset that ads are made for."""
+
+    dataset: str = "runs/demo/dataset"
+    """Products and their pictures; a product's own picture, the original creative, is its creative with the smallest id."""
+    records: str = "runs/demo/records"
+    """Which product is in which split."""
+    split: str = "train"
+    """train, validation or test; a writer is judged on what it was not trained on."""
+    markets: list[str] = field(default_factory=list)
+    """Codes or names of countries; empty: all that the records know."""
+    products: int = 0
+    """Products at most, in a random order that the seed fixes; 0: all. Of an alignment: of each round, other ones in every round
+    while there are enough."""
+    first: int = 0
+    """Products of that order to leave out first: rounds of an alignment take others each."""
+    draws: int = 1
+    """Designs of every product and market; two tell how much designs differ."""
+    seed: int = 0
+    """Of the products' order, the designs and the ads."""

@@ -181,3 +181,15 @@ class WritersConfig:
             raise UserError(
                 f"writers: {self.actors} actors, {self.cpus} CPUs, {self.gpus} GPUs; write at least 1 actor"
             )
+
+
+@dataclass(kw_only=True)
+class AdMakingConfig:
+    """Who writes, renders and judges ads on Ray, and how much at a time."""
+
+    writers: WritersConfig = field(default_factory=WritersConfig)
+    """The actors that write."""
+    services: ServicesConfig = field(default_factory=ServicesConfig)
+    """Who renders and who judges: the reward."""
+    loop: PairLoopConfig = field(default_factory=PairLoopConfig)
+    """How much at a time."""

@@ -1,9 +1,11 @@
 """Design writers in Ray actors: one in each; an actor that dies is started again by Ray."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.exceptions import RayActorError
@@ -12,7 +14,11 @@ from countryreward.errors import UserError
 from countryreward.generation.ad_contracts import AdTask, DesignWriter
 from countryreward.generation.ad_maker import DesignedTask, design_tasks
 from countryreward.generation.outcomes import Outcome
+from countryreward.on_ray.ray_config import AdMakingConfig, WritersConfig
 from countryreward.on_ray.retry import call_with_retries
+
+if TYPE_CHECKING:
+    from countryreward.on_ray.deployments.service_pool import ServicePool
 
 RESTART_S = 600.0
 """How long a writer that died may take until it answers again."""
@@ -89,6 +95,27 @@ class WriterActors:
                 del self._absent[number]
                 if not returned.cancelled():
                     returned.result()
+
+
+@contextlib.asynccontextmanager
+async def ad_makers(
+    making: AdMakingConfig, make_writer: Callable[[], DesignWriter], state: Path, **makers: Any
+) -> AsyncIterator[tuple[WriterActors, "ServicePool"]]:
+    """The writers and the services of a job, for the length of a block.
+
+    make_writer: can be pickled. state: folder for what replicas of the services write down. makers: as of `ServicePool`.
+    """
+    from countryreward.on_ray.deployments.service_pool import ServicePool
+
+    actors = making.writers
+    async with ServicePool(making.services, state, **makers) as services:
+        with WriterActors(make_writer, actors=actors.actors, cpus=actors.cpus, gpus=actors.gpus) as writer:
+            yield writer, services
+
+
+def writer_opener(folder: str, writers: WritersConfig) -> Callable[[], DesignWriter]:
+    """Opens a published writer in an actor. The folder is that of today, also where a newer one is published meanwhile."""
+    return partial(open_writer, str(Path(folder).resolve()), "cuda" if writers.gpus else "cpu")
 
 
 def open_writer(folder: str, device: str) -> DesignWriter:
