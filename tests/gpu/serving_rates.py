@@ -225,7 +225,7 @@ def _load(published: Any, config: Any, device: str, watching: Any, *, shape: Sha
     return InferenceEngine(judge_of(published.model, shape), config, watching)
 
 
-def _benchmarks() -> tuple[Any, Any, Any]:
+def _benchmarks() -> tuple[Any, Any]:
     if str(ROOT / "benchmarks") not in sys.path:
         sys.path.insert(0, str(ROOT / "benchmarks"))
     from serving_questions import load_pairs, questions  # pyright: ignore[reportMissingImports]

@@ -445,6 +445,18 @@ class TestQuestions:
         with pytest.raises(NotAllowed):
             client().score_frame(frame, markets=["KR"], progress=False)
 
+    def test_threads_do_not_wait_for_each_others_calls(self, service: Service) -> None:
+        meet = threading.Barrier(6)  # all six are in flight at once, or nobody gets on
+
+        async def together(send: Send) -> None:
+            await asyncio.to_thread(meet.wait, 30)
+            await says(200, {"markets": [{"code": "KR", "name": "South Korea"}], "request_id": "r"})(send)
+
+        service.script.extend([together] * 6)
+        with Client(service.url, KEY, retries=FAST, parallel=1) as judge, ThreadPoolExecutor(6) as threads:
+            answers = list(threads.map(lambda _: judge.markets(), range(6)))
+        assert answers == [{"KR": "South Korea"}] * 6
+
     def test_eight_threads_share_a_client(self, service: Service) -> None:
         service.script.extend([cut, says(503), says(500)])
         with Client(service.url, KEY, retries=FAST) as judge, ThreadPoolExecutor(8) as threads:

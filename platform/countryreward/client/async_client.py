@@ -67,6 +67,7 @@ class AsyncClient:
         """
         self._connection = Connection(url, key, timeout_s=timeout_s, retries=retries, parallel=parallel)
         self.url = self._connection.url
+        self.slots_of_their_own = self._connection.slots_of_their_own
         self._evidence, self._max_verdicts = evidence, max_verdicts
 
     async def __aenter__(self) -> Self:

@@ -5,10 +5,11 @@ import contextlib
 import ipaddress
 import os
 import warnings
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import httpx2
 from pydantic import BaseModel, ValidationError
@@ -80,8 +81,14 @@ class Reply:
             ) from None
 
 
+_slots_of_caller: ContextVar[asyncio.Semaphore | None] = ContextVar("slots_of_caller", default=None)
+
+
 class Connection:
     """The service at its address: up to `parallel` calls in flight, each repeated while its failure may pass.
+
+    Inside `slots_of_their_own` so many are in flight beside those of others: threads that share a blocking client do not wait
+    for each other.
 
     Calls raise `Refused`, `NotAllowed`, `Unavailable` or `BadAnswer`.
     """
@@ -93,15 +100,20 @@ class Connection:
         self._http = httpx2.AsyncClient(base_url=self.url, headers=key_headers(key), follow_redirects=False)
         self._timeout_s, self._policy = timeout_s, retries or RetryPolicy()
         self._budget = RetryBudget(self._policy, parallel)
-        self._slots = asyncio.Semaphore(parallel)
+        self._parallel, self._slots = parallel, asyncio.Semaphore(parallel)
 
     async def close(self) -> None:
         """Close the connections; no call can be sent after it."""
         await self._http.aclose()
 
+    async def slots_of_their_own(self, function: Callable[..., Awaitable[T]], *arguments: Any, **options: Any) -> T:
+        """What the function comes to, with `parallel` calls in flight for it alone."""
+        _slots_of_caller.set(asyncio.Semaphore(self._parallel))  # of this task's context, which ends with it
+        return await function(*arguments, **options)
+
     async def send(self, call: Call) -> Reply:
         """The answer to one call."""
-        async with self._slots:
+        async with _slots_of_caller.get() or self._slots:
             retries = CallRetries(
                 f"{call.method} {call.path}",
                 self._policy,

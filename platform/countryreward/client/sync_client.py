@@ -35,6 +35,7 @@ class ClientThread:
     def __init__(self, client: AsyncClient) -> None:
         portal_context = start_blocking_portal("asyncio", name="countryreward-client")
         self._portal, self._process = portal_context.__enter__(), os.getpid()
+        self._own_slots = client.slots_of_their_own
         self._end = weakref.finalize(self, _end_forgotten, self._process, portal_context, self._portal, client)
 
     def run(self, function: Callable[P, Coroutine[Any, Any, T]], /, *arguments: P.args, **options: P.kwargs) -> T:
@@ -43,7 +44,7 @@ class ClientThread:
             raise RuntimeError("the client is closed; make another one")
         if self._process != os.getpid():  # a fork has the client, but not its thread
             raise RuntimeError("the client is of another process; make one in this process")
-        call = self._portal.start_task_soon(functools.partial(function, *arguments, **options))
+        call = self._portal.start_task_soon(functools.partial(self._own_slots, function, *arguments, **options))
         try:
             return call.result()
         except CancelledError:
