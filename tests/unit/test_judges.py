@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from countryreward.errors import UserError
+from countryreward.evaluation.judge_rows import JUDGE_ROWS
 from countryreward.judges.base import JudgeQuestion, all_logits, load_judge
 from countryreward.judges.pairwise import PairwiseJudge
 from countryreward.scoring.contracts import (
@@ -233,3 +234,21 @@ def test_an_image_kept_for_one_tenant_is_decoded_anew_for_another():
         return counts
 
     assert asyncio.run(ask()) == [2, 2, 4]
+
+
+def test_what_each_row_of_the_report_takes_from_the_prompts():
+    asked: dict[str, Any] = {}
+    answers = SimpleNamespace(
+        reads_priors=True,
+        ask=lambda **masks: asked.setdefault(key, masks),
+        ask_once_per_item=lambda **masks: asked.setdefault(key, masks | {"once": True}),
+    )
+    for key in ("country_masked", "name_only_masked", "images_masked"):
+        from_model = JUDGE_ROWS[key].from_model
+        assert from_model is not None
+        from_model(cast(Any, answers))
+    assert asked == {
+        "country_masked": {"mask_country": True, "mask_prior": True, "once": True},  # past ads know the country, too
+        "name_only_masked": {"mask_country": True},
+        "images_masked": {"mask_images": True},
+    }
