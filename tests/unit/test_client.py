@@ -920,6 +920,7 @@ class TestThread:
         service.script.append(never)
         code = """
             import os, pandas, pathlib, signal, tempfile, threading, time
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have started the tests with it ignored
             def uploads():
                 return list(pathlib.Path(tempfile.gettempdir()).glob("countryreward-*"))
             def interrupt():
