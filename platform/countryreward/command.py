@@ -41,8 +41,8 @@ def run(
     if not sys.stdout.line_buffering:  # progress must be seen when the output is a pipe
         sys.stdout.reconfigure(line_buffering=True)  # pyright: ignore[reportAttributeAccessIssue]
     arguments = [_underscored(argument) for argument in (sys.argv[1:] if arguments is None else arguments)]
-    arguments = current_arguments(arguments, config_class)
     try:
+        arguments = current_arguments(arguments, config_class)
         config = parse_options(config_class, arguments, reading=reading)
         _go_home(config)
         with one_run():

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from types import ModuleType
 
 RENAMED = {
+    "serving.studio.page": "serving.studio.studio_app",
+    "serving.studio.marks": "serving.studio.campaigns",
     "on_ray.handle_asker": "on_ray.serve_handles",
     "scoring.ranking": "scoring.verdicts",
     "scoring.work_folder": "scoring.verdict_shards",

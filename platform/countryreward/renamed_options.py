@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from countryreward.errors import UserError
+
 CONTAINED = "contained"
 """In the metadata of a field whose own fields are options of the job (`job_options.contained`)."""
 RENAMED_OPTIONS = {
@@ -58,9 +60,11 @@ def _renamed(option: str, names: Mapping[str, str]) -> str:
 
 
 def current_arguments(arguments: Sequence[str], config_class: type) -> list[str]:
-    """The command line with old names made new, those in the files of `--config` too; says each on standard error.
+    """The command line with old names made new, also inside `--config` and inside a group (`--reward`), given as a file or as its
+    content; says each on standard error.
 
     A file with old names is replaced by its content. One that cannot be read stays as it is: the parser says what is wrong.
+    Raises `UserError` where both names of an option stand together.
     """
     names = {
         old: new for old, new in RENAMED_OPTIONS.items() if _has(config_class, new) and not _has(config_class, old)
@@ -72,26 +76,41 @@ def current_arguments(arguments: Sequence[str], config_class: type) -> list[str]
         if old is not None:
             _say(old, names[old])
             current[position] = argument.replace(old, names[old], 1)
-        elif option == "--config":
+            continue
+        group = "" if option == "--config" else option.removeprefix("--")
+        if option == "--config" or any(name.startswith(f"{group}.") for name in names):
             place = position if equals else position + 1
-            content = _current_file(value if equals else "".join(arguments[place : place + 1]), names)
+            content = _current_content(value if equals else "".join(arguments[place : place + 1]), names, group)
             if content is not None:
-                current[place] = f"--config={content}" if equals else content
+                current[place] = f"{option}={content}" if equals else content
     return current
 
 
-def _current_file(path: str, names: Mapping[str, str]) -> str | None:
-    """The content of a YAML file with the new names, as JSON; None where the file has no old name or cannot be read."""
+def _current_content(given: str, names: Mapping[str, str], group: str) -> str | None:
+    """A YAML file, or YAML itself, with the new names, as JSON; None where it has no old name or cannot be read.
+
+    group: dotted name of the option whose value it is; empty: the options of a whole job.
+    """
     import yaml
 
     try:
-        options = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        path = Path(given)
+        options = yaml.safe_load(path.read_text(encoding="utf-8") if path.is_file() else given)
     except (OSError, ValueError, yaml.YAMLError):
         return None
-    present = {old: new for old, new in names.items() if _holds(options, old.split("."))}
+    within = f"{group}." if group else ""
+    present = {
+        old: new
+        for old, new in names.items()
+        if old.startswith(within) and _holds(options, old.removeprefix(within).split("."))
+    }
     for old, new in present.items():
+        if _holds(options, new.removeprefix(within).split(".")):
+            raise UserError(
+                f"{new}: it is given twice, also under its old name {old}; write all of it under the new one"
+            )
         _say(old, new)
-    return json.dumps(renamed(options, present), default=str) if present else None
+    return json.dumps(renamed(options, present, group), default=str) if present else None
 
 
 def _holds(options: Any, parts: list[str]) -> bool:

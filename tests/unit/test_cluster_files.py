@@ -412,7 +412,7 @@ def test_what_the_serve_config_imports_and_where_it_listens():
     (application,) = embedded["applications"]
     module, name = application["import_path"].split(":")
     source = (ROOT / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8")
-    assert re.search(rf"^from countryreward\S+ import {name}$", source, re.MULTILINE)
+    assert re.search(rf"^from countryreward\S+ import .*\b{name}\b", source, re.MULTILINE)
     port = embedded["http_options"]["port"]
     service, *ingresses = documents("rayservice.yaml")
     serving = dict(pods_of(service))["replicas"]["spec"]["containers"][0]["ports"]

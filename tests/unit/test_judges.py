@@ -20,6 +20,7 @@ from countryreward.scoring.contracts import (
     Product,
     ScoreRequest,
     Verdict,
+    answer_either,
     merge_pairs,
     score_each,
 )
@@ -168,6 +169,31 @@ def test_pairs_of_the_release_before_become_one_request_per_pair_of_images():
         (b"b", ("KR",)),
     ]
     assert places == [(0, 0), (0, 1), (1, 0), (0, 0)]
+
+
+def test_requests_of_either_release_are_answered_and_nothing_else_is_dropped():
+    def score(requests: Any) -> list[list[Any]]:
+        return [[f"{request.product.title} {market}" for market in request.markets] for request in requests]
+
+    pairs = [
+        PairRequest(product=Product(title="mug"), image_a=b"a", image_b=b"b", market=code) for code in ("KR", "BR")
+    ]
+    whole = ScoreRequest.of_images(Product(title="lamp"), (b"a", b"b"), markets=("KR", "US"))
+    with pytest.warns(FutureWarning, match="ask by ScoreRequest"):
+        assert answer_either(iter(pairs), score) == ["mug KR", "mug BR"]
+    assert answer_either([whole], score) == [["lamp KR", "lamp US"]]
+    assert answer_either([], score) == []
+    for wrong in (["rubbish"], [whole, pairs[0]], [pairs[0], "rubbish"]):
+        with pytest.raises(UserError, match="give ScoreRequests alone"):
+            answer_either(wrong, score)
+
+
+def test_a_request_that_names_no_creative_is_refused():
+    for pair in ((0, 2), (-1, 0)):
+        with pytest.raises(UserError, match="no pair of positions among 2 creatives"):
+            ScoreRequest.of_images(Product(title="mug"), (b"a", b"b"), pairs=(pair,), markets=("KR",))
+    with pytest.raises(UserError, match="evidence: -1 must be at least 0"):
+        ScoreRequest.of_images(Product(title="mug"), (b"a", b"b"), markets=("KR",), evidence=-1)
 
 
 def test_what_is_refused_together_is_asked_one_by_one():

@@ -188,6 +188,32 @@ def test_an_old_option_in_a_file_is_read_and_its_new_name_said(
     assert said == SAID
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--reward", "{trust_start: 0.25, adapter: false}"],
+        ["--reward={trust_start: 0.25, adapter: false}"],
+        ["--reward=GROUP"],
+        ["--config={reward: {trust_start: 0.25, adapter: false}}"],
+    ],
+)
+def test_an_old_option_in_a_group_is_read_and_its_new_name_said(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, arguments: list[str]
+):
+    group = tmp_path / "reward.yaml"
+    group.write_text("trust_start: 0.25\nadapter: false\n", encoding="utf-8")
+    config, said = parsed(capsys, *(argument.replace("GROUP", str(group)) for argument in arguments))
+    assert config == Job(reward=RewardOptions(prior_weight_start=0.25, adapter=False))
+    assert said == SAID
+
+
+def test_both_names_of_an_option_together_are_refused(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as ended:
+        parsed(capsys, "--reward={trust_start: 0.25, prior_weight_start: 0.5}")
+    assert ended.value.code == 2
+    assert "reward.prior_weight_start: it is given twice" in capsys.readouterr().err
+
+
 def test_new_names_are_said_nothing_about(capsys: pytest.CaptureFixture[str], tmp_path: Path):
     path = tmp_path / "job.yaml"
     path.write_text("reward:\n  prior_weight_start: 0.25\n", encoding="utf-8")

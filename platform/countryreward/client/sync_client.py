@@ -20,7 +20,7 @@ from countryreward.client.request_forms import ImageLike
 from countryreward.client.retrying import RetryPolicy
 from countryreward.data.design import Design
 from countryreward.errors import UserError
-from countryreward.scoring.contracts import PairRequest, Product, Ranking, ScoreRequest, Verdict, merge_pairs
+from countryreward.scoring.contracts import PairRequest, Product, Ranking, ScoreRequest, Verdict, answer_either
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -215,13 +215,7 @@ class Client:
         Raises the error of the first call that is refused.
         """
         if not isinstance(product, Product | str):
-            pairs = [request for request in product if isinstance(request, PairRequest)]
-            if pairs:
-                requests, places = merge_pairs(pairs)
-                answers = self._run(self._client.score_all, requests)
-                return [answers[request][place] for request, place in places]
-            requests = [request for request in product if isinstance(request, ScoreRequest)]
-            return self._run(self._client.score_all, requests)
+            return answer_either(product, functools.partial(self._run, self._client.score_all))
         if image_a is None or image_b is None:
             raise UserError("image_a, image_b: give both images, as bytes or as the path of a file")
         return self._run(self._client.score_product, product, image_a, image_b, markets)

@@ -1,10 +1,10 @@
 """What is asked of a judge and what it answers: ScoreRequest, Verdict (contract 8), and the scorers that loops are given."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import date
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 from countryreward import markets
 from countryreward.errors import UserError, each_or_refusal
@@ -70,6 +70,15 @@ class ScoreRequest:
     urgent: bool = True
     """False: nobody waits for it, so it gives way to requests that somebody waits for."""
 
+    def __post_init__(self) -> None:
+        wrong = [pair for pair in self.pairs if not all(0 <= place < len(self.creatives) for place in pair)]
+        if wrong:
+            raise UserError(
+                f"pairs: {wrong[0]} is no pair of positions among {len(self.creatives)} creatives; count from 0"
+            )
+        if self.evidence is not None and self.evidence < 0:
+            raise UserError(f"evidence: {self.evidence} must be at least 0; None shows all")
+
     @classmethod
     def of_images(cls, product: Product, images: Sequence[bytes], **fields: Any) -> "ScoreRequest":
         """A request about pictures without words."""
@@ -119,12 +128,32 @@ class PairRequest:
         return market_code(self.market)
 
 
-def merge_pairs(pairs: Sequence[PairRequest]) -> tuple[list[ScoreRequest], list[tuple[int, int]]]:
+def answer_either(
+    requests: Iterable[object], score: "Callable[[Sequence[ScoreRequest]], list[list[Verdict]]]"
+) -> "list[Verdict] | list[list[Verdict]]":
+    """The verdicts of score requests, or of pair requests one each, as the release before was asked.
+
+    score: answers score requests. Raises `UserError` for anything else, and for both kinds together.
+    """
+    given = list(requests)
+    kinds = {type(request) for request in given}
+    if kinds == {PairRequest}:
+        merged, places = merge_pairs(cast(list[PairRequest], given), stacklevel=5)
+        verdicts = score(merged)
+        return [verdicts[request][place] for request, place in places]
+    if not kinds <= {ScoreRequest}:
+        raise UserError(f"requests: {', '.join(sorted(kind.__name__ for kind in kinds))}; give ScoreRequests alone")
+    return score(cast(list[ScoreRequest], given))
+
+
+def merge_pairs(
+    pairs: Sequence[PairRequest], *, stacklevel: int = 3
+) -> tuple[list[ScoreRequest], list[tuple[int, int]]]:
     """Pair requests as score requests, those that differ in their market alone as one; with a warning that says what to write.
 
     Beside them, for every pair, where its verdict is: (position of the request, position among the verdicts of it).
     """
-    warnings.warn("PairRequest works in this release only; ask by ScoreRequest", FutureWarning, stacklevel=3)
+    warnings.warn("PairRequest works in this release only; ask by ScoreRequest", FutureWarning, stacklevel=stacklevel)
     groups: dict[tuple[Any, ...], tuple[PairRequest, list[str]]] = {}
     places: list[tuple[tuple[Any, ...], int]] = []
     for pair in pairs:

@@ -26,7 +26,7 @@ from countryreward.scoring.contracts import (
     Ranking,
     ScoreRequest,
     Verdict,
-    merge_pairs,
+    answer_either,
     split_by_request,
 )
 from countryreward.scoring.frames import score_frame
@@ -127,12 +127,7 @@ class CountryReward:
         empty title. A market that the model cannot judge gets a verdict without a choice whose note says why.
         """
         if not isinstance(product, Product | str):
-            pairs = [request for request in product if isinstance(request, PairRequest)]
-            if pairs:
-                requests, places = merge_pairs(pairs)
-                verdicts = self._verdicts(requests)
-                return [verdicts[request][place] for request, place in places]
-            return self._verdicts([request for request in product if isinstance(request, ScoreRequest)])
+            return answer_either(product, self._verdicts)
         if image_a is None or image_b is None:
             raise UserError("image_a, image_b: give both images, as bytes or as the path of a file")
         files = [self._bytes(image, name) for image, name in ((image_a, "image_a"), (image_b, "image_b"))]

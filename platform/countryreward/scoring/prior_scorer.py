@@ -2,9 +2,17 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import overload
 
 from countryreward.retrieval.knowledge_base import KnowledgeBase
-from countryreward.scoring.contracts import Product, ScoreRequest, Verdict, split_by_request
+from countryreward.scoring.contracts import (
+    PairRequest,
+    Product,
+    ScoreRequest,
+    Verdict,
+    answer_either,
+    split_by_request,
+)
 from countryreward.scoring.prior_lookup import MarketPrior, PriorLookup
 from countryreward.scoring.scoring_config import PriorScorerConfig
 from countryreward.scoring.verdicts import NO_EVIDENCE, build_verdict
@@ -27,8 +35,17 @@ class PriorScorer:
         (verdicts,) = self.score([ScoreRequest.of_images(product, (image_a, image_b), markets=tuple(markets))])
         return verdicts
 
-    def score(self, requests: Sequence[ScoreRequest], /) -> list[list[Verdict]]:
+    @overload
+    def score(self, requests: Sequence[ScoreRequest], /) -> list[list[Verdict]]: ...
+
+    @overload
+    def score(self, requests: Sequence[PairRequest], /) -> list[Verdict]: ...
+
+    def score(self, requests: Sequence[ScoreRequest] | Sequence[PairRequest], /) -> list[Verdict] | list[list[Verdict]]:
         """The verdicts of every request, in the order of its questions. Each text and each image is encoded once per call."""
+        return answer_either(requests, self._verdicts)
+
+    def _verdicts(self, requests: Sequence[ScoreRequest]) -> list[list[Verdict]]:
         pairs, _ = self.lookup.pairs_of(requests)
         priors = split_by_request(requests, self.lookup.look_up(pairs))
         return [
