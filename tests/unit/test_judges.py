@@ -27,6 +27,7 @@ from countryreward.scoring.contracts import (
 from countryreward.scoring.country_reward import CountryReward, PreparedPair
 from countryreward.scoring.verdicts import build_verdict
 from countryreward.serving.inference.engine import InferenceEngine
+from countryreward.serving.local_service import free_port
 from countryreward.serving.service_config import RewardServiceConfig
 from tests.unit.micro_qwen import TOKENIZER, model
 
@@ -278,3 +279,18 @@ def test_what_each_row_of_the_report_takes_from_the_prompts():
         "name_only_masked": {"mask_country": True},
         "images_masked": {"mask_images": True},
     }
+
+
+def test_wrong_arguments_of_score_are_named():
+    scorer = CountryReward.__new__(CountryReward)
+    scorer.config = cast(Any, SimpleNamespace(max_bytes=10))
+    with pytest.raises(UserError, match=r"markets: 'KR' is one text; give a list, such as \['KR'\]"):
+        scorer.score("mug", b"a", b"b", markets="KR")
+    with pytest.raises(UserError, match="image_b: 3 is neither file bytes nor a path"):
+        scorer.score("mug", b"a", cast(Any, 3), markets=["KR"])
+
+
+@pytest.mark.parametrize("port", [0, 99_999])
+def test_what_is_no_port_is_said(port: int):
+    with pytest.raises(UserError, match=f"port: {port} is no port"):
+        free_port("127.0.0.1", port)

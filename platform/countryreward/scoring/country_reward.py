@@ -131,7 +131,7 @@ class CountryReward:
         if image_a is None or image_b is None:
             raise UserError("image_a, image_b: give both images, as bytes or as the path of a file")
         files = [self._bytes(image, name) for image, name in ((image_a, "image_a"), (image_b, "image_b"))]
-        chosen = tuple(self.markets if markets is None else markets)
+        chosen = tuple(self.markets if markets is None else _list_of(markets))
         (verdicts,) = self._verdicts([ScoreRequest.of_images(_product(product), files, markets=chosen)])
         return verdicts
 
@@ -142,7 +142,7 @@ class CountryReward:
         if not images:
             raise UserError("images: the list is empty; give at least one image")
         files = [self._bytes(image, f"images[{i}]") for i, image in enumerate(images)]
-        chosen = self.markets if markets is None else markets
+        chosen = self.markets if markets is None else _list_of(markets)
         request = ScoreRequest.of_images(
             _product(product), files, pairs=tuple(itertools.combinations(range(len(files)), 2)), markets=tuple(chosen)
         )
@@ -233,6 +233,8 @@ class CountryReward:
     def _bytes(self, image: ImageLike, name: str) -> bytes:
         if isinstance(image, bytes):
             return image
+        if not isinstance(image, str | Path):
+            raise UserError(f"{name}: {image!r} is neither file bytes nor a path; give a PNG, JPEG or WEBP file")
         try:
             with open(image, "rb") as handle:
                 return handle.read(self.config.max_bytes + 1)
@@ -244,3 +246,9 @@ class CountryReward:
 
 def _product(product: Product | str) -> Product:
     return Product(title=product) if isinstance(product, str) else product
+
+
+def _list_of(markets: Sequence[str]) -> Sequence[str]:
+    if isinstance(markets, str):  # a text is a sequence of letters
+        raise UserError(f"markets: {markets!r} is one text; give a list, such as [{markets!r}]")
+    return markets

@@ -18,7 +18,9 @@ YOU = "You"
 
 
 def free_port(host: str, port: int) -> None:
-    """Raises `UserError` where another process listens."""
+    """Raises `UserError` where another process listens, and for what is no port."""
+    if not 0 < port < 65_536:
+        raise UserError(f"port: {port} is no port; write 1 to 65535 as --port")
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
