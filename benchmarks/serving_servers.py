@@ -74,7 +74,7 @@ class Emulated:
         time.sleep(self.seconds)
         return [0.0] * len(items)
 
-    def about(self) -> dict[str, Any]:
+    async def about(self) -> dict[str, Any]:
         return {"model": None, "knowledge_base": None}
 
     def ready(self) -> bool:
@@ -83,9 +83,9 @@ class Emulated:
     def busy(self, tenant: str = "") -> float | None:
         return None
 
-    async def judge(self, ask: Any) -> list[Any]:
-        verdicts = [_no_opinion(market) for market in ask.markets for _ in ask.pairs]
-        await self.batcher.ask([(verdict, 1) for verdict in verdicts], tenant=ask.tenant)
+    async def score(self, request: Any, /) -> list[Any]:
+        verdicts = [_no_opinion(market) for market, _, _ in request.questions()]
+        await self.batcher.ask([(verdict, 1) for verdict in verdicts], tenant=request.tenant)
         return verdicts
 
     async def close(self) -> None:

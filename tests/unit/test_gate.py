@@ -600,12 +600,12 @@ def test_a_cancelled_request_is_noted_and_gives_its_memory_back(make):
     async def cancelled() -> None:
         entered = asyncio.Event()
 
-        async def judge(ask):
+        async def score(request):
             entered.set()
             await asyncio.sleep(3_600)
             return []
 
-        service.asked.judge = judge
+        service.asked.score = score
         headers = [("Authorization", f"Bearer {key}"), MULTIPART]
         task = asyncio.create_task(called(service.app, "POST", "/v1/score", headers, PAIR))
         await entered.wait()
@@ -614,5 +614,5 @@ def test_a_cancelled_request_is_noted_and_gives_its_memory_back(make):
 
     asyncio.run(cancelled())
     assert service.seen[-1].status == 499
-    del service.asked.judge
+    del service.asked.score
     assert service.score(key).status == 200
