@@ -282,7 +282,7 @@ def test_nothing_of_the_machine_can_be_read(tmp_path: Path) -> None:
         told = refused(client, job)
         assert [told[i][0] for i in range(len(hostile))] == list(hostile.values())
         # a link in an archive is a small file that holds a path: no image, and never followed
-        assert {ask.creatives[0] for ask in scorer.asked} == {str(secret).encode()}
+        assert {ask.creatives[0].image for ask in scorer.asked} == {str(secret).encode()}
         assert told[len(rows) - 1] == ("forbidden_uri", "image_a")
         without = finish(client, "title,image_a,image_b\n" + "".join(rows), images=None, data={"markets": "KR"})
         assert without["judged"] == 0

@@ -393,7 +393,7 @@ def test_score_takes_two_files(service):
     asked, client = service
     answer = client.post("/v1/score", data={"title": "Lamp"}, files={"image_a": FILE, "image_b": ("b", b"two")})
     assert answer.json() == {"request_id": "request1", "verdicts": []}
-    assert asked.asks[0].images == (b"one", b"two")
+    assert [creative.image for creative in asked.asks[0].creatives] == [b"one", b"two"]
 
 
 @pytest.mark.parametrize(
