@@ -42,7 +42,7 @@ def local(demo: Run) -> CountryReward:
 
 @pytest.fixture
 def fresh(demo: Run, local: CountryReward) -> Callable[..., InferenceEngine]:
-    return lambda **options: InferenceEngine(local.reward, ServiceConfig(**options))
+    return lambda **options: InferenceEngine(local, ServiceConfig(**options))
 
 
 def ask(images: list[bytes], **changes) -> ScoreRequest:
