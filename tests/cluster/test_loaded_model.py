@@ -95,7 +95,7 @@ def test_many_requests_share_passes(fresh, ads: list[bytes]):
     async def main() -> None:
         model = fresh()
         asks = [ask([ads[n % 3], ads[(n + 1) % 3]], markets=(MARKETS[n % 4],), tenant=f"t{n % 5}") for n in range(40)]
-        together = await asyncio.gather(*map(model.judge, asks))
+        together = await asyncio.gather(*map(model.score, asks))
         assert model.batcher.batches < 20
         alone = [await model.score(one) for one in asks]
         for one, other in zip(together, alone, strict=True):
@@ -112,7 +112,7 @@ def test_what_cannot_be_used_is_named_and_harms_nobody_else(fresh, ads: list[byt
         model = fresh(max_pixels=1_000_000)
         bad = [ask([ads[0], b"no image"]), ask([sheet.getvalue(), ads[1]]), ask([ads[0], ads[1][:300]])]
         good = [ask(ads[:2]) for _ in range(3)]
-        *refused, first, _, _ = await asyncio.gather(*map(model.judge, [*bad, *good]), return_exceptions=True)
+        *refused, first, _, _ = await asyncio.gather(*map(model.score, [*bad, *good]), return_exceptions=True)
         assert [(one.position, one.reason) for one in refused if isinstance(one, RequestImageError)] == [
             (1, "undecodable_image"),
             (0, "pixel_bomb"),
