@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import time
 from pathlib import Path
 
 import pytest
@@ -155,5 +156,9 @@ def test_wandb_gets_every_number_offline(tmp_path: Path, monkeypatch: pytest.Mon
     run.line({"kind": "step", "step": 1, "loss": 0.125})
     run.close()
     (stored,) = (tmp_path / "wandb").glob("offline-run-*/*.wandb")
+    # wandb's own process writes the file, and on a busy machine it is not done when finish() returns.
+    until = time.monotonic() + 60
+    while b"step/loss" not in stored.read_bytes() and time.monotonic() < until:
+        time.sleep(0.1)
     assert b"step/loss" in stored.read_bytes()
     assert b"0.125" in stored.read_bytes()
