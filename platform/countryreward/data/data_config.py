@@ -55,9 +55,19 @@ class TableSource:
     """Our column name -> the file's, for columns named differently."""
     constants: dict[str, str] = field(default_factory=dict)
     """Our column name -> one value for every row."""
+    skip_lines: int | None = None
+    """Lines before the header of a CSV or TSV file; not set: found by looking for the header."""
+    decimal: Literal["auto", "point", "comma"] = "auto"
+    """How numbers are written: 1,240.5 (point) or 1.240,5 (comma); auto: inferred from each whole column, refused where both fit."""
+    dates: Literal["auto", "iso", "day-first", "month-first"] = "auto"
+    """How dates are written: 2026-03-01, 1.3.2026 or 3/1/2026; auto: inferred from each whole column, refused where both fit."""
+    missing: list[str] = field(default_factory=list)
+    """Words that mean an empty cell, beyond NaN, NA, N/A, null, None, - and -- (any case)."""
 
     def __post_init__(self) -> None:
         self.path = expand(self.path, "path")
+        if self.skip_lines is not None and self.skip_lines < 0:
+            raise UserError(f"skip_lines: {self.skip_lines} must be at least 0")
 
 
 @dataclass(kw_only=True)
@@ -72,10 +82,18 @@ class ImportConfig:
     """Columns creative_id, market, period_start, period_end, the values of its kind, source, prompt (checked against market)."""
     pairs: TableSource = field(default_factory=TableSource)
     """A pair file: product_id, title, category, image_a, image_b, market, values with _a and _b; excludes the three tables."""
+    votes: TableSource = field(default_factory=TableSource)
+    """Votes on pairs: creative_1, creative_2, market, votes_1, votes_2, and where known votes_tie, voter_class, periods, source."""
     images: ImagesConfig = field(default_factory=lambda: ImagesConfig(root="runs/demo/export/images"))
     """Where the images are read from, and which are accepted."""
     market_aliases: dict[str, str] = field(default_factory=dict)
     """Spelling in the file -> ISO 3166 alpha-2 code, beyond codes and names, which are always understood."""
+    markets: str = ""
+    """YAML file of markets that are no countries (regions, languages, segments); docs/data.md shows one."""
+    empty_clicks: Literal["refuse", "zero"] = "refuse"
+    """What an empty cell of clicks or conversions means beside impressions: a row that is refused, or none."""
+    delivery: Literal["randomised", "rotated", "optimised", "unknown"] = "unknown"
+    """Who chose what a customer saw, where the observations have no delivery column: chance, turns, or the platform."""
 
     def __post_init__(self) -> None:
         tables = [self.products.path, self.creatives.path, self.observations.path]
@@ -134,7 +152,12 @@ class RecordsConfig:
     """paper: A is the first of the table. repaired: a seeded hash decides, the same in every market."""
     orientation_seed: int = 0
     """Seed of the hash that orients pairs."""
-    min_impressions: int = 100
-    """Pairs with a creative below this are dropped; only where there are counts."""
+    label_outcome: Literal["clicks", "conversions", "value"] = "clicks"
+    """What of an impression counts as success, where there are counts: clicks, conversions, or value (revenue)."""
+    min_impressions: int = 0
+    """Pairs with a creative below this are dropped, only where there are counts. Dropping selects on the outcome, since platforms
+    stop showing losers; few impressions are kept with their noise."""
+    reveal_markets: float = 0.0
+    """Share of each product's markets whose results are revealed as known results of the pair's records in its other markets."""
     split: SplitConfig = field(default_factory=SplitConfig)
     """How the records are divided into train, validation and test."""

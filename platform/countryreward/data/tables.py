@@ -3,7 +3,22 @@
 import pyarrow as pa
 
 KINDS = ("counts", "rate", "orders", "score")
-"""Evidence kinds, from the most to the least informative: a pair is labelled by the first kind both creatives have."""
+"""Evidence kinds of a creative, from the most to the least informative: a pair is labelled by the first kind both have."""
+
+RECORD_KINDS = ("counts", "votes", "rate", "orders", "score")
+"""Evidence kinds of a pair in the order in which they label it; votes are cast on pairs, the others observed of creatives."""
+
+STRATA = ("placement", "device", "ad_set", "audience")
+"""Columns of an observation that say which part of a creative's showing it is; the period is one more."""
+
+DELIVERIES = ("randomised", "rotated", "optimised", "unknown")
+"""Who chose what a customer saw: chance, turns, or the platform; missing means unknown. Only the first two compare like with like."""
+
+OUTCOMES = ("clicks", "conversions", "value")
+"""What of an impression counts as success."""
+
+COPY = ("headline", "body", "call_to_action", "tags")
+"""The words of an ad, columns of a creative."""
 
 PRODUCTS = pa.schema(
     [
@@ -23,8 +38,14 @@ CREATIVES = pa.schema(
         pa.field("image_uri", pa.string()),  # where the image came from
         pa.field("content_hash", pa.string(), nullable=False),  # SHA-256 of the file's bytes, hex
         pa.field("perceptual_hash", pa.string(), nullable=False),  # 64-bit pHash, 16 hex digits
+        pa.field("headline", pa.string()),
+        pa.field("body", pa.string()),
+        pa.field("call_to_action", pa.string()),
+        pa.field("tags", pa.list_(pa.string())),  # of this ad, not of the product; null or empty: none
+        pa.field("copy_hash", pa.string()),  # `copy_hash` of the four; null: an ad without words
     ]
 )
+"""A creative is (content_hash, copy_hash) within a product; several rows of one creative are ads whose evidence is pooled."""
 
 IMAGES = pa.schema(
     [
@@ -47,14 +68,38 @@ OBSERVATIONS = pa.schema(
         pa.field("kind", pa.string(), nullable=False),  # one of KINDS
         pa.field("impressions", pa.int64()),
         pa.field("clicks", pa.int64()),
+        pa.field("conversions", pa.int64()),  # of the same impressions
+        pa.field("value", pa.float64()),  # revenue of the same impressions, one currency
         pa.field("rate", pa.float64()),  # CTR as a share
         pa.field("orders", pa.float64()),  # units sold
         pa.field("score", pa.float64()),  # mean rating
         pa.field("score_sd", pa.float64()),
         pa.field("score_n", pa.int64()),
+        pa.field("placement", pa.string()),  # strata: which part of the creative's showing this is; null: not told
+        pa.field("device", pa.string()),
+        pa.field("ad_set", pa.string()),
+        pa.field("audience", pa.string()),
+        pa.field("delivery", pa.string()),  # one of DELIVERIES; null: unknown
         pa.field("source", pa.string()),
     ]
 )
+"""Key: creative_id, market, kind, the strata, period. Rows of one key are added on import."""
+
+VOTES = pa.schema(
+    [
+        pa.field("creative_1", pa.string(), nullable=False),
+        pa.field("creative_2", pa.string(), nullable=False),
+        pa.field("market", pa.string(), nullable=False),
+        pa.field("period_start", pa.date32()),
+        pa.field("period_end", pa.date32()),
+        pa.field("voter_class", pa.string()),  # such as panel, staff or a model's name; null: not told
+        pa.field("votes_1", pa.int64(), nullable=False),
+        pa.field("votes_2", pa.int64(), nullable=False),
+        pa.field("votes_tie", pa.int64(), nullable=False),  # said neither
+        pa.field("source", pa.string()),
+    ]
+)
+"""What panels, arenas and labelling tools collect: two creatives of a product, and how many voters preferred each."""
 
 LISTED_PAIRS = pa.schema(
     [
@@ -76,13 +121,24 @@ RECORDS = pa.schema(
         pa.field("creative_b", pa.string(), nullable=False),
         pa.field("hash_a", pa.string(), nullable=False),
         pa.field("hash_b", pa.string(), nullable=False),
-        pa.field("kind", pa.string(), nullable=False),
-        pa.field("value_a", pa.float64(), nullable=False),  # CTR, orders or score
+        pa.field("copy_a", pa.string()),  # copy hash; null: no words
+        pa.field("copy_b", pa.string()),
+        pa.field("kind", pa.string(), nullable=False),  # one of RECORD_KINDS
+        pa.field("outcome", pa.string()),  # counts: one of OUTCOMES; else null
+        pa.field("delivery", pa.string(), nullable=False),  # of the pair: the less comparable of its two sides
+        pa.field(
+            "value_a", pa.float64(), nullable=False
+        ),  # pooled, for display: outcome per impression, orders, score, votes
         pa.field("value_b", pa.float64(), nullable=False),
-        pa.field("impressions_a", pa.int64()),  # null without counts
+        pa.field(
+            "compared_a", pa.float64(), nullable=False
+        ),  # the same within common strata and days: these are compared
+        pa.field("compared_b", pa.float64(), nullable=False),
+        pa.field("strata", pa.int32(), nullable=False),  # common cells (strata and days) that were compared
+        pa.field("impressions_a", pa.int64()),  # in the common cells; null without counts
         pa.field("impressions_b", pa.int64()),
-        pa.field("label", pa.int8(), nullable=False),  # 1: A got the larger value
-        pa.field("soft_label", pa.float64()),  # P(CTR_A > CTR_B); null without counts
+        pa.field("label", pa.float64(), nullable=False),  # 1: A has the larger compared value, 0: B, .5: a tie
+        pa.field("soft_label", pa.float64()),  # P(A is truly better | evidence); null where there is no posterior
         pa.field(
             "target", pa.float64(), nullable=False
         ),  # what training learns from: label or soft label, by label_kind
