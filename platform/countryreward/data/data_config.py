@@ -58,9 +58,9 @@ class TableSource:
     skip_lines: int | None = None
     """Lines before the header of a CSV or TSV file; not set: found by looking for the header."""
     decimal: Literal["auto", "point", "comma"] = "auto"
-    """How numbers are written: 1,240.5 (point) or 1.240,5 (comma); auto: inferred from each whole column, refused where both fit."""
+    """How numbers are written: 1,240.5 (point), 1.240,5 (comma); auto: inferred column by column, refused where both fit."""
     dates: Literal["auto", "iso", "day-first", "month-first"] = "auto"
-    """How dates are written: 2026-03-01, 1.3.2026 or 3/1/2026; auto: inferred from each whole column, refused where both fit."""
+    """How dates are written: 2026-03-01, 1.3.2026, 3/1/2026; auto: inferred column by column, refused where two fit."""
     missing: list[str] = field(default_factory=list)
     """Words that mean an empty cell, beyond NaN, NA, N/A, null, None, - and -- (any case)."""
 
@@ -83,7 +83,7 @@ class ImportConfig:
     pairs: TableSource = field(default_factory=TableSource)
     """A pair file: product_id, title, category, image_a, image_b, market, values with _a and _b; excludes the three tables."""
     votes: TableSource = field(default_factory=TableSource)
-    """Votes on pairs: creative_1, creative_2, market, votes_1, votes_2, and where known votes_tie, voter_class, periods, source."""
+    """Votes on pairs: creative_1, creative_2, market, votes_1, votes_2; where known votes_tie, voter_class, period, source."""
     images: ImagesConfig = field(default_factory=lambda: ImagesConfig(root="runs/demo/export/images"))
     """Where the images are read from, and which are accepted."""
     market_aliases: dict[str, str] = field(default_factory=dict)

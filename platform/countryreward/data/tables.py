@@ -12,7 +12,7 @@ STRATA = ("placement", "device", "ad_set", "audience")
 """Columns of an observation that say which part of a creative's showing it is; the period is one more."""
 
 DELIVERIES = ("randomised", "rotated", "optimised", "unknown")
-"""Who chose what a customer saw: chance, turns, or the platform; missing means unknown. Only the first two compare like with like."""
+"""Who chose what a customer saw: chance, turns, the platform; missing: unknown. Only the first two compare like with like."""
 
 OUTCOMES = ("clicks", "conversions", "value")
 """What of an impression counts as success."""
