@@ -84,7 +84,7 @@ def _show_verdicts(out: str) -> None:
     print(f"ask: {product.title!r}, a product it never saw: A = {a}, B = {b}")
     for verdict, label in zip(judge.score(product, a, b, markets=rows["market"].tolist()), rows["label"], strict=True):
         p = verdict.calibrated_probability or 0.0
-        won = "A" if label else "B"
+        won = "neither" if label == 0.5 else "A" if label else "B"
         print(
             f"ask:   {markets.name(verdict.market):<16} {verdict.choice or '-'}  {max(p, 1 - p):>4.0%} sure, "
             f"{verdict.past_ads} past ads; {won} really won (simulated clicks)"

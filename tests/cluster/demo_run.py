@@ -20,7 +20,9 @@ STAGES = (
     "model", "report",
 )  # fmt: skip
 RANKING = ("accuracy", "balanced_accuracy", "sensitivity", "discordant_sensitivity", "discordant_ordering")
-BASELINES = {"prior_only", "prior_only_paper", "prior_shuffled", "constant_letter", "market_blind_oracle"}
+BASELINES = {
+    "prior_only", "prior_only_paper", "prior_shuffled", "other_markets", "constant_letter", "market_blind_oracle",
+}  # fmt: skip
 OF_MODEL = {"country_reward", "country_masked", "country_shuffled", "name_only_masked", "images_masked"}
 TRAINING = ["--loop.epochs=0.5", "--loop.validations=2", "--loop.validation_items=10", "--loop.log_every=5"]
 UNJUDGED = "--allow_collapsed=a test's model: half an epoch on 60 products says nothing of its answers"

@@ -6,104 +6,148 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import integrate, special, stats
+from scipy import stats
 
 from countryreward.equations import evidence as eq
 
-one = lambda value: np.array([float(value)])  # noqa: E731
+
+def pairs_of(clicks: np.ndarray, shown: np.ndarray) -> eq.Contrasts:
+    """Each row's first creative against its second. [R, 2] each."""
+    columns = (clicks[:, 0], shown[:, 0], clicks[:, 1], shown[:, 1])
+    return eq.contrast(*(column.astype(float) for column in columns), np.arange(len(clicks)), len(clicks))
 
 
-@pytest.mark.parametrize(
-    "parameters", [(50, 3000, 60, 3100), (0.7, 3, 2, 9), (1, 10, 69, 399), (2000, 6e4, 2100, 5.9e4)]
-)
-def test_soft_label_equals_numerical_integration(parameters: tuple[float, float, float, float]):
-    a, b, c, d = parameters
-    exact = integrate.quad(lambda u: stats.beta.cdf(stats.beta.ppf(u, a, b), c, d), 0, 1, limit=500)[0]
-    assert eq.probability_greater(one(a), one(b), one(c), one(d))[0] == pytest.approx(exact, abs=1e-6)
+def test_contrast_of_one_cell_by_hand():
+    made = pairs_of(np.array([[30, 20]]), np.array([[1000, 1000]]))
+    # w = 500, p = .025, V = 500 x .025 x .975 = 12.1875; (O - E) = 500 x .01 = 5
+    assert made.rate_a == pytest.approx([0.03])
+    assert made.rate_b == pytest.approx([0.02])
+    assert made.difference == pytest.approx([5 / 12.1875])
+    assert made.variance == pytest.approx([1 / 12.1875])
+    assert made.cells_share == pytest.approx([1])
+    assert len(made.heterogeneity[0]) == 0
+
+
+def test_contrast_of_two_cells_is_that_of_mantel_and_haenszel():
+    shown_a, shown_b = np.array([9000.0, 1000.0]), np.array([1000.0, 9000.0])
+    made = eq.contrast(np.array([99.0, 44.0]), shown_a, np.array([10.0, 360.0]), shown_b, np.array([0, 0]), 1)
+    # w = 900 in both cells: rates .011 and .044 against .010 and .040
+    assert made.rate_a == pytest.approx([0.0275])
+    assert made.rate_b == pytest.approx([0.025])
+    p = np.array([109, 404]) / 10_000
+    information = 900 * p * (1 - p)
+    assert made.variance == pytest.approx([1 / information.sum()])
+    assert made.difference == pytest.approx([900 * 0.005 / information.sum()])
+    assert made.cells_share == pytest.approx([(information**2).sum() / information.sum() ** 2])
+    assert made.heterogeneity[1] == pytest.approx(np.array([0.001, 0.004]) / (p * (1 - p)))
+
+
+def test_without_a_click_nothing_is_known():
+    made = pairs_of(np.array([[0, 0]]), np.array([[100, 5000]]))
+    assert (made.difference[0], made.variance[0]) == (0, np.inf)
+    assert eq.probability_better(made.difference, made.variance, 0.3).tolist() == [0.5]
 
 
 def test_soft_label_by_hand():
-    assert eq.probability_greater(one(5), one(9), one(5), one(9))[0] == pytest.approx(0.5, abs=1e-9)
-    # X ~ Beta(2, 1), Y uniform: P(X > Y) = E[X] = 2/3
-    assert eq.probability_greater(one(2), one(1), one(1), one(1))[0] == pytest.approx(2 / 3, abs=1e-6)
+    # prior variance 2 x .3^2 = .18, evidence 1 with variance .18: half of z = 1 / sqrt(.18) survives as sqrt(1/2)
+    soft = eq.probability_better(np.array([1.0, -1.0, 1.0]), np.full(3, 0.18), np.array([0.3, 0.3, 0.0]))
+    z = math.sqrt(0.5) / math.sqrt(0.18)
+    assert soft == pytest.approx([stats.norm.cdf(z), stats.norm.cdf(-z), 0.5])
 
 
-@given(st.floats(1, 500), st.floats(10, 1e5), st.floats(1, 500), st.floats(10, 1e5))
-def test_soft_labels_of_both_orders_sum_to_one(a: float, b: float, c: float, d: float):
-    forward = eq.probability_greater(one(a), one(b), one(c), one(d))
-    backward = eq.probability_greater(one(c), one(d), one(a), one(b))
-    assert forward + backward == pytest.approx(1, abs=1e-6)
+@given(st.integers(0, 500), st.integers(500, 10**5), st.integers(0, 500), st.integers(500, 10**5), st.floats(0, 2))
+def test_soft_labels_of_both_orders_sum_to_one(a: int, m: int, b: int, n: int, between: float):
+    made = pairs_of(np.array([[a, b], [b, a]]), np.array([[m, n], [n, m]]))
+    soft = eq.probability_better(made.difference, made.variance, between)
+    assert soft.sum() == pytest.approx(1, abs=1e-9)
+    assert (soft[0] >= 0.5) == (made.rate_a[0] >= made.rate_b[0]) or soft[0] == pytest.approx(0.5)
 
 
-@pytest.mark.parametrize("concentration", [100, 1000])
-def test_prior_finds_the_spread_of_rates(concentration: float):
+@pytest.mark.parametrize("between", [0.0, 0.155, 0.4])
+def test_the_spread_within_products_is_found_whatever_the_products_spread(between: float):
     rng = np.random.default_rng(3)
-    rates = rng.beta(0.02 * concentration, 0.98 * concentration, 3000)
-    impressions = rng.integers(500, 20_000, 3000).astype(float)
-    found = eq.fit_beta(rng.binomial(impressions.astype(int), rates).astype(float), impressions)
-    assert found.concentration == pytest.approx(concentration, rel=0.1)
-    assert found.alpha / found.concentration == pytest.approx(0.02, rel=0.05)
+    products = rng.normal(math.log(0.02), 0.5, (6000, 1))
+    rates = np.exp(products + rng.normal(0, between, (6000, 2)))
+    shown = rng.integers(2000, 20_000, (6000, 2))
+    made = pairs_of(rng.binomial(shown, rates), shown)
+    fitted = eq.fit_between(made.difference, made.variance, np.ones(6000), worth=4.0)
+    assert fitted == pytest.approx(between, abs=0.02 if between == 0 else 0.05 * between)
 
 
-def test_the_prior_is_where_the_likelihood_is_flat():
-    rng = np.random.default_rng(3)
-    impressions = rng.integers(500, 20_000, 3000).astype(float)
-    clicks = rng.binomial(impressions.astype(int), rng.beta(20, 980, 3000)).astype(float)
-    found = eq.fit_beta(clicks, impressions)
-
-    def likelihood(mean: float, concentration: float) -> float:
-        alpha, beta = mean * concentration, (1 - mean) * concentration
-        return float(np.mean(special.betaln(clicks + alpha, impressions - clicks + beta) - special.betaln(alpha, beta)))
-
-    mean, concentration = found.alpha / (found.alpha + found.beta), found.alpha + found.beta
-    best = likelihood(mean, concentration)
-    for factor in (0.999, 1.001):  # .2 % away is what finite differences left
-        assert best > likelihood(mean * factor, concentration)
-        assert best > likelihood(mean, concentration * factor)
+def test_nearly_nothing_known_gives_nearly_the_default():
+    made = pairs_of(np.array([[10, 12]]), np.array([[1000, 1000]]))
+    fitted = eq.fit_between(made.difference, made.variance, np.ones(1), expected=0.2, worth=4.0)
+    assert 0.1 < fitted < 0.25
+    nothing = np.zeros(0)
+    assert eq.fit_between(nothing, nothing, nothing, expected=0.2, worth=4.0) == pytest.approx(0.2)
 
 
 def test_pure_noise_has_a_noise_ceiling_of_one_half():
     rng = np.random.default_rng(5)
-    impressions = np.full(2000, 3000.0)
-    clicks = rng.binomial(3000, 0.016, 2000).astype(float)
-    prior = eq.fit_beta(clicks, impressions)
-    alpha, beta = prior.alpha + clicks, prior.beta + impressions - clicks
-    soft = eq.probability_greater(alpha[:1000], beta[:1000], alpha[1000:], beta[1000:])
+    rates = np.exp(rng.normal(math.log(0.016), 0.3, (2000, 1)))
+    shown = np.full((2000, 2), 3000)
+    made = pairs_of(rng.binomial(shown, rates), shown)
+    fitted = eq.fit_between(made.difference, made.variance, np.ones(2000), worth=4.0)
+    soft = eq.probability_better(made.difference, made.variance, fitted)
     assert np.maximum(soft, 1 - soft).mean() < 0.56
-    flat = eq.probability_greater(
-        1 + clicks[:1000], 1 + 3000 - clicks[:1000], 1 + clicks[1000:], 1 + 3000 - clicks[1000:]
-    )
-    assert np.maximum(flat, 1 - flat).mean() == pytest.approx(0.75, abs=0.02)  # what a flat prior would have claimed
 
 
-def test_prior_without_clicks_or_impressions():
-    assert eq.fit_beta(np.zeros(3), np.zeros(3)) == eq.BetaPrior(1.0, 1.0)
-    assert eq.fit_beta(np.zeros(3), np.full(3, 100.0)).alpha > 0
+def test_overdispersion_is_what_cells_of_a_pair_differ_beyond_sampling():
+    rng = np.random.default_rng(4)
+    pair = np.repeat(np.arange(2000), 4)
+    shown = np.full(8000, 5000)
+    for extra in (0.0, 0.2):
+        a, b = (rng.binomial(shown, 0.02 * np.exp(rng.normal(0, extra, 8000))).astype(float) for _ in "ab")
+        made = eq.contrast(a, shown.astype(float), b, shown.astype(float), pair, 2000)
+        assert eq.fit_cells(made) == pytest.approx(extra, abs=0.04 if extra == 0 else 0.01)
+
+
+def test_votes_by_hand():
+    assert eq.preferred_share(np.array([3.0, 0.0]), np.array([1.0, 0.0])) == pytest.approx([0.75, 0.5])
+    # Beta(1 + 3, 1 + 1): P(share > .5) = 1 - I_.5(4, 2) = 1 - 6/32
+    assert eq.probability_preferred(np.array([3.0]), np.array([1.0]), 1.0) == pytest.approx([1 - 6 / 32])
+    rng = np.random.default_rng(1)
+    for size in (0.5, 5.0):
+        votes = rng.binomial(20, rng.beta(size, size, 4000)).astype(float)
+        assert eq.fit_votes(votes, 20 - votes) == pytest.approx(size, rel=0.1)
 
 
 def test_lift_from_counts_by_hand():
-    prior = eq.BetaPrior(2.0, 98.0)  # 100 impressions at 2 %
     clicks, impressions = np.array([30.0, 10.0, 0.0]), np.array([900.0, 900.0, 0.0])
-    centre = (40 + 2) / (1800 + 100)  # what creatives are shrunk to
-    rates = [(30 + 100 * centre) / 1000, (10 + 100 * centre) / 1000, centre]
-    product_rate = (40 + 300 * centre) / (1800 + 300)
-    expected = [math.log(rate / product_rate) for rate in rates]
-    assert eq.lift_from_counts(clicks, impressions, np.zeros(3, dtype=np.int64), prior) == pytest.approx(expected)
+    alone = np.zeros(3, dtype=np.int64)
+    # between = .5: k = 4; one cell: the rate r solves r = 40 / sum n_i (c_i + 4) / (900 r + 4)
+    lift = eq.lift_from_counts(clicks, impressions, np.arange(3), alone, alone, 0.5, rounds=100)
+    rate = 40 / 1800
+    for _ in range(1000):
+        rate = 40 / (900 * (34 + 14) / (900 * rate + 4))
+    ratios = np.array([34 / (900 * rate + 4), 14 / (900 * rate + 4), 1])
+    average = (ratios * (np.array([900, 900, 0]) * rate + 4)).sum() / (1800 * rate + 12)
+    assert lift == pytest.approx(np.log(ratios / average))
 
 
 def test_the_only_creative_of_a_product_has_no_lift():
     rng = np.random.default_rng(2)
     clicks = rng.integers(0, 50, 40).astype(float)
-    lift = eq.lift_from_counts(clicks, np.full(40, 500.0), np.arange(40), eq.BetaPrior(2.0, 98.0))
+    own = np.arange(40)
+    lift = eq.lift_from_counts(clicks, np.full(40, 500.0), own, own, own, 0.3)
     assert lift == pytest.approx(np.zeros(40), abs=1e-12)
 
 
 def test_lift_ignores_how_good_the_product_is():
-    prior = eq.BetaPrior(0.002, 0.098)
-    clicks, impressions = np.array([20.0, 10.0, 200.0, 100.0]), np.full(4, 1e5)
-    lift = eq.lift_from_counts(clicks, impressions, np.array([0, 0, 1, 1]), prior)
+    clicks, impressions = np.array([2e4, 1e4, 2e5, 1e5]), np.full(4, 1e8)
+    product = np.array([0, 0, 1, 1])
+    lift = eq.lift_from_counts(clicks, impressions, np.arange(4), product, product, 0.5)
     assert lift[0] == pytest.approx(math.log(20 / 15), abs=1e-3)
     assert lift[0] == pytest.approx(lift[2], abs=1e-3)
+
+
+def test_lift_compares_within_cells():
+    # creative 0 was shown where everybody clicks little, 1 where they click much; in both cells 0 is the better by half
+    clicks = np.array([90_000.0, 30_000.0, 6_000.0, 180_000.0])
+    shown = np.array([9e6, 1e6, 0.9e6, 9e6])
+    creative, cell = np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1])
+    lift = eq.lift_from_counts(clicks, shown, creative, np.zeros(2, np.int64), cell, 1.0, rounds=200)
+    assert lift[0] - lift[1] == pytest.approx(math.log(1.5), abs=1e-3)
 
 
 def test_lift_from_orders_scores_and_rates():

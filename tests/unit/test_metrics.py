@@ -137,3 +137,14 @@ def test_sums_add_up_over_items():
 def test_swap_consistency():
     # flips, does not flip, no evidence both times, evidence one way only
     assert swap_consistency(np.array([1.0, 1.0, 0.0, 0.0]), np.array([-3.0, 2.0, 0.0, 1.0])) == 0.5
+
+
+def test_a_tie_is_half_right_and_in_no_country_pair():
+    label, item = np.array([1.0, 0.5, 0.0]), np.zeros(3, dtype=np.int64)
+    values = metrics(label, np.array([1.0, 2.0, -1.0]), item)
+    assert values["accuracy"] == pytest.approx(2.5 / 3)
+    assert values["sensitivity"] == values["discordant_sensitivity"] == values["discordant_ordering"] == 1
+    assert values["discordant_share"] == 1
+    p = 1 / (1 + np.exp(-np.array([1.0, 2.0, -1.0])))
+    assert values["brier"] == pytest.approx(((1 - p[0]) ** 2 + ((1 - p[1]) ** 2 + p[1] ** 2) / 2 + p[2] ** 2) / 3)
+    assert values["log_loss"] == pytest.approx(-(np.log(p[0]) + np.log(p[1] * (1 - p[1])) / 2 + np.log(1 - p[2])) / 3)

@@ -1,6 +1,7 @@
 """Labels, drops, orientation and splits: method.md, evidence behind a label."""
 
 import datetime as dt
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -56,20 +57,137 @@ def test_label_soft_label_and_ids():
     assert built.counts["pairs"] == {"input": 2, "records": 2, "dropped": 0, "quarantined": 0, "dropped_by_reason": {}}
 
 
-def test_periods_are_pooled_before_labelling():
+def test_months_are_compared_with_themselves_and_the_pooled_value_is_for_display():
     rows = [
-        counts("c1", "KR", 10, 1_000),
-        counts("c1", "KR", 10, 9_000, month=2),
-        counts("c2", "KR", 30),
-        counts("c2", "KR", 5, month=2),
+        counts("c1", "KR", 100, 10_000),  # January is good for everybody
+        counts("c1", "KR", 5, 1_000, month=2),
+        counts("c2", "KR", 9, 1_000),
+        counts("c2", "KR", 40, 10_000, month=2),
     ]
-    frame = build_records(dataset(TWO, rows), AS_GIVEN).frame
-    assert frame["value_a"].tolist() == [20 / 10_000]
-    assert frame["value_b"].tolist() == [35 / 20_000]
-    assert frame["impressions_a"].tolist() == [10_000]
+    row = build_records(dataset(TWO, rows), AS_GIVEN).frame.iloc[0]
+    assert (row["value_a"], row["value_b"]) == (105 / 11_000, 49 / 11_000)
+    # weights 10000 x 1000 / 11000 in both months
+    assert row["compared_a"] == pytest.approx((0.01 + 0.005) / 2)
+    assert row["compared_b"] == pytest.approx((0.009 + 0.004) / 2)
+    assert (row["strata"], row["label"], row["impressions_a"]) == (2, 1, 11_000)
 
 
-def test_ties_few_impressions_and_missing_common_evidence_are_dropped_with_a_reason():
+def test_pooled_winners_turn_round_within_devices():
+    rows = [
+        {**counts("c1", "BR", 90, 9_000), "device": "mobile"}, {**counts("c1", "BR", 40, 1_000), "device": "desktop"},
+        {**counts("c2", "BR", 12, 1_000), "device": "mobile"}, {**counts("c2", "BR", 396, 9_000), "device": "desktop"},
+    ]  # fmt: skip
+    built = build_records(dataset(TWO, rows), AS_GIVEN)
+    row = built.frame.iloc[0]
+    assert (row["value_a"], row["value_b"]) == (0.013, 0.0408)
+    assert row["compared_a"] == pytest.approx((0.01 + 0.04) / 2)
+    assert row["compared_b"] == pytest.approx((0.012 + 0.044) / 2)
+    turned = [
+        {**counts("c1", "BR", 99, 9_000), "device": "mobile"}, {**counts("c1", "BR", 44, 1_000), "device": "desktop"},
+        {**counts("c2", "BR", 10, 1_000), "device": "mobile"}, {**counts("c2", "BR", 360, 9_000), "device": "desktop"},
+    ]  # fmt: skip
+    data = dataset(TWO, turned)
+    built = build_records(data, AS_GIVEN)
+    row = built.frame.iloc[0]
+    assert row["value_a"] < row["value_b"]
+    assert row["label"] == 1  # better on both devices
+    assert check(data, built)["turned_within_strata"]["share"] == 1.0
+    assert "c1" in describe(check(data, built))
+
+
+def test_ads_that_never_ran_together_are_not_compared():
+    rows = [counts("c1", "KR", 100), counts("c2", "KR", 300, month=2), counts("c1", "BR", 100), counts("c2", "BR", 300)]
+    built = build_records(dataset(TWO, rows), AS_GIVEN)
+    assert built.counts["pairs"]["dropped_by_reason"] == {"no_common_period": 1}
+    assert built.frame["market"].tolist() == ["BR"]
+    daily = [{**counts("c1", "KR", 10, 1_000), "period_start": day, "period_end": day} for day in
+             (dt.date(2026, 1, 30), dt.date(2026, 1, 31), dt.date(2026, 2, 1))]  # fmt: skip
+    whole = [{**counts("c2", "KR", 20, 1_000), "period_start": dt.date(2026, 1, 31), "period_end": dt.date(2026, 2, 5)}]
+    row = build_records(dataset(TWO, daily + whole), AS_GIVEN).frame.iloc[0]
+    assert (row["impressions_a"], row["impressions_b"]) == (2_000, 1_000)  # 30 January is before b ran
+
+
+def test_ads_in_different_devices_are_not_compared_and_ad_sets_of_one_ad_are():
+    rows = [{**counts("c1", "KR", 100), "device": "mobile"}, {**counts("c2", "KR", 300), "device": "desktop"}]
+    built = build_records(dataset(TWO, rows), AS_GIVEN)
+    assert built.counts["pairs"]["dropped_by_reason"] == {"no_common_stratum": 1}
+    rows = [{**counts("c1", "KR", 100), "ad_set": "s1"}, {**counts("c2", "KR", 300), "ad_set": "s2"}]
+    assert build_records(dataset(TWO, rows), AS_GIVEN).frame["label"].tolist() == [0]
+    rows = [{**counts("c1", "KR", 100), "device": "mobile"}, counts("c2", "KR", 300)]  # b does not tell its devices
+    assert build_records(dataset(TWO, rows), AS_GIVEN).frame["label"].tolist() == [0]
+
+
+def test_randomised_evidence_speaks_alone_where_there_is_some():
+    rows = [
+        {**counts("c1", "KR", 30, 1_000), "delivery": "randomised", "device": "mobile"},
+        {**counts("c2", "KR", 20, 1_000), "delivery": "randomised", "device": "mobile"},
+        {**counts("c1", "KR", 100, 50_000), "device": "desktop"},
+        {**counts("c2", "KR", 900, 50_000), "device": "desktop"},
+    ]
+    row = build_records(dataset(TWO, rows), AS_GIVEN).frame.iloc[0]
+    assert (row["label"], row["delivery"], row["impressions_a"]) == (1, "randomised", 1_000)
+
+
+def test_equal_means_that_differ_in_the_last_bit_are_a_tie():
+    def scores(creative: str, *means: float) -> list[dict]:
+        return [
+            {"creative_id": creative, "market": "DE", "kind": "score", "score": mean, "score_n": 1,
+             "period_start": dt.date(2026, month, 1), "period_end": dt.date(2026, month, 7)}
+            for month, mean in enumerate(means, start=1)
+        ]  # fmt: skip
+
+    row = build_records(dataset(TWO, scores("c1", 4.1, 4.3) + scores("c2", 4.2, 4.2)), AS_GIVEN).frame.iloc[0]
+    assert (row["label"], row["target"]) == (0.5, 0.5)
+
+
+def test_votes_label_pairs():
+    creatives = [*TWO, ("c3", "p", "h3")]
+    votes = pd.DataFrame(
+        [
+            ("c2", "c1", "KR", 30, 10, 4, "panel"),
+            ("c1", "c2", "KR", 5, 5, 0, "staff"),
+            ("c1", "c3", "KR", 3, 3, 1, None),
+        ],
+        columns=["creative_1", "creative_2", "market", "votes_1", "votes_2", "votes_tie", "voter_class"],
+    )
+    data = replace(dataset(creatives, [counts("c1", "BR", 100), counts("c2", "BR", 300)]), votes=votes)
+    frame = build_records(data, AS_GIVEN).frame.set_index(["market", "creative_b"])
+    row = frame.loc[("KR", "c2")]
+    assert (row["kind"], row["value_a"], row["value_b"], row["label"]) == ("votes", 17, 37, 0)
+    assert row["soft_label"] < 0.05
+    assert frame.loc[("KR", "c3"), "label"] == 0.5
+    assert frame.loc[("KR", "c3"), "soft_label"] == pytest.approx(0.5)
+    assert frame.loc[("BR", "c2"), "kind"] == "counts"
+
+
+def test_conversions_and_value_label_where_they_are_told():
+    rows = [
+        {**counts("c1", "KR", 300), "conversions": 10, "value": 100.0},
+        {**counts("c2", "KR", 200), "conversions": 40, "value": 90.0},
+    ]
+    data = dataset(TWO, rows)
+    label = {
+        outcome: build_records(data, RecordsConfig(orientation="as_given", label_outcome=outcome)).frame.iloc[0]
+        for outcome in ("clicks", "conversions", "value")
+    }
+    assert {name: row["label"] for name, row in label.items()} == {"clicks": 1, "conversions": 0, "value": 1}
+    assert {name: row["outcome"] for name, row in label.items()} == {name: name for name in label}
+    assert label["value"]["value_a"] == 0.01
+    assert 0.5 < label["value"]["soft_label"] < 0.75 < 1 - label["conversions"]["soft_label"]
+
+
+def test_one_picture_with_two_headlines_is_a_pair_and_the_same_words_twice_are_one_creative():
+    data = dataset([("c1", "p", "h1"), ("c2", "p", "h1"), ("c3", "p", "h1")], [
+        counts("c1", "KR", 100), counts("c2", "KR", 400), counts("c3", "KR", 500)
+    ])  # fmt: skip
+    creatives = data.creatives.assign(copy_hash=["w1", None, "w1"])
+    row = build_records(replace(data, creatives=creatives), AS_GIVEN).frame.iloc[0]
+    assert (row["creative_a"], row["copy_a"], row["value_a"]) == ("c1", "w1", 600 / 20_000)
+    assert (row["creative_b"], row["label"]) == ("c2", 0)
+    assert pd.isna(row["copy_b"])
+
+
+def test_few_impressions_and_missing_common_evidence_are_dropped_with_a_reason_and_ties_are_kept():
     creatives = [(f"{p}{c}", p, f"h-{p}{c}") for p in ("tie", "few", "mix", "ok") for c in "12"]
     rows = [
         counts("tie1", "KR", 10, 1_000), counts("tie2", "KR", 20, 2_000),
@@ -79,9 +197,9 @@ def test_ties_few_impressions_and_missing_common_evidence_are_dropped_with_a_rea
         counts("ok1", "KR", 10), counts("ok2", "KR", 30), counts("ok1", "FR", 10),
     ]  # fmt: skip
     built = build_records(dataset(creatives, rows), AS_GIVEN)
-    assert built.counts["pairs"]["dropped_by_reason"] == {"tie": 1, "below_min_impressions": 1, "no_common_evidence": 1}
+    assert built.counts["pairs"]["dropped_by_reason"] == {"below_min_impressions": 1, "no_common_evidence": 1}
     assert built.counts["pairs"]["input"] == 4
-    assert built.frame["product_id"].tolist() == ["ok"]
+    assert built.frame.set_index("product_id")["label"].to_dict() == {"ok": 0, "tie": 0.5}
 
 
 def test_orders_assume_equal_exposure_and_have_no_soft_label():

@@ -35,6 +35,10 @@ def frame(items: int = 120, seed: int = 0) -> tuple[pd.DataFrame, np.ndarray, np
             "hash_a": np.repeat([f"a{i % 30}" for i in range(items)], 4),
             "hash_b": np.repeat([f"b{i % 31}" for i in range(items)], 4),
             "label": (rng.random((items, 4)) < q).astype(np.int8).ravel(),
+            "impressions_a": 1000,
+            "impressions_b": 1000,
+            "compared_a": (0.01 + 0.02 * q).ravel(),
+            "compared_b": 0.02,
             "as_of": None,
         }
     )
@@ -260,7 +264,7 @@ def test_one_entry_in_the_table_is_a_row_of_the_report(monkeypatch, tmp_path):
     rows, logit, _ = frame()
     given = RecordInputs(train=rows, test=rows, prior=logit, embeddings=None, seed=0)  # pyright: ignore[reportArgumentType]
     logits = {key: row.from_records(given) for key, row in JUDGE_ROWS.items() if row.from_records}
-    assert list(logits) == ["prior_shuffled", "constant_letter", "market_blind_oracle", "opposite"]
+    assert list(logits) == ["prior_shuffled", "other_markets", "constant_letter", "market_blind_oracle", "opposite"]
     found = evaluate(rows, {"prior_only": logit} | logits, unit="product", draws=100)
     right = found["variants"]["prior_only"]["accuracy"]["value"]
     assert found["variants"]["opposite"]["accuracy"]["value"] == pytest.approx(1 - right)

@@ -1,5 +1,6 @@
 """The bootstrap resamples units and not rows; paired differences; McNemar and Holm on literals."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 
 from countryreward.data.records import item_keys
 from countryreward.equations.metrics import item_sums, metrics_of, row_sums, total
-from countryreward.evaluation.simple_judges import constant_letter, market_blind_oracle, shuffled
+from countryreward.evaluation.simple_judges import constant_letter, market_blind_oracle, other_markets, shuffled
 from countryreward.evaluation.statistics import (
     bootstrap_p,
     bootstrap_totals,
@@ -209,6 +210,17 @@ def test_baselines_by_hand():
     assert constant_letter(train, FRAME).tolist() == [-1.0] * 6
     assert constant_letter(train.head(0), FRAME).tolist() == [1.0] * 6
     assert market_blind_oracle(FRAME).tolist() == [1, 1, 1, 1, 1, -1]  # 2 of 3 A; tie -> A; B
+
+
+def test_other_markets_by_hand():
+    told = FRAME.assign(impressions_a=None, impressions_b=None, value_a=0.0, value_b=0.0)
+    # of the others: p JP 1 of 2, US 1 of 2, BR 2 of 2; q JP 1 of 1, US 0 of 1; r none
+    votes = np.log([2 / 2, 2 / 2, 3 / 1, 2 / 1, 1 / 2, 1])
+    assert other_markets(told.head(0), told) == pytest.approx(votes)
+    counted = told.assign(impressions_a=100, impressions_b=200, value_a=0.1, value_b=0.2)
+    assert other_markets(told.head(0), counted)[0] == pytest.approx(math.log(20.5 / 180.5) - math.log(80.5 / 320.5))
+    revealed = told.assign(revealed=[True, False, False, False, False, False])
+    assert other_markets(told.head(0), revealed) == pytest.approx(np.log([1, 2, 2, 1, 1, 1]))
 
 
 def test_shuffled_stays_within_the_item_and_ignores_row_order():

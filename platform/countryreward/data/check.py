@@ -19,7 +19,13 @@ def check(dataset: Dataset, records: Records) -> dict[str, Any]:
     facts["markets"] = {str(name): int(count) for name, count in frame["market"].value_counts().sort_index().items()}
     facts["kinds"] = {str(name): int(count) for name, count in frame["kind"].value_counts().items()}
     facts["products"] = int(frame["product_id"].nunique())
+    facts["outcome"] = next(iter(frame["outcome"].dropna().unique()), None)
+    facts["deliveries"] = {str(name): int(count) for name, count in frame["delivery"].value_counts().items()}
+    facts["ties"] = int((frame["label"] == 0.5).sum())
     facts["discordant_share"] = discordant_share(frame)
+    facts["turned_within_strata"] = turned_within_strata(frame)
+    facts["spread"] = records.counts.get("spread") or None
+    facts["not_identified"] = not_identified(frame, facts["spread"])
     soft = frame["soft_label"].dropna().to_numpy(float)
     facts["noise_ceiling"] = float(np.maximum(soft, 1 - soft).mean()) if len(soft) else None
     facts["share_of_letter_a"] = float(frame["label"].mean()) if len(frame) else None
@@ -31,11 +37,55 @@ def check(dataset: Dataset, records: Records) -> dict[str, Any]:
 
 
 def discordant_share(frame: pd.DataFrame) -> float | None:
-    """Share of country pairs of one item (and split) whose labels differ; None when no item is seen in two markets."""
-    items = frame.groupby(["pair_id", "split"])["label"].agg(["sum", "count"])
+    """Share of country pairs of one item (and split), both with a winner, whose winners differ; None when there are none."""
+    won = frame[frame["label"] != 0.5]
+    items = won.groupby(["pair_id", "split"])["label"].agg(["sum", "count"])
     differing = (items["sum"] * (items["count"] - items["sum"])).sum()
     pairs = (items["count"] * (items["count"] - 1) / 2).sum()
     return float(differing / pairs) if pairs else None
+
+
+def turned_within_strata(frame: pd.DataFrame, examples: int = 3) -> dict[str, Any] | None:
+    """Simpson's paradox: records of several cells whose pooled rates name another winner than the comparison within cells.
+
+    Returns how many records have several cells (`compared`), how many winners turn (`turned`), their `share`, and the clearest
+    `examples` in words; None where no record has several cells.
+    """
+    several = frame[(frame["kind"] == "counts") & (frame["strata"] > 1)]
+    if several.empty:
+        return None
+    pooled = np.sign((several["value_a"] - several["value_b"]).to_numpy(float))
+    turned = several[(pooled != 0) & (several["label"] != 0.5) & ((pooled > 0) != (several["label"] == 1))]
+    sure = (turned["soft_label"].astype(float) - 0.5).abs().sort_values(ascending=False, kind="stable").index[:examples]
+    words = []
+    for row in turned.loc[sure].itertuples():
+        winner, loser = (row.creative_a, row.creative_b) if row.label == 1 else (row.creative_b, row.creative_a)
+        first, second = ("a", "b") if row.label == 1 else ("b", "a")
+        pooled_rates = [100 * float(getattr(row, f"value_{side}")) for side in (first, second)]
+        compared = [100 * float(getattr(row, f"compared_{side}")) for side in (first, second)]
+        words.append(
+            f"{row.market}: {winner} beats {loser} {compared[0]:.3g} % to {compared[1]:.3g} % within {row.strata} strata and"
+            f" periods, pooled it is {pooled_rates[0]:.3g} % to {pooled_rates[1]:.3g} %"
+        )
+    return {"compared": len(several), "turned": len(turned), "share": len(turned) / len(several), "examples": words}
+
+
+def not_identified(frame: pd.DataFrame, spread: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Winners by counts that delivery alone could have made: the platform may have chosen who saw which ad.
+
+    Returns how many records are `as_delivered` (optimised or unknown), the `share` of all with counts whose winner is not
+    identified, and whether what delivery adds was `fitted` (from randomised evidence): then a winner is identified where it
+    wins with 95 % probability in spite of it; else none as delivered is. None without counts.
+    """
+    counted = frame[frame["kind"] == "counts"]
+    if counted.empty:
+        return None
+    delivered = counted["delivery"].isin(["optimised", "unknown"])
+    fitted = bool(spread) and spread is not None and spread["all"]["delivery"] is not None
+    soft = counted["soft_label"].astype(float)
+    unsure = np.maximum(soft, 1 - soft) < 0.95
+    share = float((delivered & unsure if fitted else delivered).mean())
+    return {"as_delivered": int(delivered.sum()), "share": share, "fitted": fitted}
 
 
 def minimum_detectable_effect(test: pd.DataFrame, unit: str = "product_id") -> dict[str, float] | None:
@@ -99,11 +149,30 @@ def describe(facts: dict[str, Any]) -> str:
         f"splits            {splits or 'none'}",
         f"markets           {', '.join(f'{name} {count:,}' for name, count in facts['markets'].items()) or 'none'}",
         f"evidence          {', '.join(f'{name} {count:,}' for name, count in facts['kinds'].items()) or 'none'}",
-        f"labels A          {share(facts['share_of_letter_a'])}",
+        f"delivery          {', '.join(f'{name} {count:,}' for name, count in facts['deliveries'].items()) or 'none'}",
+        f"labels A          {share(facts['share_of_letter_a'])}, {facts['ties']:,} ties",
         f"discordant share  {share(facts['discordant_share'])} of country pairs have different winners",
         f"noise ceiling     {share(facts['noise_ceiling'])}"
         + (" (estimated by empirical Bayes)" if facts["noise_ceiling"] is not None else ": no impressions and clicks"),
     ]
+    turned = facts["turned_within_strata"]
+    if turned:
+        lines.append(
+            f"turned winners    {turned['turned']:,} of {turned['compared']:,} ({share(turned['share'])}) win pooled and lose"
+            " within strata and periods, or the other way round; the comparison within counts"
+        )
+        lines += [f"  for example     {words}" for words in turned["examples"]]
+    unidentified = facts["not_identified"]
+    if unidentified and unidentified["as_delivered"]:
+        how = (
+            "in spite of what delivery adds here"
+            if unidentified["fitted"]
+            else "since nothing randomised tells what delivery adds"
+        )
+        lines.append(
+            f"won as delivered  {unidentified['as_delivered']:,} records: the platform may have chosen who saw which ad;"
+            f" {share(unidentified['share'])} of winners are not identified as the better ad {how}"
+        )
     effect = facts["minimum_detectable_effect"]
     lines.append(
         "detectable effect no test records"

@@ -30,7 +30,9 @@ def creative_key(content_hash: str, copy_hash: str | None) -> str:
 
 def with_keys(creatives: pd.DataFrame) -> pd.DataFrame:
     """The creatives table (`tables.CREATIVES`) with `key` (`creative_key`) and `canonical`: of a product's rows with one key the
-    smallest creative_id, which stands for all of them."""
+    smallest creative_id, which stands for all of them. A table without the column copy_hash has no words."""
+    if "copy_hash" not in creatives:
+        creatives = creatives.assign(copy_hash=None)
     words = creatives["copy_hash"].where(creatives["copy_hash"].notna(), None).to_numpy(object)
     keys = [creative_key(image, text) for image, text in zip(creatives["content_hash"], words, strict=True)]
     keyed = creatives.assign(key=pd.Series(keys, index=creatives.index, dtype="str"))

@@ -11,12 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from countryreward.data import tables
+from countryreward.data.creative_identity import with_keys
 from countryreward.data.data_config import RecordsConfig
 from countryreward.data.dataset import Dataset
-from countryreward.data.pooled_evidence import pool
+from countryreward.data.pair_labels import compare
 from countryreward.data.quarantine import check_counts
 from countryreward.data.splits import as_of_day, hashed_share, time_windows, unit_split
-from countryreward.equations.evidence import fit_beta, probability_greater
 from countryreward.equations.readings import resolve
 
 
@@ -40,30 +40,33 @@ class Records:
 def build_records(dataset: Dataset, config: RecordsConfig) -> Records:
     """All labelled pairs of a dataset.
 
-    Creatives of one product with the same bytes are one image and their evidence is pooled. A pair is labelled by the first
-    kind of `tables.KINDS` that both of its creatives have. Counts: input = records + dropped + quarantined, where input is
-    every pair x market (x time window) in which both creatives, or a listed pair, were observed.
+    Creatives of one product with the same picture and words are one creative and their evidence is pooled. A pair is compared
+    within common strata and days (`pair_evidence.common_cells`) and labelled by the first kind of `tables.RECORD_KINDS` in which
+    both of its creatives have evidence there. Counts: input = records + dropped + quarantined, where input is every pair x
+    market (x time window) in which both creatives, or a listed or voted pair, were observed.
     """
-    observations, left_out = _windowed(dataset, config)
-    evidence = pool(observations, ["product_id", "creative_id", "content_hash", "market", "window"])
-    candidates, repeated = _candidates(dataset, evidence)
-    pairs = _attach_evidence(candidates, evidence)
+    creatives = with_keys(dataset.creatives)
+    observations, left_out = _windowed(dataset.observations, creatives, config)
+    votes = _votes(dataset, creatives, config)
+    candidates, repeated = _candidates(dataset, creatives, observations, votes)
+    comparison = compare(candidates, observations, votes, outcome=config.label_outcome)
+    pairs = pd.concat([candidates, comparison.frame], axis=1)
     reason = pd.Series("", index=pairs.index, dtype="str")
 
     def drop(rows: "pd.Series[bool]", why: str) -> None:
         reason[rows & (reason == "")] = why
 
-    drop(pairs["hash_1"] == pairs["hash_2"], "same_image")
-    drop(pairs["kind"].isna(), "no_common_evidence")
+    drop(pairs["key_1"] == pairs["key_2"], "same_creative")
+    for why in ("no_common_evidence", "no_common_period", "no_common_stratum"):
+        drop(comparison.reason == why, why)
     few = pairs[["impressions_1", "impressions_2"]].min(axis=1) < config.min_impressions
     drop(few & (pairs["kind"] == "counts"), "below_min_impressions")
-    drop(pairs["value_1"] == pairs["value_2"], "tie")
     units = _units(dataset, pairs, config)
     pairs["split"], crosses = _split_of(pairs, units, config)
     drop(crosses, "crosses_split")
 
     kept = pairs[reason == ""].reset_index(drop=True)
-    frame = _label(_orient(kept, config), evidence, config)
+    frame = _label(_orient(kept, config), config)
     dropped = reason[reason != ""].value_counts().to_dict()
     if repeated:
         dropped["repeated_pair"] = repeated
@@ -77,17 +80,18 @@ def build_records(dataset: Dataset, config: RecordsConfig) -> Records:
         },
         "observations": left_out,
         "splits": {str(name): int(count) for name, count in frame["split"].value_counts().items()},
+        "spread": comparison.spread,
     }
     check_counts(counts["pairs"], "records")
     check_counts(counts["observations"], "observations in records")
     return Records(frame=frame, units=units, counts=counts)
 
 
-def _windowed(dataset: Dataset, config: RecordsConfig) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Observations with product, hash and window; of creatives with equal bytes in a product the smallest id stands for all."""
-    creatives = dataset.creatives[["creative_id", "product_id", "content_hash"]].copy()
-    first = creatives.groupby(["product_id", "content_hash"])["creative_id"].transform("min")
-    frame = dataset.observations.merge(creatives.assign(canonical=first), on="creative_id")
+def _windowed(
+    observations: pd.DataFrame, creatives: pd.DataFrame, config: RecordsConfig
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Observations with product and window, under the id that stands for all ads of their creative."""
+    frame = observations.merge(creatives[["creative_id", "product_id", "canonical"]], on="creative_id")
     frame = frame.assign(creative_id=frame["canonical"]).drop(columns="canonical")
     frame["window"] = time_windows(frame, config.split) if config.split.by == "time" else "all"
     outside = frame["window"].isin(["undated", "straddles_window"])
@@ -96,57 +100,58 @@ def _windowed(dataset: Dataset, config: RecordsConfig) -> tuple[pd.DataFrame, di
     return frame[~outside], {**counts, "dropped_by_reason": by_reason}
 
 
-def _candidates(dataset: Dataset, evidence: pd.DataFrame) -> tuple[pd.DataFrame, int]:
-    """Pairs of creatives per product, market and window, and how many listed ones came twice."""
+def _votes(dataset: Dataset, creatives: pd.DataFrame, config: RecordsConfig) -> pd.DataFrame:
+    """Votes summed over classes and periods: product_id, creative_1 < creative_2, market, window, votes_1, votes_2; ties half
+    each."""
+    columns = ["product_id", "creative_1", "creative_2", "market", "window", "votes_1", "votes_2"]
+    if dataset.votes is None or dataset.votes.empty:
+        return pd.DataFrame({name: pd.Series(dtype="float64" if "votes" in name else "str") for name in columns})
+    votes = dataset.votes.copy()
+    canonical, product = (creatives.set_index("creative_id")[name] for name in ("canonical", "product_id"))
+    for side in ("1", "2"):
+        votes[f"creative_{side}"] = votes[f"creative_{side}"].map(canonical)
+        votes[f"votes_{side}"] = votes[f"votes_{side}"].astype(float) + votes["votes_tie"].fillna(0).astype(float) / 2
+    votes["product_id"] = votes["creative_1"].map(product)
+    votes["window"] = time_windows(votes, config.split) if config.split.by == "time" else "all"
+    votes = votes[~votes["window"].isin(["undated", "straddles_window"])]
+    turned = votes["creative_1"] > votes["creative_2"]
+    for name in ("creative", "votes"):
+        one, two = votes[f"{name}_1"], votes[f"{name}_2"]
+        votes[f"{name}_1"], votes[f"{name}_2"] = one.where(~turned, two), two.where(~turned, one)
+    return votes.groupby(columns[:5], as_index=False)[["votes_1", "votes_2"]].sum()
+
+
+def _candidates(
+    dataset: Dataset, creatives: pd.DataFrame, observations: pd.DataFrame, votes: pd.DataFrame
+) -> tuple[pd.DataFrame, int]:
+    """Pairs of creatives per product, market and window, and how many listed ones came twice.
+
+    Columns product_id, market, window, and creative, key (picture and words), hash (picture) and copy (words) of both sides.
+    """
     keys = ["product_id", "market", "window"]
-    observed = evidence[[*keys, "creative_id", "content_hash"]].drop_duplicates()
     if dataset.listed_pairs is None:
+        observed = observations[[*keys, "creative_id"]].drop_duplicates()
         both = observed.merge(observed, on=keys, suffixes=("_1", "_2"))
         both = both[both["creative_id_1"] < both["creative_id_2"]]
-        return both.rename(columns=_SHORT).reset_index(drop=True), 0
-    creatives = dataset.creatives[["creative_id", "product_id", "content_hash"]]
-    first = creatives.groupby(["product_id", "content_hash"])["creative_id"].transform("min")
-    canonical = creatives.assign(canonical=first).set_index("creative_id")
-    listed = dataset.listed_pairs.copy()
-    for side in ("1", "2"):
-        listed[f"hash_{side}"] = listed[f"creative_{side}"].map(canonical["content_hash"])
-        listed[f"creative_{side}"] = listed[f"creative_{side}"].map(canonical["canonical"])
-    windows = pd.DataFrame({"window": sorted(evidence["window"].unique())})
-    listed = listed.merge(windows, how="cross")
-    sides = np.sort(listed[["creative_1", "creative_2"]].to_numpy(dtype=str), axis=1)
-    repeated = listed.assign(low=sides[:, 0], high=sides[:, 1]).duplicated([*keys, "low", "high"])
-    return listed[~repeated].reset_index(drop=True), int(repeated.sum())
-
-
-_SHORT = {
-    "creative_id_1": "creative_1",
-    "creative_id_2": "creative_2",
-    "content_hash_1": "hash_1",
-    "content_hash_2": "hash_2",
-}
-
-
-def _attach_evidence(pairs: pd.DataFrame, evidence: pd.DataFrame) -> pd.DataFrame:
-    """Add kind, value and counts of both sides: the most informative kind that both creatives have."""
-    keys = ["market", "window"]
-    pairs = pairs.assign(kind=pd.Series(None, index=pairs.index, dtype="str"))
-    for column in ("value_1", "value_2", "impressions_1", "impressions_2", "clicks_1", "clicks_2"):
-        pairs[column] = np.nan
-    for kind in tables.KINDS:
-        values = evidence.loc[evidence["kind"] == kind, ["creative_id", *keys, "value", "impressions", "clicks"]]
-        if values.empty:
-            continue
-        sides = pairs[["creative_1", "creative_2", *keys]].copy()
+        both = both.rename(columns={"creative_id_1": "creative_1", "creative_id_2": "creative_2"})
+        voted = votes[[*keys, "creative_1", "creative_2"]]
+        pairs = pd.concat([both, voted]).drop_duplicates(ignore_index=True) if len(voted) else both
+        repeated = 0
+    else:
+        canonical = creatives.set_index("creative_id")["canonical"]
+        listed = dataset.listed_pairs.copy()
         for side in ("1", "2"):
-            renamed = values.rename(columns={name: f"{name}_{side}" for name in ("value", "impressions", "clicks")})
-            renamed = renamed.rename(columns={"creative_id": f"creative_{side}"})
-            sides = sides.merge(renamed, on=[f"creative_{side}", *keys], how="left")
-        sides.index = pairs.index
-        both = pairs["kind"].isna() & sides["value_1"].notna() & sides["value_2"].notna()
-        pairs.loc[both, "kind"] = kind
-        for column in ("value_1", "value_2", "impressions_1", "impressions_2", "clicks_1", "clicks_2"):
-            pairs.loc[both, column] = sides.loc[both, column].astype(float)
-    return pairs
+            listed[f"creative_{side}"] = listed[f"creative_{side}"].map(canonical)
+        windows = pd.DataFrame({"window": sorted(observations["window"].unique())})
+        listed = listed.merge(windows, how="cross")
+        sides = np.sort(listed[["creative_1", "creative_2"]].to_numpy(dtype=str), axis=1)
+        again = listed.assign(low=sides[:, 0], high=sides[:, 1]).duplicated([*keys, "low", "high"])
+        pairs, repeated = listed[~again], int(again.sum())
+    described = creatives.set_index("creative_id")
+    for side in ("1", "2"):
+        for name, column in (("key", "key"), ("hash", "content_hash"), ("copy", "copy_hash")):
+            pairs = pairs.assign(**{f"{name}_{side}": pairs[f"creative_{side}"].map(described[column])})
+    return pairs.reset_index(drop=True), repeated
 
 
 def _units(dataset: Dataset, pairs: pd.DataFrame, config: RecordsConfig) -> pd.DataFrame:
@@ -171,57 +176,67 @@ def _split_of(
 
 
 def _orient(pairs: pd.DataFrame, config: RecordsConfig) -> pd.DataFrame:
-    """Decide which creative is A, the same in every market. `hashed`: by a seeded hash of the product and the sorted hashes.
+    """Decide which creative is A, the same in every market. `hashed`: by a seeded hash of the product and the sorted keys.
 
     `as_given`: the first of the pair's first listing; a file that lists (A, B) in one market and (B, A) in another still
     has one orientation.
     """
-    pairs = pairs.assign(low=pairs[["hash_1", "hash_2"]].min(axis=1), high=pairs[["hash_1", "hash_2"]].max(axis=1))
-    items = pairs[["product_id", "low", "high", "hash_1"]].drop_duplicates(["product_id", "low", "high"])
+    pairs = pairs.assign(low=pairs[["key_1", "key_2"]].min(axis=1), high=pairs[["key_1", "key_2"]].max(axis=1))
+    items = pairs[["product_id", "low", "high", "key_1"]].drop_duplicates(["product_id", "low", "high"])
     names = list(zip(items["product_id"], items["low"], items["high"], strict=True))
     if resolve(config.reading, "orientation", config.orientation) == "hashed":
         low_is_a = [hashed_share(config.orientation_seed, "orientation", *name) < 0.5 for name in names]
         first = items["low"].where(np.array(low_is_a, dtype=bool), items["high"])
     else:
-        first = items["hash_1"]
-    items = items.assign(pair_id=[_digest(*name) for name in names], first=first).drop(columns="hash_1")
+        first = items["key_1"]
+    items = items.assign(pair_id=[_digest(*name) for name in names], first=first).drop(columns="key_1")
     pairs = pairs.merge(items, on=["product_id", "low", "high"], how="left")
-    swap = pairs["hash_1"] != pairs["first"]
-    for name in ("creative", "hash", "value", "impressions", "clicks"):
+    swap = pairs["key_1"] != pairs["first"]
+    for name in ("creative", "hash", "copy", "value", "compared", "impressions"):
         left, right = pairs[f"{name}_1"], pairs[f"{name}_2"]
         pairs[f"{name}_a"], pairs[f"{name}_b"] = left.where(~swap, right), right.where(~swap, left)
+    pairs["label"] = pairs["label"].where(~swap, 1 - pairs["label"])
+    pairs["soft"] = pairs["soft"].where(~swap, 1 - pairs["soft"])
     return pairs
 
 
-def _label(pairs: pd.DataFrame, evidence: pd.DataFrame, config: RecordsConfig) -> pd.DataFrame:
-    """Hard label, soft label where there are counts, ids, and the day a prior may look back from."""
-    soft = pd.Series(np.nan, index=pairs.index)
-    for (market, window), group in pairs[pairs["kind"] == "counts"].groupby(["market", "window"]):
-        here = evidence[
-            (evidence["market"] == market) & (evidence["window"] == window) & (evidence["kind"] == "counts")
-        ]
-        prior = fit_beta(here["clicks"].to_numpy(float), here["impressions"].to_numpy(float))
-        sides = [
-            (prior.alpha + group[f"clicks_{side}"], prior.beta + group[f"impressions_{side}"] - group[f"clicks_{side}"])
-            for side in ("a", "b")
-        ]
-        soft[group.index] = probability_greater(*(part.to_numpy(float) for side in sides for part in side))
-    label = (pairs["value_a"] > pairs["value_b"]).astype("int8")
+def _label(pairs: pd.DataFrame, config: RecordsConfig) -> pd.DataFrame:
+    """Columns of RECORDS: ids, what training learns from, and the day a prior may look back from."""
+    soft, label = pairs["soft"], pairs["label"]
     hard = resolve(config.reading, "label.kind", config.label_kind) == "hard"
     days = {window: as_of_day(str(window), config.split) for window in pairs["window"].unique()}
+    revealed = [
+        hashed_share(config.orientation_seed, "revealed", product, market) < config.reveal_markets
+        for product, market in zip(pairs["product_id"], pairs["market"], strict=True)
+    ]
+    same = (
+        "pair_id",
+        "product_id",
+        "market",
+        "creative_a",
+        "creative_b",
+        "hash_a",
+        "hash_b",
+        "copy_a",
+        "copy_b",
+        "kind",
+    )
     frame = pd.DataFrame(
         {
             "record_id": [
                 _digest(*row) for row in zip(pairs["pair_id"], pairs["market"], pairs["window"], strict=True)
             ],
-            **{name: pairs[name] for name in ("pair_id", "product_id", "market", "creative_a", "creative_b")},
-            **{name: pairs[name] for name in ("hash_a", "hash_b", "kind", "value_a", "value_b")},
+            **{name: pairs[name] for name in same},
+            "outcome": pd.Series(config.label_outcome, index=pairs.index, dtype="str").where(pairs["kind"] == "counts"),
+            "delivery": pairs["delivery"],
+            **{name: pairs[name] for name in ("value_a", "value_b", "compared_a", "compared_b", "strata")},
             "impressions_a": pairs["impressions_a"].astype("Int64"),
             "impressions_b": pairs["impressions_b"].astype("Int64"),
             "label": label,
             "soft_label": soft.astype("Float64").mask(soft.isna()),
-            "target": label.astype(float) if hard else soft.where(soft.notna(), label.astype(float)),
+            "target": label if hard else soft.where(soft.notna(), label),
             "equal_exposure_assumed": pairs["kind"] == "orders",
+            "revealed": np.array(revealed, dtype=bool),
             "split": pairs["split"],
             "as_of": pairs["window"].map(days) if config.split.by == "time" else None,
         }

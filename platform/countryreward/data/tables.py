@@ -143,6 +143,7 @@ RECORDS = pa.schema(
             "target", pa.float64(), nullable=False
         ),  # what training learns from: label or soft label, by label_kind
         pa.field("equal_exposure_assumed", pa.bool_(), nullable=False),  # true for orders
+        pa.field("revealed", pa.bool_(), nullable=False),  # its result is known to who is asked of the pair elsewhere
         pa.field("split", pa.string(), nullable=False),  # train, validation or test
         pa.field("as_of", pa.date32()),  # priors may use only evidence that ended before; null: no date
     ]

@@ -17,13 +17,17 @@ BINS = 10
 
 
 def brier_terms(label: NDArray, logit: Floats) -> Floats:
-    """(p - y)^2 per row [R], p = sigmoid(logit) (Brier 1950, one class)."""
-    return (expit(logit) - label) ** 2
+    """(p - y)^2 per row [R], p = sigmoid(logit) (Brier 1950, one class); of a tie (.5) the mean over both winners."""
+    p = expit(logit)
+    return label * (p - 1) ** 2 + (1 - label) * p**2
 
 
 def log_loss_terms(label: NDArray, logit: Floats) -> Floats:
-    """-log P(y) per row [R] in nats: log(1 + exp(-s logit)), s = +1 for A and -1 for B (Eq. 9's BCE on hard labels)."""
-    return np.logaddexp(0.0, np.where(label == 1, -logit, logit))
+    """-log P(y) per row [R] in nats: log(1 + exp(-s logit)), s = +1 for A and -1 for B (Eq. 9's BCE on hard labels).
+
+    Of a tie (.5) the mean over both winners.
+    """
+    return label * np.logaddexp(0.0, -logit) + (1 - label) * np.logaddexp(0.0, logit)
 
 
 def fit_temperature(label: NDArray, logit: Floats) -> float:

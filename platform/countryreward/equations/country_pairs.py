@@ -33,16 +33,16 @@ def padded(values: NDArray, item: Ints, n_items: int) -> tuple[NDArray, NDArray[
 def right_pair_sums(label: NDArray, right: NDArray, item: Ints, n_items: int) -> dict[str, Floats]:
     """Eq. 15, numerator and denominator per item, and their split into discordant and concordant country pairs.
 
-    label [R] is 1 for A; right [R] is I(y_hat = y). With n markets of which r are right, Eq. 15 counts r(r-1)/2 of
-    n(n-1)/2; with n_A labels A of which r_A right, n_B and r_B likewise, the discordant part is r_A r_B of n_A n_B and
-    the concordant part is what remains. Returns counts per item, each [I].
+    label [R] is 1 for A, 0 for B; rows of a tie (.5) are left out. right [R] is I(y_hat = y). With n markets of which r are
+    right, Eq. 15 counts r(r-1)/2 of n(n-1)/2; with n_A labels A of which r_A right, n_B and r_B likewise, the discordant part is
+    r_A r_B of n_A n_B and the concordant part is what remains. Returns counts per item, each [I].
     """
-    is_a = label.astype(np.float64)
+    is_a, is_b = (label == 1).astype(np.float64), (label == 0).astype(np.float64)
     is_right = right.astype(np.float64)
     n_a = per_item(is_a, item, n_items)
-    n_b = per_item(1 - is_a, item, n_items)
+    n_b = per_item(is_b, item, n_items)
     r_a = per_item(is_a * is_right, item, n_items)
-    r_b = per_item((1 - is_a) * is_right, item, n_items)
+    r_b = per_item(is_b * is_right, item, n_items)
     pairs = _choose_2(n_a + n_b)
     both = _choose_2(r_a + r_b)
     return {
@@ -58,11 +58,12 @@ def right_pair_sums(label: NDArray, right: NDArray, item: Ints, n_items: int) ->
 def ordered_pair_sums(label: NDArray, logit: Floats, item: Ints, n_items: int) -> Floats:
     """Discordant country pairs of each item [I] whose two logits are in the order of their labels; ours.
 
-    For markets j, k with y_j = A, y_k = B the pair counts 1 if logit_j > logit_k, 1/2 if equal, else 0. Equal logits
-    count half so that a market-blind judge and a coin both get exactly .5 of them.
+    For markets j, k with y_j = A, y_k = B (a tie, .5, is neither) the pair counts 1 if logit_j > logit_k, 1/2 if equal, else 0.
+    Equal logits count half so that a market-blind judge and a coin both get exactly .5 of them.
     """
-    labels, valid = padded(label.astype(np.int8), item, n_items)
-    logits, _ = padded(logit, item, n_items)
+    decided = label != 0.5
+    labels, valid = padded(label.astype(np.int8)[decided], item[decided], n_items)
+    logits, _ = padded(logit[decided], item[decided], n_items)
     ordered = np.zeros(n_items)
     for j in range(labels.shape[1]):  # at most about 20 markets: a loop over places, each step vectorised over items
         for k in range(j + 1, labels.shape[1]):

@@ -36,14 +36,18 @@ def predicts_a(logit: NDArray) -> NDArray[np.bool_]:
 
 
 def row_sums(label: NDArray, logit: Floats, item: Ints, n_items: int) -> Sums:
-    """Sums per item of everything that is a mean over rows. label [R] is 1 for A; item [R] holds codes 0..I-1."""
+    """Sums per item of everything that is a mean over rows. label [R]: 1 for A, 0 for B, .5 a tie; item [R] holds codes 0..I-1.
+
+    A tie is half a row that A won and half a row that B won, so that every answer to it is half right.
+    """
     is_a = label.astype(np.float64)
-    right = (predicts_a(logit) == (label == 1)).astype(np.float64)
+    says_a = predicts_a(logit).astype(np.float64)
+    right = is_a * says_a + (1 - is_a) * (1 - says_a)
     return {
         "rows": per_item(np.ones_like(is_a), item, n_items),
         "right": per_item(right, item, n_items),
         "rows_a": per_item(is_a, item, n_items),
-        "right_a": per_item(right * is_a, item, n_items),
+        "right_a": per_item(says_a * is_a, item, n_items),
         "brier": per_item(brier_terms(label, logit), item, n_items),
         "log_loss": per_item(log_loss_terms(label, logit), item, n_items),
         **bin_sums(label, logit, item, n_items),
@@ -51,7 +55,7 @@ def row_sums(label: NDArray, logit: Floats, item: Ints, n_items: int) -> Sums:
 
 
 def item_sums(label: NDArray, logit: Floats, item: Ints, n_items: int) -> Sums:
-    """Sums per item of every metric: those over rows and those over country pairs (one market once per item)."""
+    """Sums per item of every metric: those over rows and those over country pairs (one market once per item, ties left out)."""
     right = predicts_a(logit) == (label == 1)
     return {
         **row_sums(label, logit, item, n_items),

@@ -67,8 +67,10 @@ def telling_items(test: pd.DataFrame, logits: NDArray[np.float64], *, most: int,
 
     Items where at least a fifth of the markets disagree with the rest come first, in observed winners and in answers; then
     the share of markets judged right decides, then the mean log-odds in favour of the observed winner (bounded at 1). The
-    last `most_wrong` are the worst judged: a gallery of successes only would mislead.
+    last `most_wrong` are the worst judged: a gallery of successes only would mislead. Ties are left out.
     """
+    decided = (test["label"] != 0.5).to_numpy()
+    test, logits = test[decided], logits[decided]
     right = (logits >= 0) == (test["label"] == 1)
     margin = np.clip(np.where(test["label"] == 1, logits, -logits), -1, 1)
     items = (
@@ -111,7 +113,7 @@ def flip_cards(
         first = rows.iloc[0]
         priors = _priors(rows, source, retriever)
         verdicts = tuple(
-            _verdict(str(market), float(logit), int(label), priors[market].n)
+            _verdict(str(market), float(logit), float(label), priors[market].n)
             for market, logit, label in rows[["market", "logit", "label"]].itertuples(index=False)
         )
         title, category = titles.loc[first["product_id"], "title"], titles.loc[first["product_id"], "category"]
@@ -135,13 +137,13 @@ def lift_in_words(lift: float, kind: str) -> str:
     return f"{100 * math.expm1(lift):+.0f} % vs. its product's average"
 
 
-def _verdict(market: str, logit: float, label: int, votes: int) -> MarketVerdict:
+def _verdict(market: str, logit: float, label: float, votes: int) -> MarketVerdict:
     """A logit of exactly 0 has no evidence and no answer."""
     return MarketVerdict(
         market=countries.name(market),
         answer=None if logit == 0 else "A" if logit > 0 else "B",
         probability=1 / (1 + math.exp(-logit)),
-        observed="A" if label == 1 else "B",
+        observed=None if label == 0.5 else "A" if label == 1 else "B",
         evidence=votes,
     )
 

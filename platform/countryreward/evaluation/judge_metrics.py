@@ -52,7 +52,7 @@ CeilingSource = Literal["simulator truth", "estimated by empirical Bayes"]
 class _Rows:
     """The evaluated rows as arrays [R], and how often each item counts in every draw of the bootstrap."""
 
-    label: NDArray[np.int8]
+    label: NDArray[np.float64]
     item: Ints
     n_items: int
     market: NDArray[np.object_]
@@ -137,7 +137,7 @@ def _rows(records: pd.DataFrame, unit: Unit, draws: int, seed: int) -> _Rows:
     firsts = records.iloc[np.unique(item, return_index=True)[1]]  # one row per item, in the order of the codes
     market = records["market"].to_numpy(object)
     return _Rows(
-        label=records["label"].to_numpy(np.int8),
+        label=records["label"].to_numpy(np.float64),
         item=item.astype(np.int64),
         n_items=len(firsts),
         market=market,
@@ -219,19 +219,20 @@ def _difference(rows: _Rows, first: _Judge, second: _Judge) -> dict[str, Any]:
     """
     whole = first.overall, second.overall
     metrics = difference_intervals(whole[0].value, whole[1].value, whole[0].drawn, whole[1].drawn)
+    decided = rows.label != 0.5  # a tie is half right for everybody
     right_1, right_2 = (predicts_a(judge.logit) == (rows.label == 1) for judge in (first, second))
     in_market = {market: _accuracy_gap(first.by_market[market], second.by_market[market]) for market in rows.markets}
     corrected = holm({market: p for market, (_, p) in in_market.items()})
     return {
         "metrics": _reported(metrics, REPORTED, letter_only=first.letter_only or second.letter_only),
         "p": _accuracy_gap(*whole)[1],
-        "mcnemar_p": mcnemar_p(right_1, right_2),
+        "mcnemar_p": mcnemar_p(right_1[decided], right_2[decided]),
         "per_market": {
             market: {
                 "accuracy_difference": gap,
                 "p": p,
                 "p_holm": corrected[market],
-                "mcnemar_p": mcnemar_p(right_1[here], right_2[here]),
+                "mcnemar_p": mcnemar_p(right_1[here & decided], right_2[here & decided]),
                 "n": int(here.sum()),
             }
             for market, (gap, p) in in_market.items()

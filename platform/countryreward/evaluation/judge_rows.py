@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from countryreward.evaluation.simple_judges import constant_letter, market_blind_oracle, shuffled
+from countryreward.evaluation.simple_judges import constant_letter, market_blind_oracle, other_markets, shuffled
 
 if TYPE_CHECKING:  # torch and pyarrow load only where a report is made
     from countryreward.evaluation.reward_variants import ModelAnswers
@@ -96,6 +96,12 @@ JUDGE_ROWS: Mapping[str, JudgeRow] = {
         plural=True,
         in_every_plot=True,
         from_records=lambda given: shuffled(given.prior, given.test, seed=given.seed),
+    ),
+    "other_markets": JudgeRow(
+        name="The same ads in the other countries",
+        plural=True,
+        called="how the same two ads did elsewhere",
+        from_records=lambda given: other_markets(given.train, given.test),
     ),
     "constant_letter": JudgeRow(
         name="Always the same letter",

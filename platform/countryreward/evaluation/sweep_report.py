@@ -116,7 +116,7 @@ def _sums(judged: Mapping[int, Trial], records: pd.DataFrame) -> tuple[dict[int,
     rows = records.set_index("record_id").loc[shared].reset_index()
     item, names = pd.factorize(item_keys(rows))
     products = rows.groupby(item)["product_id"].first().to_numpy(str)
-    label = rows["label"].to_numpy(np.int8)
+    label = rows["label"].to_numpy(np.float64)
     sums = {
         n: item_sums(label, frame.loc[shared, "logit"].to_numpy(float), item.astype(np.int64), len(names))
         for n, frame in frames.items()

@@ -6,7 +6,8 @@ Files of the artifact (rows of the first three are shared by all markets):
     texts.npy          [unique texts, D_text] float32 unit vectors
     images.parquet     image_row = position: content_hash, perceptual_hash, thumbnail (WEBP bytes)
     images.npy         [unique images, D_image] float32 unit vectors
-    entries.parquet    entry_row = position, sorted by market, product_id, creative_id: one entry per market and creative
+    entries.parquet    entry_row = position, sorted by market, product_id, creative_id: one entry per market and creative, that is
+                       product, picture and words, with its headline, body and call_to_action; all its ads' evidence is pooled
     evidence.parquet   one row per entry and period: the observations
     indexes/KR.faiss   inner-product index over the unique texts of the market's products
 
@@ -22,11 +23,14 @@ from pathlib import Path
 import faiss
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from countryreward.data import tables
 from countryreward.data.artifacts import Artifact, Manifest, open_artifact
+from countryreward.data.pair_evidence import product_cells
+from countryreward.data.pair_labels import spread_between
 from countryreward.data.pooled_evidence import pool
 from countryreward.equations import evidence as equations
 
@@ -92,22 +96,31 @@ class MarketBase:
                 value[at] = group["value"].to_numpy(float)
                 impressions[at] = group["impressions"].to_numpy(float)
                 product = np.unique(self.product_row[at], return_inverse=True)[1]
-                lift[at] = _lift(str(kind), group, product)
+                if kind == "counts":
+                    lift[at] = _lift_from_counts(rows[(rows["kind"] == kind) & rows["entry"].isin(at)], at, product)
+                else:
+                    lift[at] = _LIFTS[str(kind)](group["value"].to_numpy(float), product)
         alive = ~np.isnan(value)
         living = np.logical_or.reduceat(alive, self.first_entry)
         return EntryEvidence(alive=alive, living=living, value=value, lift=lift, impressions=impressions)
 
 
-def _lift(kind: str, group: pd.DataFrame, product: NDArray[np.int64]) -> NDArray[np.float64]:
-    if kind == "counts":
-        clicks, impressions = group["clicks"].to_numpy(float), group["impressions"].to_numpy(float)
-        return equations.lift_from_counts(clicks, impressions, product, equations.fit_beta(clicks, impressions))
-    of_kind = {
-        "rate": equations.lift_from_rates,
-        "orders": equations.lift_from_orders,
-        "score": equations.lift_from_scores,
-    }
-    return of_kind[kind](group["value"].to_numpy(float), product)
+_LIFTS = {
+    "rate": equations.lift_from_rates,
+    "orders": equations.lift_from_orders,
+    "score": equations.lift_from_scores,
+}
+
+
+def _lift_from_counts(
+    rows: pd.DataFrame, entries: NDArray[np.int64], product: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Lift of each entry; rows: its observations with counts; product: a number per entry. Both ascend with the entries."""
+    creative = np.searchsorted(entries, rows["entry"].to_numpy(np.int64))
+    of_row = product[creative]
+    between = spread_between(rows.assign(creative_id=rows["entry"]), of_row)
+    clicks, impressions = rows["clicks"].to_numpy(float), rows["impressions"].to_numpy(float)
+    return equations.lift_from_counts(clicks, impressions, creative, product, product_cells(rows, of_row), between)
 
 
 def _mapped(path: Path) -> faiss.Index:
@@ -177,7 +190,11 @@ class KnowledgeBase:
             evidence = pq.read_table(
                 self.artifact.path / "evidence.parquet",
                 filters=[("entry_row", ">=", int(rows[0])), ("entry_row", "<=", int(rows[-1]))],
-            ).to_pandas()
+            )
+            for field in tables.OBSERVATIONS:  # columns that a base of an earlier release does not have
+                if field.name not in (*evidence.column_names, "creative_id", "market", "source"):
+                    evidence = evidence.append_column(field, pa.nulls(evidence.num_rows, field.type))
+            evidence = evidence.to_pandas()
             self._markets[code] = MarketBase(
                 code,
                 entries=self._entries.iloc[rows],

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from countryreward.data import tables
+from countryreward.data.creative_identity import with_keys
 from countryreward.retrieval.embedding_table import Embeddings
 
 ENTRIES = pa.schema(
@@ -17,6 +18,7 @@ ENTRIES = pa.schema(
         pa.field("product_row", pa.int64(), nullable=False),
         pa.field("image_row", pa.int64(), nullable=False),
         pa.field("creative_id", pa.string(), nullable=False),
+        *(tables.CREATIVES.field(name) for name in ("headline", "body", "call_to_action")),
     ]
 )
 EVIDENCE = pa.schema(
@@ -57,7 +59,9 @@ def write_tables(
 
     An observation whose image could not be embedded is quarantined by the embedding stage already and dropped here by count.
     """
-    rows = observations.merge(creatives[["creative_id", "product_id", "content_hash"]], on="creative_id")
+    ads = with_keys(creatives)
+    rows = observations.merge(ads[["creative_id", "product_id", "content_hash", "canonical"]], on="creative_id")
+    rows = rows.assign(creative_id=rows["canonical"]).drop(columns="canonical")
     embedded = rows["content_hash"].isin(source.images["content_hash"])
     kept = rows[embedded]
     used_images = source.images[source.images["content_hash"].isin(kept["content_hash"])].sort_values("content_hash")
@@ -81,6 +85,8 @@ def write_tables(
     kept = kept.assign(product_row=kept["product_id"].map(product_rows), image_row=kept["content_hash"].map(image_rows))
     entries = kept[["market", "product_row", "image_row", "product_id", "creative_id"]].drop_duplicates()
     entries = entries.sort_values(["market", "product_id", "creative_id"]).reset_index(drop=True)
+    words = ads.set_index("creative_id").reindex(columns=["headline", "body", "call_to_action"])
+    entries = entries.join(words, on="creative_id")
     entry_row = entries.assign(entry_row=np.arange(len(entries)))[["market", "creative_id", "entry_row"]]
     evidence = kept.merge(entry_row, on=["market", "creative_id"]).sort_values(
         ["entry_row", "period_start", "period_end"]

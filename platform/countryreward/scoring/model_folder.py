@@ -119,8 +119,9 @@ def _reference(sources: Sources, embed: bool) -> dict[str, Any]:
 
 
 def _probe(validated: pd.DataFrame, records: pd.DataFrame, sources: Sources) -> pa.Table:
-    """The first PROBES items of validation in the order of their keys, each with all its markets."""
+    """The first PROBES items of validation in the order of their keys, each with all its markets that had a winner."""
     rows = validated[["record_id", "logit"]].merge(records, on="record_id", validate="one_to_one")
+    rows = rows[rows["label"] != 0.5].astype({"label": "int8"}).reset_index(drop=True)
     keys = item_keys(rows)
     rows = rows[keys.isin(sorted(keys.unique())[:PROBES])].sort_values("record_id")
     products = pd.read_parquet(sources.dataset.path / "products.parquet").drop(columns=["seller"], errors="ignore")

@@ -57,6 +57,6 @@ def validate(model: torch.nn.Module, loader: Loader, ranks: ProcessGroup, *, bat
             f"validation: it has diverged: the logits of {len(broken)} of {len(logits)} records are not finite, the first that "
             f"of {broken.iloc[0]}"
         )
-    label = records["label"].to_numpy(np.int8)
+    label = records["label"].to_numpy(np.float64)
     item = pd.factorize(item_keys(records))[0].astype(np.int64)
     return Validation(logits, metrics(label, logits, item), fit_temperature(label, logits))
