@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from countryreward.evaluation.build_report import on_comparable
 from countryreward.evaluation.flip_cards import FlipCard, MarketVerdict, Neighbour, flip_figure
 from countryreward.evaluation.judge_metrics import REPORTED, evaluate
 from countryreward.evaluation.judge_rows import JUDGE_ROWS, JudgeRow, RecordInputs
@@ -121,6 +122,12 @@ def test_ratings_and_orders_are_not_called_clicks():
     assert rated[0] == "The winners here come from ratings, not from ads and not from clicks."
     assert "orders, not from clicks" in findings(found | {"data": {"kinds": {"orders": 480}}})[0]
     assert findings(found | {"data": {"kinds": {"counts": 480}}}) == findings(found)
+    delivered = {
+        "data": {"not_identified": {"as_delivered": 300, "share": 0.4, "fitted": True}, "outcome": "conversions"}
+    }
+    said = findings(found | delivered)
+    assert said[0] == "The winners here have more sales or sign-ups per view, whatever their clicks."
+    assert "those winners won as delivered, and 40\u00a0% of all winners are not identified as the better ad" in said[1]
 
 
 @pytest.mark.parametrize(
@@ -280,3 +287,20 @@ def test_a_judge_without_an_entry_is_called_by_its_key():
     rows, logit, _ = frame()
     found = evaluate(rows, {"my_own_judge": logit}, unit="product", draws=50)
     assert headline(found, "my_own_judge").startswith("my own judge puts two countries in the right order")
+
+
+def test_randomised_records_are_also_measured_alone():
+    rows, logit, _ = frame()
+    rows["delivery"] = np.where(np.arange(len(rows)) % 4 == 0, "randomised", "optimised")
+    alone = on_comparable(rows, {"prior_only": logit}, unit="product", draws=100, seed=0)
+    assert alone is not None
+    assert alone["n"]["rows"] == len(rows) // 4
+    right = (logit >= 0) == (rows["label"] == 1)
+    assert alone["variants"]["prior_only"]["accuracy"]["value"] == pytest.approx(
+        right[rows["delivery"] == "randomised"].mean()
+    )
+    said = findings(report() | {"comparable": alone})
+    assert any("cases in which chance decided who saw which ad it names" in sentence for sentence in said)
+    assert (
+        on_comparable(rows.assign(delivery="unknown"), {"prior_only": logit}, unit="product", draws=9, seed=0) is None
+    )

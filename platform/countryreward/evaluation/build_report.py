@@ -7,6 +7,7 @@ import json
 import shlex
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from countryreward.data.artifacts import Artifact, open_artifact, publish
 from countryreward.data.dataset import Dataset
 from countryreward.data.file_primitives import write_atomically
 from countryreward.data.images import ImageTable
+from countryreward.data.pair_evidence import COMPARABLE
 from countryreward.data.quarantine import Quarantine
 from countryreward.equations.ceilings import label_probability
 from countryreward.errors import UserError
@@ -164,6 +166,7 @@ def build_report(
     report |= evaluate(
         test, logits, unit=unit, q=q, ceiling_source=source, draws=config.draws, seed=config.seed, compare=compared
     )
+    report["comparable"] = on_comparable(test, logits, unit=unit, draws=config.draws, seed=config.seed)
     for key, details in judged.details.items():
         report["variants"][key] |= details
     report["counts"] = {
@@ -183,6 +186,19 @@ def build_report(
     report["versions"] = inputs.base.manifest.versions | {"knowledge_base": inputs.base.version} | judged.versions
     report["headline"] = headline(report, subject)
     return report, _gallery(inputs, test, logits[subject], inputs.priors[prior], config.gallery)
+
+
+def on_comparable(
+    test: pd.DataFrame, logits: Mapping[str, Logits], *, unit: Unit, draws: int, seed: int
+) -> dict[str, Any] | None:
+    """Metrics of every judge on the randomised and rotated records alone; None where all or none are."""
+    comparable = test["delivery"].isin(COMPARABLE).to_numpy() if "delivery" in test else np.ones(len(test), bool)
+    if comparable.all() or not comparable.any():
+        return None
+    alone = {name: values[..., comparable] for name, values in logits.items()}
+    report = evaluate(test[comparable].reset_index(drop=True), alone, unit=unit, draws=draws, seed=seed, compare=[])
+    kept = {name: {metric: judge[metric] for metric in PRINTED} for name, judge in report["variants"].items()}
+    return {"n": report["n"], "variants": kept}
 
 
 def split_unit(records: Artifact) -> Unit:

@@ -12,11 +12,15 @@ Metric = Mapping[str, float | None]
 _NOT_CLICKS = {
     "score": "The winners here come from ratings, not from ads and not from clicks.",
     "orders": "The winners here come from orders, not from clicks; that both pictures were shown equally often is assumed.",
+    "votes": "Winners here come from votes: people were shown both pictures and said which they prefer.",
 }
 """Kind of evidence -> what a reader must know of it."""
 
+_OUTCOMES = {"conversions": "sales or sign-ups", "value": "money"}
+"""What counts as success, where that is not a click -> in plain words."""
+
 METRICS = {
-    "accuracy": ("Right answers", "share of product-and-country cases where the better ad was named"),
+    "accuracy": ("Right answers", "share of product-and-country cases where the winner was named; half of a tie"),
     "balanced_accuracy": ("Balanced right answers", "mean of the share right where A won and where B won"),
     "sensitivity": ("Both countries right", "share of country pairs of one product with both answers right (Eq. 15)"),
     "discordant_sensitivity": (
@@ -151,7 +155,22 @@ def findings(report: Mapping[str, Any], variant: str = "prior_only") -> list[str
         """How much the subject is ahead of another judge; None where they were not compared."""
         return differences.get(f"{variant} - {other}", {}).get("metrics", {}).get(metric)
 
-    sentences = [_NOT_CLICKS[kind] for kind in report.get("data", {}).get("kinds", {}) if kind in _NOT_CLICKS]
+    data = report.get("data", {})
+    sentences = [_NOT_CLICKS[kind] for kind in data.get("kinds", {}) if kind in _NOT_CLICKS]
+    if data.get("outcome") in _OUTCOMES:
+        sentences.append(f"The winners here have more {_OUTCOMES[data['outcome']]} per view, whatever their clicks.")
+    delivered = data.get("not_identified")
+    if delivered and delivered["as_delivered"]:
+        sentences.append(
+            f"In {delivered['as_delivered']:,} cases the platform may have chosen who saw which ad: those winners won as delivered,"
+            f" and {percent(delivered['share'])} of all winners are not identified as the better ad."
+        )
+    comparable = (report.get("comparable") or {}).get("variants", {}).get(variant)
+    if comparable and comparable["accuracy"]["value"] is not None:
+        sentences.append(
+            f"On the {report['comparable']['n']['rows']:,} cases in which chance decided who saw which ad it names "
+            f"{percent(comparable['accuracy']['value'])} of the winners."
+        )
     own_countries = lead_over(judge_row(variant).mixed_up, "discordant_ordering")
     if own_countries and own_countries["value"] is not None:
         sentences.append(_worth_of_countries(own_countries))
