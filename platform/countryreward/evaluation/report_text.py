@@ -162,8 +162,8 @@ def findings(report: Mapping[str, Any], variant: str = "prior_only") -> list[str
     delivered = data.get("not_identified")
     if delivered and delivered["as_delivered"]:
         sentences.append(
-            f"In {delivered['as_delivered']:,} cases the platform may have chosen who saw which ad: those winners won as delivered,"
-            f" and {percent(delivered['share'])} of all winners are not identified as the better ad."
+            f"In {delivered['as_delivered']:,} cases the platform may have chosen who saw which ad: those winners won as"
+            f" delivered, and {percent(delivered['share'])} of all winners are not identified as the better ad."
         )
     comparable = (report.get("comparable") or {}).get("variants", {}).get(variant)
     if comparable and comparable["accuracy"]["value"] is not None:
