@@ -47,7 +47,7 @@ def build_records(dataset: Dataset, config: RecordsConfig) -> Records:
     """
     creatives = with_keys(dataset.creatives)
     observations, left_out = _windowed(dataset.observations, creatives, config)
-    votes = _votes(dataset, creatives, config)
+    votes, votes_left_out = _votes(dataset, creatives, config)
     candidates, repeated = _candidates(dataset, creatives, observations, votes)
     comparison = compare(candidates, observations, votes, outcome=config.label_outcome)
     pairs = pd.concat([candidates, comparison.frame], axis=1)
@@ -79,6 +79,7 @@ def build_records(dataset: Dataset, config: RecordsConfig) -> Records:
             "dropped_by_reason": {str(name): int(count) for name, count in dropped.items()},
         },
         "observations": left_out,
+        **({"votes": votes_left_out} if dataset.votes is not None else {}),
         "splits": {str(name): int(count) for name, count in frame["split"].value_counts().items()},
         "spread": comparison.spread,
     }
@@ -93,32 +94,39 @@ def _windowed(
     """Observations with product and window, under the id that stands for all ads of their creative."""
     frame = observations.merge(creatives[["creative_id", "product_id", "canonical"]], on="creative_id")
     frame = frame.assign(creative_id=frame["canonical"]).drop(columns="canonical")
-    frame["window"] = time_windows(frame, config.split) if config.split.by == "time" else "all"
+    return _in_windows(frame, config)
+
+
+def _in_windows(frame: pd.DataFrame, config: RecordsConfig) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Dated rows with the window of each; those in no window, or in two, are left out and counted."""
+    frame = frame.assign(window=time_windows(frame, config.split) if config.split.by == "time" else "all")
     outside = frame["window"].isin(["undated", "straddles_window"])
     by_reason = {str(name): int(count) for name, count in frame.loc[outside, "window"].value_counts().items()}
     counts = {"input": len(frame), "kept": int((~outside).sum()), "dropped": int(outside.sum()), "quarantined": 0}
     return frame[~outside], {**counts, "dropped_by_reason": by_reason}
 
 
-def _votes(dataset: Dataset, creatives: pd.DataFrame, config: RecordsConfig) -> pd.DataFrame:
+def _votes(
+    dataset: Dataset, creatives: pd.DataFrame, config: RecordsConfig
+) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Votes summed over classes and periods: product_id, creative_1 < creative_2, market, window, votes_1, votes_2; ties half
     each."""
     columns = ["product_id", "creative_1", "creative_2", "market", "window", "votes_1", "votes_2"]
     if dataset.votes is None or dataset.votes.empty:
-        return pd.DataFrame({name: pd.Series(dtype="float64" if "votes" in name else "str") for name in columns})
+        none = pd.DataFrame({name: pd.Series(dtype="float64" if "votes" in name else "str") for name in columns})
+        return none, {"input": 0, "kept": 0, "dropped": 0, "quarantined": 0}
     votes = dataset.votes.copy()
     canonical, product = (creatives.set_index("creative_id")[name] for name in ("canonical", "product_id"))
     for side in ("1", "2"):
         votes[f"creative_{side}"] = votes[f"creative_{side}"].map(canonical)
         votes[f"votes_{side}"] = votes[f"votes_{side}"].astype(float) + votes["votes_tie"].fillna(0).astype(float) / 2
     votes["product_id"] = votes["creative_1"].map(product)
-    votes["window"] = time_windows(votes, config.split) if config.split.by == "time" else "all"
-    votes = votes[~votes["window"].isin(["undated", "straddles_window"])]
+    votes, counts = _in_windows(votes, config)
     turned = votes["creative_1"] > votes["creative_2"]
     for name in ("creative", "votes"):
         one, two = votes[f"{name}_1"], votes[f"{name}_2"]
         votes[f"{name}_1"], votes[f"{name}_2"] = one.where(~turned, two), two.where(~turned, one)
-    return votes.groupby(columns[:5], as_index=False)[["votes_1", "votes_2"]].sum()
+    return votes.groupby(columns[:5], as_index=False)[["votes_1", "votes_2"]].sum(), counts
 
 
 def _candidates(
