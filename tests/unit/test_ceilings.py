@@ -41,6 +41,7 @@ def test_blind_tie_says_a():
     assert blind_answers(np.array([0.3, 0.7, 0.1, 0.9]), np.array([0, 0, 1, 1]), 2).all()
 
 
+@pytest.mark.slow
 def test_ceilings_are_the_mean_over_labels():
     rng = np.random.default_rng(0)
     item = np.repeat(np.arange(50), rng.integers(1, 6, 50))

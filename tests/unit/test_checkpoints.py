@@ -59,6 +59,7 @@ def flip(path: Path, at: int) -> None:
     path.write_bytes(data)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["manifest.json", "manifest.sha256", "rank-0000.pt", "part/state.pt"])
 def test_one_flipped_byte_anywhere_and_the_one_before_is_taken(tmp_path: Path, name: str):
     rng = random.Random(name)

@@ -46,6 +46,7 @@ def test_parse_names_what_is_missing() -> None:
         Design.parse("Background: a\nBackground: b")
 
 
+@pytest.mark.slow
 def test_every_spec_survives_its_words() -> None:
     for choice in product(*AXES.values()):
         spec = Spec(**dict(zip(AXES, choice, strict=True)))

@@ -110,6 +110,7 @@ def test_a_shared_row_to_the_letter() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_two_answers_in_one_row_are_what_two_rows_are() -> None:
     prompts = [prompt(WRITER), prompt(WRITER, "A much longer title of a bag", "BR", "two")]
     first, second = [WRITER.prompt.answer(BEACH)] * 2, [WRITER.prompt.answer(CITY)] * 2

@@ -73,6 +73,7 @@ def test_distance_is_a_metric_on_sets_of_words(a, b, c):
     assert distance(a, c) <= distance(a, b) + distance(b, c) + 1e-12
 
 
+@pytest.mark.slow
 @settings(deadline=None, derandomize=True)
 @given(st.lists(st.lists(designs, min_size=1, max_size=3), min_size=2, max_size=3))
 def test_the_order_of_markets_and_draws_changes_nothing(draws):

@@ -137,6 +137,7 @@ def test_a_cut_out_product_stands_in_the_drawn_scene() -> None:
     assert (green[:, 1] > green[:, 0] + 20).all()
 
 
+@pytest.mark.slow
 def test_same_job_same_bytes_alone_or_among_others() -> None:
     jobs = [job(mug_picture(), MUG_WORDS, n, seed=n) for n in range(6)] + [job(bottle(), BOTTLE_WORDS, 3)]
     together = DrawerRenderer(threads=4).render([replace(one, image_hash=one.product.title) for one in jobs])

@@ -337,6 +337,7 @@ def test_csv_tsv_parquet_and_jsonl_give_the_same_bytes(tmp_path: Path) -> None:
     assert observations[2]["rate"] == 0.1 + 0.2
 
 
+@pytest.mark.slow
 def test_image_bytes_zip_and_reference_give_the_same_images(tmp_path: Path) -> None:
     products, creatives, observations = small(tmp_path)
     with zipfile.ZipFile(tmp_path / "images.zip", "w") as archive:

@@ -80,6 +80,7 @@ def test_an_old_name_is_read_on_the_line_and_in_a_file_with_a_line_that_says_the
     assert path.read_text().startswith("rates:")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("job", [prior_chain, reward_chain, demo])
 def test_one_switch_sets_every_option_of_the_table_to_the_papers_value(job: Any) -> None:
     config = parsed(job, "--reading=paper", reading=True)
@@ -118,6 +119,7 @@ def test_print_config_shows_the_reading_everywhere(capsys: pytest.CaptureFixture
     assert printed["retrieval"]["prior"]["reading"] == "paper"
 
 
+@pytest.mark.slow
 def test_jobs_that_make_ads_share_their_configs_and_keep_their_options(capsys: pytest.CaptureFixture[str]) -> None:
     pairs = parsed(
         generate_pairs, "--products=3", "--first=6", "--markets=[KR]", "--loop.patience_s=5", "--writers.actors=2"

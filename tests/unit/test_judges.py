@@ -65,6 +65,7 @@ def test_the_logit_is_the_head_on_the_states():
     assert one_order.logits(prepared, features(one_order)) == pytest.approx(states[:, 0] @ weight, abs=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "reads"),
     [

@@ -213,6 +213,7 @@ def test_a_reason_does_not_help_a_model_without_numbers(fill_model: Fill, tmp_pa
     assert not (tmp_path / "model").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("precision", "device", "wanted"),
     [("fp32", "cpu", 1e-3), ("bf16", "cpu", 0.25), ("fp32", "cuda", 0.25), ("bf16", "cuda", 0.25)],

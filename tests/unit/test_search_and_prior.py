@@ -146,6 +146,7 @@ def test_pairs_of_one_product_share_searches():
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reading", ["paper", "repaired"])
 def test_permuting_the_base_changes_nothing(make_world, reading):
     config = RetrievalConfig(search=SearchConfig(text_k=15, image_k=9), prior=PriorConfig(reading=reading))
@@ -330,6 +331,7 @@ def test_vectors_and_indexes_are_mapped_so_that_processes_share_them(make_world)
         assert str(base.artifact.path.resolve() / name) in mapped
 
 
+@pytest.mark.slow
 def test_priors_for_many_k_are_those_of_a_search_for_each(make_world):
     base, source = make_world(seed=4)
     rows = [(f"q{q}", market) for q in (1, 2) for market in ("BR", "KR")]

@@ -161,6 +161,7 @@ def test_records_are_recognised_by_these_options_and_hold_these_rows(tmp_path: P
     assert content(artifact) == RECORDS
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("in_root")
 def test_designs_are_recognised_by_these_options_and_hold_these_rows(tmp_path: Path):
     import_data.main(import_data.Config(source=sample_source(), out=str(tmp_path / "dataset")))

@@ -105,6 +105,7 @@ def test_intervals_over_images_hold_the_truth_and_over_pairs_do_not():
     assert held["pairs"] <= 0.9 * 150
 
 
+@pytest.mark.slow
 def test_p_of_a_difference_over_images_does_not_cry_wolf():
     """Two judges that know nothing, in one market: McNemar's test, which takes pairs as independent, tells them apart."""
     one, two = pairs_of_images()

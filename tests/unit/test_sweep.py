@@ -214,6 +214,7 @@ def test_the_page_says_what_can_be_told_apart(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "report.json").read_text())["best"] == "c"
 
 
+@pytest.mark.slow
 def test_one_trial_has_a_page_too(tmp_path: Path) -> None:
     write_sweep_report(sweep_table([trial("a", {"x": 1}, 0.5)], records(40), draws=50), tmp_path, simulated=False)
     assert (tmp_path / "report.html").read_text().count("data:image/png") == 1

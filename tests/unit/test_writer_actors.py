@@ -55,6 +55,7 @@ async def asked(writers: WriterActors) -> Any:
     return await writers.design_tasks([], 1)
 
 
+@pytest.mark.slow
 def test_one_that_died_is_asked_nothing_until_it_is_back(writers: WriterActors) -> None:
     async def talk() -> None:
         first, _ = Actor.made
