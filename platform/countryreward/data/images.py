@@ -4,12 +4,14 @@ Import reads from a folder, a .zip file or object storage, and never outside of 
 hash, in images/part-*.parquet, embedded or by reference.
 """
 
+import contextlib
 import functools
 import hashlib
 import io
 import re
 import stat
 import threading
+import unicodedata
 import warnings
 import zipfile
 from collections import OrderedDict
@@ -25,6 +27,7 @@ from pyarrow import fs
 
 from countryreward.data.data_config import ImagesConfig
 from countryreward.data.decoding import ImageError, ImageFacts, decode, inspect  # noqa: F401 (found here in the release before)
+from countryreward.data.file_names import in_any_form, names_in
 from countryreward.data.tables import IMAGES
 from countryreward.errors import UserError
 
@@ -42,7 +45,8 @@ class ImageSource:
     """Opens the bytes behind an `image_uri`, relative to `config.root` or absolute inside it.
 
     The root is a folder, a .zip file (or a folder in one: `images.zip/photos`) or a storage URI. Rows may name s3:// or
-    gs:// themselves when `config.allowed_schemes` says so. Threads may share one source.
+    gs:// themselves when `config.allowed_schemes` says so. Threads may share one source. A name is the same in
+    any Unicode form (NFC, NFD).
     Raises `UserError` for a root that is not there.
     """
 
@@ -53,6 +57,7 @@ class ImageSource:
             warnings.warn(f"images.allowed_schemes: {ignored} are ignored; only s3 and gs can be allowed", stacklevel=2)
         self._filesystems: dict[tuple[str, str], Any] = {}
         self._folder: Path | None = None
+        self._names = functools.cache(names_in)  # a folder is listed once
         self._zip: zipfile.ZipFile | None = None
         self._cloud: tuple[Any, str, str] | None = None  # file system, path on it, "scheme://bucket/prefix"
         if _scheme(config.root) in CLOUD_SCHEMES:
@@ -127,8 +132,8 @@ class ImageSource:
             except (zipfile.BadZipFile, OSError) as error:
                 raise UserError(f"images.root: {archive} is not a zip file ({error}); export it again") from None
             inner = root.relative_to(archive).as_posix()
-            self._zip_prefix = "" if inner == "." else inner
-            self._members = {info.filename: info for info in self._zip.infolist()}
+            self._zip_prefix = "" if inner == "." else _composed(inner)
+            self._members, self._unclear = _members(self._zip)
             tops = {name.partition("/")[0] for name in self._members} - {"__MACOSX"}
             self._zip_top = tops.pop() if len(tops) == 1 else ""  # archives made of one folder: it need not be named
         elif root.is_dir():
@@ -138,8 +143,21 @@ class ImageSource:
 
     def _local(self, path: str, uri: str) -> Path:
         assert self._folder is not None, "called with a folder root"
+        resolved = self._resolved(self._folder / path, uri)
+        if path.isascii():
+            return resolved
+        folder = self._folder
         try:
-            resolved = (self._folder / path).resolve()
+            spelled = in_any_form(resolved.relative_to(folder), lambda inner: self._names(folder / inner))
+        except ValueError as error:
+            raise ImageError("missing_image", f"{uri}: {error}") from None
+        return self._resolved(folder / spelled, uri)
+
+    def _resolved(self, path: Path, uri: str) -> Path:
+        """Where the path leads; never out of the root."""
+        assert self._folder is not None, "called with a folder root"
+        try:
+            resolved = path.resolve()
         except (OSError, RuntimeError, ValueError):  # a loop of links
             raise ImageError("forbidden_uri", uri) from None
         if not resolved.is_relative_to(self._folder):
@@ -159,15 +177,18 @@ class ImageSource:
             raise ImageError("missing_image", uri) from None
 
     def _member_name(self, path: str, uri: str) -> str:
-        inner = _inside(path, uri)
+        inner = _composed(_inside(path, uri))
         candidates = [PurePosixPath(prefix, inner).as_posix() for prefix in (self._zip_prefix, self._zip_top)]
         return next((name for name in candidates if name in self._members), candidates[0])
 
     def _read_member(self, path: str, uri: str) -> bytes:
         assert self._zip is not None, "called with a zip root"
-        info = self._members.get(self._member_name(path, uri))
+        name = self._member_name(path, uri)
+        info = self._members.get(name)
         if info is None or info.is_dir():
             raise ImageError("missing_image", uri)
+        if name in self._unclear:
+            raise ImageError("missing_image", f"{uri}: two files have this name, in different Unicode forms")
         self._check_size(info.file_size)
         try:
             with self._zip.open(info) as handle:  # the declared size may lie, so the real one is capped too
@@ -192,11 +213,13 @@ class ImageSource:
 
     def _read_cloud(self, filesystem: Any, path: str, uri: str) -> bytes:
         try:
-            info = filesystem.get_file_info(path)
-            if info.type != fs.FileType.File:
+            forms = dict.fromkeys((path, *(unicodedata.normalize(form, path) for form in ("NFC", "NFD"))))
+            infos = ((form, filesystem.get_file_info(form)) for form in forms)
+            spelled, info = next(((form, info) for form, info in infos if info.type == fs.FileType.File), ("", None))
+            if info is None:
                 raise ImageError("missing_image", uri)
             self._check_size(info.size or 0)
-            with filesystem.open_input_stream(path, compression=None) as handle:
+            with filesystem.open_input_stream(spelled, compression=None) as handle:
                 return self._within_cap(handle.read(self.max_bytes + 1))
         except FileNotFoundError:
             raise ImageError("missing_image", uri) from None
@@ -230,6 +253,29 @@ def read_located(uri: str, *, max_bytes: int) -> bytes:
 @functools.lru_cache(maxsize=64)  # opening a zip reads its whole directory
 def _located_source(folder: str, max_bytes: int) -> ImageSource:
     return ImageSource(ImagesConfig(root=folder, max_bytes=max_bytes, allowed_schemes=list(CLOUD_SCHEMES)))
+
+
+def _composed(text: str) -> str:
+    return unicodedata.normalize("NFC", text)
+
+
+def _members(archive: zipfile.ZipFile) -> tuple[dict[str, zipfile.ZipInfo], set[str]]:
+    """Name in composed form -> member, and the names that are spelled in two forms.
+
+    Macs write names in UTF-8 without saying so, which zipfile reads as code page 437.
+    """
+    members: dict[str, zipfile.ZipInfo] = {}
+    unclear: set[str] = set()
+    for info in archive.infolist():
+        name = info.filename
+        if not (info.flag_bits & 0x800 or name.isascii()):
+            with contextlib.suppress(UnicodeError):
+                name = name.encode("cp437").decode()
+        composed = _composed(name)
+        if composed in members and members[composed].filename != info.filename:
+            unclear.add(composed)
+        members[composed] = info
+    return members, unclear
 
 
 def _scheme(uri: str) -> str:

@@ -1,11 +1,23 @@
 """Tables in, tables out: a DataFrame of pairs scored by any Scorer."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from countryreward.data.file_names import in_any_form
+from countryreward.data.importers.parsing import (
+    ATTRIBUTE,
+    composed,
+    is_missing,
+    is_rounded,
+    missing_words,
+    plain_text,
+    read_attributes,
+    read_tags,
+)
 from countryreward.errors import UserError
 from countryreward.scoring.contracts import Product, Scorer, ScoreRequest, Verdict, market_code, score_each
 
@@ -28,8 +40,9 @@ def score_frame(
 ) -> pd.DataFrame:
     """One answer per row of `pairs` and market, in that order.
 
-    pairs: columns title, image_a, image_b (file bytes or paths) and, where known, category, attributes (a mapping), tags (a
-    list), product_id, market. markets: asked for every row; None: the row's own. Answers have the columns of ANSWERS; `row` is
+    pairs: columns title, image_a, image_b (file bytes or paths) and, where known, category, attributes (a
+    mapping, or text as in a table), `attribute:NAME`, tags (a list, or text as in a table), product_id, market. Text is taken in composed
+    form (NFC), numbers as they are written. markets: asked for every row; None: the row's own. Answers have the columns of ANSWERS; `row` is
     the index of `pairs`. A row that cannot be asked gets one answer that says in `refused` which field, which value and
     what to do; all others are answered. Raises `UserError` where a column is missing.
     """
@@ -92,32 +105,108 @@ class FrameRequests:
 
 
 def _request(row: Mapping[str, Any], markets: Sequence[str] | None) -> ScoreRequest:
-    def given(name: str) -> Any:
-        value = row.get(name)
-        return None if value is None or (isinstance(value, float) and value != value) else value
-
-    title = given("title")
+    """The request of a row. Raises `UserError` for a cell that means nothing, and for nothing that another row holds."""
     product = Product(
-        title=title if isinstance(title, str) else "",
-        category=given("category"),
-        attributes=dict(given("attributes") or {}),
-        tags=list(given("tags") if given("tags") is not None else []),
-        product_id=given("product_id"),
+        title=_text("title", row.get("title")) or "",
+        category=_text("category", row.get("category")),
+        attributes=_attributes(row),
+        tags=_tags(row.get("tags")),
+        product_id=_id(row.get("product_id")),
     )
-    images = [_bytes(given(name), name) for name in ("image_a", "image_b")]
-    chosen = [given("market")] if markets is None else list(markets)
-    return ScoreRequest.of_images(product, images, markets=tuple(market_code(str(market or "")) for market in chosen))
+    images = [_bytes(row.get(name), name) for name in ("image_a", "image_b")]
+    chosen = [row.get("market")] if markets is None else list(markets)
+    codes = tuple(market_code(_text("market", market) or "") for market in chosen)
+    return ScoreRequest.of_images(product, images, markets=codes)
+
+
+def _absent(cell: Any) -> bool:
+    return cell is None or cell is pd.NA or cell is pd.NaT or (isinstance(cell, float | np.floating) and bool(np.isnan(cell)))
+
+
+def _text(name: str, cell: Any) -> str | None:
+    """A cell as text; None for an empty one, and for a word that a table takes as such."""
+    if _absent(cell):
+        return None
+    text = _written(name, cell)
+    return None if is_missing(text, missing_words(name)) else text
+
+
+def _written(name: str, cell: Any) -> str:
+    """Text in composed form, or a number as it is written."""
+    if isinstance(cell, np.generic):
+        cell = cell.item()
+    if not isinstance(cell, str | int | float) or isinstance(cell, bool):
+        raise UserError(f"{name}: {str(cell)[:200]!r} is no text; write it as text")
+    text = plain_text(cell)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{name}: {text!r} holds a character that is no Unicode; write UTF-8") from None
+    return composed(text)
+
+
+def _id(cell: Any) -> str | None:
+    text = _text("product_id", cell)
+    if text is not None and is_rounded(text):
+        raise UserError(f"product_id: {text!r} has lost digits, as numbers beyond 2^53 do; give ids as text")
+    return text
+
+
+def _part(name: str, value: Any) -> str:
+    """One attribute or tag."""
+    return _written(name, plain_text(value) if isinstance(value, bool | list | tuple | dict) else value)
+
+
+def _attributes(row: Mapping[str, Any]) -> dict[str, str]:
+    """A mapping, a list of pairs, or text as the products table holds it; columns `attribute:NAME` win over it."""
+    cell = row.get("attributes")
+    refusal = UserError(f"attributes: {str(cell)[:200]!r} is no mapping, no JSON object and no name=value;name=value; write one")
+    if _absent(cell):
+        content = {}
+    elif isinstance(cell, str):
+        content = read_attributes(_text("attributes", cell) or "")
+        if content is None:
+            raise refusal
+    elif isinstance(cell, Mapping):
+        content = dict(cell)
+    else:
+        try:
+            content = dict(cell)  # pairs, as Parquet's maps come
+        except (TypeError, ValueError):
+            raise refusal from None
+    content |= {name.removeprefix(ATTRIBUTE): row[name] for name in row if name.startswith(ATTRIBUTE) and not _absent(row[name])}
+    return {
+        _part("attributes", name): _part(f"attributes.{name}", value)
+        for name, value in content.items()
+        if not _absent(value)
+    }
+
+
+def _tags(cell: Any) -> list[str]:
+    """A list, or text as the products table holds it."""
+    refusal = UserError(f"tags: {str(cell)[:200]!r} is no list, no JSON list and no a;b; write one")
+    if _absent(cell):
+        return []
+    if isinstance(cell, str):
+        content = read_tags(_text("tags", cell) or "")
+        if content is None:
+            raise refusal
+        return content
+    if isinstance(cell, Mapping) or not isinstance(cell, Iterable):
+        raise refusal
+    return [text for tag in cell if not _absent(tag) and (text := _part("tags", tag))]
 
 
 def _bytes(image: Any, name: str) -> bytes:
-    if isinstance(image, bytes):
-        return image
+    if isinstance(image, bytes | bytearray | memoryview):
+        return bytes(image)
     if not isinstance(image, str | Path):
         raise UserError(f"{name}: {image!r} is neither file bytes nor a path; give a PNG, JPEG or WEBP file")
     try:
-        return Path(image).read_bytes()
-    except OSError as error:
-        raise UserError(f"{name}: {image} cannot be read ({error.strerror}); give a PNG, JPEG or WEBP file") from None
+        return in_any_form(Path(image)).read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: characters that no file name has
+        told = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"{name}: {image!s} cannot be read ({told}); give a PNG, JPEG or WEBP file") from None
 
 
 def _answer(verdict: Verdict | UserError) -> dict[str, Any]:

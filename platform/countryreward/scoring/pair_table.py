@@ -79,7 +79,7 @@ def read_pairs(config: TableScoring, trained: tuple[str, ...], quarantine: Quara
     asked = _codes(config)
     source = TableSource(path=config.pairs, columns=config.columns, constants=config.constants)
     known, required = (*COLUMNS, *config.keep), ("title", *SIDES, *config.keep)
-    raw = read_table(source, field=TABLE, known=known, required=required, nested=False)
+    raw = read_table(source, field=TABLE, known=known, required=required, nested=False, verbatim=config.keep)
     frame = raw.frame
     table = PairTable(
         raw=raw,
@@ -93,7 +93,7 @@ def read_pairs(config: TableScoring, trained: tuple[str, ...], quarantine: Quara
         markets=asked or (None if "market" in frame else trained),
     )
     checks = table.checks
-    checks.refuse(raw.malformed.notna(), "malformed_row", "row", raw.malformed)
+    raw.refuse_unreadable(checks)
     if "row_id" in frame:
         checks.refuse(raw.column("row_id").isna(), "missing_value", "row_id")
         checks.refuse(raw.column("row_id").where(checks.good).duplicated() & checks.good, "duplicate_key", "row_id")

@@ -44,7 +44,7 @@ def import_designs(
     """
     raw = read_table(source, field="designs", known=COLUMNS, required=())
     checks = RowChecks(raw.frame, table="designs", key=["product_id", "creative_id", "market"], quarantine=quarantine)
-    checks.refuse(raw.malformed.notna(), "malformed_row", "row", raw.malformed)
+    raw.refuse_unreadable(checks)
     designs = _designs(raw, checks)
     if "creative_id" in raw.frame:
         keys = _of_creatives(raw, checks, dataset)

@@ -13,7 +13,6 @@ import pandas as pd
 
 from countryreward import markets
 from countryreward.data.data_config import TableSource
-from countryreward.data.importers.parsing import dates, integers, numbers
 from countryreward.data.importers.table_files import RawTable, read_table, write_sorted
 from countryreward.data.quarantine import Quarantine, RowChecks, tally
 from countryreward.data.tables import KINDS, OBSERVATIONS
@@ -23,7 +22,6 @@ NEEDED = {"counts": ("impressions", "clicks"), "rate": ("rate",), "orders": ("or
 VALUES = ("impressions", "clicks", "rate", "orders", "score", "score_sd", "score_n")
 CONTEXT = ("market", "period_start", "period_end", "kind", "source", "prompt")
 SORTED_BY = ["creative_id", "market", "period_start", "period_end"]
-_WHOLE = ("impressions", "clicks", "score_n")
 _EVER = (-(2**40), 2**40)  # days of an observation without dates: it covers any period
 
 
@@ -38,7 +36,7 @@ def import_observations(
     required = ("creative_id", "market")
     raw = read_table(source, field="observations", known=("creative_id", *CONTEXT, *VALUES), required=required)
     checks = RowChecks(raw.frame, table="observations", key=SORTED_BY, quarantine=quarantine)
-    checks.refuse(raw.malformed.notna(), "malformed_row", "row", raw.malformed)
+    raw.refuse_unreadable(checks)
     creative = raw.column("creative_id")
     checks.refuse(creative.isna(), "missing_value", "creative_id")
     checks.refuse(~creative.isin(creatives), "unknown_creative", "creative_id")
@@ -87,26 +85,26 @@ def value_columns(checks: RowChecks, raw: RawTable, suffix: str = "") -> pd.Data
     for candidate, names in NEEDED.items():
         for name in names:
             checks.refuse((named == candidate) & ~filled[name], "missing_value", name + suffix)
-    parsed = {name: (integers if name in _WHOLE else numbers)(text[name]) for name in VALUES}
+    parsed = {name: raw.numbers(name + suffix) for name in VALUES}
     for name, column in parsed.items():
-        checks.refuse(column.not_finite, "not_a_number", name + suffix)
-        checks.refuse(column.wrong_type, "wrong_type", name + suffix)
+        for reason, rows in column.refused.items():
+            checks.refuse(rows, reason, name + suffix)
     value = {name: column.values for name, column in parsed.items()}
     for name in VALUES:
         if name != "score":
             checks.refuse(value[name] < 0, "negative_value", name + suffix)
     checks.refuse(value["impressions"] == 0, "zero_impressions", "impressions" + suffix)
     checks.refuse(value["clicks"] > value["impressions"], "clicks_exceed_impressions", "clicks" + suffix)
-    checks.refuse(value["rate"] > 1, "rate_above_one", "rate" + suffix)
     return pd.DataFrame({"kind": kind, **value})
 
 
 def period_columns(checks: RowChecks, raw: RawTable) -> pd.DataFrame:
     """`period_start` and `period_end`, days included; both or neither."""
     names = ("period_start", "period_end")
-    parsed = {name: dates(raw.column(name)) for name in names}
+    parsed = {name: raw.days(name) for name in names}
     for name in names:
-        checks.refuse(parsed[name].wrong_type, "bad_date", name)
+        for reason, rows in parsed[name].refused.items():
+            checks.refuse(rows, reason, name)
     start, end = (parsed[name].values for name in names)
     checks.refuse(start.isna() & end.notna(), "missing_value", "period_start")
     checks.refuse(end.isna() & start.notna(), "missing_value", "period_end")

@@ -1,5 +1,6 @@
 """A ready-made pair file into the same tables: each row is two images of a product, a market and both values."""
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,7 @@ def import_pairs(
     checks = RowChecks(
         raw.frame, table="pairs_file", key=["product_id", "image_a", "image_b", "market"], quarantine=quarantine
     )
-    checks.refuse(raw.malformed.notna(), "malformed_row", "row", raw.malformed)
+    raw.refuse_unreadable(checks)
     for name in ("product_id", "image_a", "image_b"):
         checks.refuse(raw.column(name).isna(), "missing_value", name)
     checks.refuse(raw.column("image_a") == raw.column("image_b"), "same_image", "image_b")
@@ -113,9 +114,7 @@ def _import_products(raw: RawTable, checks: RowChecks, folder: Path) -> dict[str
     first = raw.frame.loc[checks.good].drop_duplicates("product_id")
     frame = first.assign(row=first.index).reset_index(drop=True)
     frame["title"] = frame["title"].fillna(frame["product_id"]) if "title" in frame else frame["product_id"]
-    described = RawTable(
-        frame=frame, malformed=raw.malformed, field=raw.field, source=raw.source, names=raw.names, skipped=raw.skipped
-    )
+    described = dataclasses.replace(raw, frame=frame)
     product_checks = RowChecks(frame, table="products", key="product_id", quarantine=checks.quarantine)
     counts, kept = write_products(described, product_checks, folder)
     checks.refuse(~raw.column("product_id").isin(kept), "unknown_product", "product_id")

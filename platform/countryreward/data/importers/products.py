@@ -27,7 +27,7 @@ def import_products(source: TableSource, folder: Path, quarantine: Quarantine) -
     """Write products.parquet; returns the counts and the ids that were kept."""
     raw = read_table(source, field="products", known=("product_id", *DESCRIPTION), required=("product_id", "title"))
     checks = RowChecks(raw.frame, table="products", key="product_id", quarantine=quarantine)
-    checks.refuse(raw.malformed.notna(), "malformed_row", "row", raw.malformed)
+    raw.refuse_unreadable(checks)
     for name in ("product_id", "title"):
         checks.refuse(raw.column(name).isna(), "missing_value", name)
     return write_products(raw, checks, folder)
@@ -103,7 +103,7 @@ def import_creatives(
             "images.store: 'reference' needs an image_uri column, but creatives have image_bytes; use embed"
         )
     checks = RowChecks(raw.frame, table="creatives", key="creative_id", quarantine=quarantine)
-    checks.refuse(raw.malformed.notna(), "malformed_row", "row", raw.malformed)
+    raw.refuse_unreadable(checks)
     for name in ("creative_id", "product_id", *(() if embedded else ("image_uri",))):
         checks.refuse(raw.column(name).isna(), "missing_value", name)
     checks.refuse(~raw.column("product_id").isin(products), "unknown_product", "product_id")
