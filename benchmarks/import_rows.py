@@ -18,7 +18,7 @@ import pandas as pd
 import yaml
 from PIL import Image
 
-from countryreward.machine import machine
+from countryreward.machine import describe_machine
 
 MARKETS = ("BR", "CL", "ES", "FR", "KR", "JP", "US", "MX", "AU", "SA")
 CREATIVES = 10_000
@@ -74,7 +74,7 @@ def main() -> None:
         subprocess.run(command, check=True)
         seconds = time.monotonic() - start
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20  # KiB on Linux
-    print(f"{rows:,} rows ({size / 2**20:.0f} MiB) in {seconds:.1f} s, peak {peak:.2f} GiB; {machine()}")
+    print(f"{rows:,} rows ({size / 2**20:.0f} MiB) in {seconds:.1f} s, peak {peak:.2f} GiB; {describe_machine()}")
 
 
 if __name__ == "__main__":
