@@ -25,7 +25,7 @@ CREATIVES = 10_000
 
 
 def write_tables(folder: Path, rows: int) -> Path:
-    """Products of four creatives that share a few pictures, and the observations by creative, market and week; the config's path."""
+    """Products of four creatives each, observations by creative, market and week; returns the path of the config."""
     random = np.random.default_rng(0)
     (folder / "images").mkdir()
     for place in range(4):
@@ -33,7 +33,7 @@ def write_tables(folder: Path, rows: int) -> Path:
         Image.fromarray(pixels).save(folder / "images" / f"{place}.png")
     ids = np.array([f"ad{place:06d}" for place in range(CREATIVES)])
     products = [f"p{place}" for place in range(CREATIVES // 4)]
-    pd.DataFrame({"product_id": products, "title": [f"Product {name}" for name in products]}).to_csv(folder / "products.csv", index=False)
+    pd.DataFrame({"product_id": products, "title": products}).to_csv(folder / "products.csv", index=False)
     pd.DataFrame(
         {
             "creative_id": ids,

@@ -36,15 +36,15 @@ def verdict(market: str) -> Verdict:
 def asked(**cells: Any) -> Product:
     """The product that a row with these cells is asked about."""
     recorder = Recorder()
-    answers = score_frame(recorder, pd.DataFrame([ROW, {**ROW, **cells}]))
-    assert answers["refused"].to_list() == [None, None]
+    answers = score_frame(recorder, pd.DataFrame([ROW, {**ROW, **cells}], dtype=object))
+    assert answers["refused"].isna().all()
     return recorder.products[1]
 
 
 def refusal(**cells: Any) -> str:
     """Why a row with these cells is refused, beside a good row that is answered."""
-    answers = score_frame(Recorder(), pd.DataFrame([ROW, {**ROW, **cells}, ROW]))
-    assert answers["choice"].to_list() == ["A", None, "A"]
+    answers = score_frame(Recorder(), pd.DataFrame([ROW, {**ROW, **cells}, ROW], dtype=object))
+    assert answers["choice"].eq("A").to_list() == [True, False, True]
     return answers["refused"].iloc[1]
 
 
@@ -100,8 +100,8 @@ def test_text_is_composed():
         ({"image_a": "\ud83d.png"}, "image_a: "),
         ({"image_a": "a\0.png"}, "image_a: "),
         ({"image_a": 3.5}, "image_a: 3.5 is neither file bytes nor a path"),
-        ({"title": ["Cup"]}, "title: ['Cup'] is no text; write it as text"),
-        ({"title": True}, "title: True is no text; write it as text"),
+        ({"title": ["Cup"]}, "title: \"['Cup']\" is no text; write it as text"),
+        ({"title": True}, "title: 'True' is no text; write it as text"),
         ({"title": None}, "product.title: it is empty"),
         ({"title": "NaN"}, "product.title: it is empty"),
         ({"market": 7}, "market: '7' is no country"),
@@ -121,10 +121,16 @@ def test_a_row_that_cannot_be_asked_is_refused_alone(cells: dict[str, Any], told
 
 def test_a_path_is_found_in_any_form(tmp_path: Path):
     (tmp_path / unicodedata.normalize("NFD", "größe.png")).write_bytes(b"1")
-    frame = pd.DataFrame([{**ROW, "image_a": str(tmp_path / "größe.png")}, {**ROW, "image_a": str(tmp_path / "größer.png")}])
+    frame = pd.DataFrame(
+        [{**ROW, "image_a": str(tmp_path / "größe.png")}, {**ROW, "image_a": str(tmp_path / "größer.png")}]
+    )
     answers = score_frame(Recorder(), frame)
-    assert answers["choice"].to_list() == ["A", None]
-    assert answers["refused"].iloc[1].endswith("größer.png cannot be read (No such file or directory); give a PNG, JPEG or WEBP file")
+    assert answers["choice"].eq("A").to_list() == [True, False]
+    assert (
+        answers["refused"]
+        .iloc[1]
+        .endswith("größer.png cannot be read (No such file or directory); give a PNG, JPEG or WEBP file")
+    )
 
 
 def test_product_na_is_a_title_and_namibia_a_market():

@@ -47,11 +47,15 @@ def told(found: Parsed) -> list[Any]:
         ("impressions", ["1240.0", "5.00"], [1240, 5]),
         ("impressions", ["5.000", "6.000"], ["ambiguous_number"] * 2),  # 5 with three decimals, or 5000
         ("impressions", ["5.000", "600", "7.210"], [5000, 600, 7210]),
-        ("impressions", ["1,240", "16.5", "many", None, "inf"], [1240, "wrong_type", "wrong_type", None, "not_a_number"]),
+        (
+            "impressions",
+            ["1,240", "16.5", "many", None, "inf"],
+            [1240, "wrong_type", "wrong_type", None, "not_a_number"],
+        ),
         ("impressions", ["12 %", "1e999", "-5"], ["wrong_type", "not_a_number", -5]),
         ("impressions", ["1.23E+06", "1.2345678E7"], ["lost_digits", 12345678]),
         ("impressions", ["99999999999999999999"], ["wrong_type"]),
-        ("impressions", ["1,240", "1.240.000"], ["ambiguous_number"] * 2),
+        ("impressions", ["1,240,000", "1.240.000"], ["ambiguous_number"] * 2),
         ("orders", ["1.240", "985", "2.010", "1.870"], [1240, 985, 2010, 1870]),
         ("orders", ["1,243", "985"], [1243, 985]),
         ("orders", ["1.240", "2.010"], ["ambiguous_number"] * 2),
@@ -161,7 +165,9 @@ def test_counts_beside_a_rate_decide_it():
 )
 def test_dates_are_read_by_the_column(cells: list[str | None], expected: list[str | None]):
     found = date_columns({"period_start": column(*cells)})["period_start"]
-    assert [value if value is None or not hasattr(value, "date") else str(value.date()) for value in told(found)] == expected
+    assert [
+        value if value is None or not hasattr(value, "date") else str(value.date()) for value in told(found)
+    ] == expected
 
 
 def test_both_date_columns_decide_together_and_an_option_decides_alone():
@@ -188,7 +194,11 @@ def test_both_date_columns_decide_together_and_an_option_decides_alone():
         (["9007199254740994.0", "12.0"], ["9007199254740994", "12"], [True, False]),
         (["00123", "3e8", "1E10", "NA", " a"], ["00123", "3e8", "1E10", "NA", " a"], [False] * 5),
         (['="00123"'], ["00123"], [False]),
-        (["120210000000012000", "120210000000013000", "7"], ["120210000000012000", "120210000000013000", "7"], [True, True, False]),
+        (
+            ["120210000000012000", "120210000000013000", "7"],
+            ["120210000000012000", "120210000000013000", "7"],
+            [True, True, False],
+        ),
         (["120210000000012345", "120210000000013000"], ["120210000000012345", "120210000000013000"], [False] * 2),
     ],
 )

@@ -70,7 +70,7 @@ def test_the_header_is_found(tmp_path: Path, name: str, content: str | bytes):
 def test_a_header_after_a_number_of_lines(tmp_path: Path):
     raw = read(tmp_path / "t.csv", "creative_id,market\nold,XX\n" + PLAIN, skip_lines=2)
     assert rows(raw) == GOOD
-    with pytest.raises(UserError, match="column 'creative_id' is not in"):
+    with pytest.raises(UserError, match=r"line 2 of .* is no header"):
         read(tmp_path / "t.csv", PLAIN, skip_lines=1)
     with pytest.raises(UserError, match=r"^skip_lines: -1 must be at least 0"):
         TableSource(skip_lines=-1)
@@ -90,7 +90,7 @@ def test_what_was_found_is_told(tmp_path: Path):
         ("Ad report\nMarch\n1,2\n", r"line 1 of .* is no header \(Ad report\), nor is any other of its first 3 lines: "
          r"none has the columns creative_id, market; .*observations\.skip_lines"),
         ("\n\n", "is empty; export it again"),
-        ("creative,market\n1,2\n", r"column 'creative_id' is not in .*which has creative, market; .*columns: \{creative_id: creative\}"),
+        ("creative,market\n1,2\n", r"column 'creative_id' is not in .*which has creative, market; .*columns: \{creative_id:"),
         (PLAIN.encode("utf-16-le"), "has zero bytes"),
         ("creative_id,market\ncaf\u00e9,DE\n".encode("latin-1"), "is not UTF-8"),
         ('creative_id,market\na,"DE\nb,DE\nc,DE\n', r"cannot be read as CSV, from line 2 on .*quotes"),
@@ -149,9 +149,18 @@ def test_words_for_nothing(tmp_path: Path):
 
 
 def test_nan_of_json_and_parquet_is_nothing(tmp_path: Path):
-    raw = read(tmp_path / "t.jsonl", '{"creative_id": 120210000000012345, "market": "NA", "clicks": NaN, "source": NaN}\n')
+    raw = read(
+        tmp_path / "t.jsonl", '{"creative_id": 120210000000012345, "market": "NA", "clicks": NaN, "source": NaN}\n'
+    )
     assert rows(raw) == [["120210000000012345", "NA", None, None]]
-    table = pa.table({"creative_id": [1.0, 1.2e17], "market": ["NA", "DE"], "clicks": [float("nan"), 2.0], "source": [float("nan"), 1.5]})
+    table = pa.table(
+        {
+            "creative_id": [1.0, 1.2e17],
+            "market": ["NA", "DE"],
+            "clicks": [float("nan"), 2.0],
+            "source": [float("nan"), 1.5],
+        }
+    )
     pq.write_table(table, tmp_path / "t.parquet")
     raw = read_table(TableSource(path=str(tmp_path / "t.parquet")), field="observations", known=KNOWN, required=())
     assert rows(raw)[0] == ["1", "NA", None, None]
@@ -162,7 +171,10 @@ def test_nan_of_json_and_parquet_is_nothing(tmp_path: Path):
 
 
 def test_typed_numbers_need_no_mark(tmp_path: Path):
-    raw = read(tmp_path / "t.jsonl", '{"creative_id": "a", "market": "DE", "orders": 1.125}\n{"market": "DE", "orders": 2.375}\n')
+    raw = read(
+        tmp_path / "t.jsonl",
+        '{"creative_id": "a", "market": "DE", "orders": 1.125}\n{"market": "DE", "orders": 2.375}\n',
+    )
     assert raw.numbers("orders").values.to_list() == [1.125, 2.375]
     raw = read(tmp_path / "t.jsonl", '{"creative_id": "a", "market": "DE", "orders": "1.125"}\n')
     assert list(raw.numbers("orders").refused) == ["ambiguous_number"]
@@ -176,7 +188,12 @@ def test_text_is_composed_where_it_enters(tmp_path: Path):
     decomposed = unicodedata.normalize("NFD", "größe")
     raw = read(tmp_path / "t.csv", f"{decomposed},market\n{decomposed},DE\n", columns={"creative_id": "größe"})
     assert rows(raw) == [["größe", "DE"]] or rows(raw) == [["DE", "größe"]]
-    raw = read(tmp_path / "t.csv", "größe,market\nx,DE\n", columns={"creative_id": decomposed}, constants={"source": decomposed})
+    raw = read(
+        tmp_path / "t.csv",
+        "größe,market\nx,DE\n",
+        columns={"creative_id": decomposed},
+        constants={"source": decomposed},
+    )
     assert raw.frame["source"].to_list() == ["größe"]
 
 
@@ -190,7 +207,13 @@ def png(seed: int) -> bytes:
 
 
 def imported(
-    folder: Path, observations: str, *, name: str = "observations.csv", creatives: str = "", products: str = "", **options: Any
+    folder: Path,
+    observations: str,
+    *,
+    name: str = "observations.csv",
+    creatives: str = "",
+    products: str = "",
+    **options: Any,
 ) -> tuple[dict[str, Any], list[dict[str, Any]], list[dict[str, Any]]]:
     """Counts of the observations, the observations kept, and the refusals."""
     (folder / "images").mkdir(exist_ok=True)
@@ -244,7 +267,12 @@ def test_case_google_ads_export(tmp_path: Path):
         'a,Brazil,"12,310",211,1.71%\nb,Brazil,"11,870",168,1.42%\na,South Korea,940,12,1.28%\nb,South Korea,988,9,0.91%\n'
         'Total: Ads, --,"26,108",400,1.53%\n'
     )
-    columns = {"creative_id": "Ad ID", "market": "Country/Territory (User location)", "impressions": "Impr.", "clicks": "Clicks"}
+    columns = {
+        "creative_id": "Ad ID",
+        "market": "Country/Territory (User location)",
+        "impressions": "Impr.",
+        "clicks": "Clicks",
+    }
     counted, kept, refused = imported(tmp_path, content, columns=columns)
     assert (counted["input"], counted["kept"]) == (5, 4)
     assert [(row["row"], row["reason"]) for row in refused] == [(4, "unknown_creative")]
@@ -274,9 +302,14 @@ def test_case_rate_in_percent(tmp_path: Path):
 
 
 def test_case_percent_rate_beside_counts(tmp_path: Path):
-    counted, kept, _ = imported(tmp_path, "creative_id,market,impressions,clicks,rate\na,DE,5000,50,1.0\nb,DE,5000,60,1.2\n")
+    counted, kept, _ = imported(
+        tmp_path, "creative_id,market,impressions,clicks,rate\na,DE,5000,50,1.0\nb,DE,5000,60,1.2\n"
+    )
     assert counted["kept"] == 2
-    assert [(row["kind"], row["impressions"], row["clicks"]) for row in kept] == [("counts", 5000, 50), ("counts", 5000, 60)]
+    assert [(row["kind"], row["impressions"], row["clicks"]) for row in kept] == [
+        ("counts", 5000, 50),
+        ("counts", 5000, 60),
+    ]
 
 
 def test_case_nan_text(tmp_path: Path):

@@ -21,11 +21,32 @@ from countryreward.errors import UserError
 NUMBERS = ("impressions", "clicks", "orders", "value", "rate", "score")
 DATES = ("period_start", "period_end")
 KNOWN = ("creative_id", "market", *DATES, *NUMBERS)
-_SEPARATORS = {"none": "", "group": "", "space": " ", "nbsp": "\u00a0", "narrow": "\u202f", "apostrophe": "'", "curly": "’"}
-_MONTHS = "January February March April May June July August September October November December".split()
+_SEPARATORS = {
+    "none": "",
+    "group": "",
+    "space": " ",
+    "nbsp": "\u00a0",
+    "narrow": "\u202f",
+    "apostrophe": "'",
+    "curly": "’",
+}
+_MONTHS = [
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
+]
 
 
-@dataclass
+@dataclass(repr=False)
 class Table:
     """A table's truth and the file that tells it."""
 
@@ -157,18 +178,24 @@ def _row(
         "words": ["NA", "Fjörd", unicodedata.normalize("NFD", "머그"), 'mug 5"', "a,b;c", "None", "null", "x"][place],
     }[ids]
     row: dict[str, Any] = {"creative_id": identity, "market": draw(st.sampled_from(["KR", "NA", "Brazil"]))}
-    whole = st.one_of(st.integers(0, 999), st.integers(1000, 9999), st.integers(1, 3_000_000), st.sampled_from([1000, 1240, 12_310]))
+    whole = st.one_of(
+        st.integers(0, 999), st.integers(1000, 9999), st.integers(1, 3_000_000), st.sampled_from([1000, 1240, 12_310])
+    )
     for name in columns:
         if draw(st.integers(0, 9)) == 0:
             row[name] = None
         elif name in ("impressions", "clicks", "orders"):
             row[name] = draw(whole)
         elif name == "value":
-            row[name] = round(draw(st.integers(0, 500_000)) / 100, 2 if decimals[name] is None else min(2, decimals[name] or 2))
+            row[name] = round(
+                draw(st.integers(0, 500_000)) / 100, 2 if decimals[name] is None else min(2, decimals[name] or 2)
+            )
         elif name == "rate":
             row[name] = _rounded_rate(draw(st.integers(0, 8000)) / 100_000, decimals[name], rate_way)
         else:
-            row[name] = round(draw(st.integers(-9_000, 9_000)) / 1000, 3 if decimals[name] is None else decimals[name] or 3)
+            row[name] = round(
+                draw(st.integers(-9_000, 9_000)) / 1000, 3 if decimals[name] is None else decimals[name] or 3
+            )
     return row
 
 
@@ -202,7 +229,12 @@ _AD_NAMES = ("Mug plain", '"Mug of the year', "Mug", 'Mug 5"', "Tea, green; 1", 
 
 
 def _delimited(
-    draw: st.DrawFn, rows: list[dict[str, Any]], names: list[str], way: dict[str, Any], form: str, source: dict[str, Any]
+    draw: st.DrawFn,
+    rows: list[dict[str, Any]],
+    names: list[str],
+    way: dict[str, Any],
+    form: str,
+    source: dict[str, Any],
 ) -> bytes:
     delimiter = draw(st.sampled_from([",", ",", ";", "\t", "|"] if form == "csv" else ["\t"]))
     quoting = draw(st.sampled_from(["minimal", "all", "raw"] if delimiter == "\t" else ["minimal", "all"]))
@@ -221,7 +253,9 @@ def _delimited(
         style = csv.QUOTE_ALL if quoting == "all" else csv.QUOTE_MINIMAL
         csv.writer(buffer, delimiter=delimiter, quoting=style, lineterminator=end).writerows([titled, *cells])
         body = buffer.getvalue()
-    before = draw(st.sampled_from(["", "", "\n", f"sep={delimiter}\n", 'Ad report\n"March 1, 2026 - March 31, 2026"\n']))
+    before = draw(
+        st.sampled_from(["", "", "\n", f"sep={delimiter}\n", 'Ad report\n"March 1, 2026 - March 31, 2026"\n'])
+    )
     if before and draw(st.booleans()):
         source["skip_lines"] = before.count("\n")
     text = before.replace("\n", end) + body
@@ -257,9 +291,13 @@ def _parquet(rows: list[dict[str, Any]], names: list[str], way: dict[str, Any], 
         elif name in DATES:
             columns[name] = pa.array(values, pa.date32())
         elif name == "rate" and way["rate"] != "share":
-            columns[name] = pa.array([None if value is None else round(value * 100, 6) for value in values], pa.float64())
+            columns[name] = pa.array(
+                [None if value is None else round(value * 100, 6) for value in values], pa.float64()
+            )
         else:
-            columns[name] = pa.array([float("nan") if value is None else float(value) for value in values], pa.float64())
+            columns[name] = pa.array(
+                [float("nan") if value is None else float(value) for value in values], pa.float64()
+            )
     buffer = io.BytesIO()
     pq.write_table(pa.table(columns), buffer)
     return buffer.getvalue()
@@ -273,16 +311,15 @@ def read(table: Table, folder: Path) -> RawTable:
 
 
 def wrong_cells(table: Table, folder: Path) -> tuple[list[str], int, int]:
-    """(what was read wrong without a word, cells read, cells refused); a file that is refused as a whole counts as one refused cell.
+    """(what was read wrong without a word, cells read, cells refused); a file refused as a whole counts as one refused cell.
 
     A refusal must name the field and an option or what to write.
     """
     try:
         raw = read(table, folder)
     except UserError as error:
-        assert str(error).startswith("observations"), error
-        assert ";" in str(error), error
-        return [], 0, 1
+        names_both = str(error).startswith("observations") and ";" in str(error)
+        return ([] if names_both else [str(error)]), 0, 1
     if len(raw.frame) != len(table.rows):
         return [f"{len(raw.frame)} rows of {len(table.rows)}"], 0, 0
     wrong: list[str] = []
@@ -317,7 +354,7 @@ def wrong_cells(table: Table, folder: Path) -> tuple[list[str], int, int]:
 
 def _same(truth: Any, found: Any) -> bool:
     if truth is None:
-        return found is None or found != found or str(found) in ("<NA>", "NaT", "nan")
+        return str(found) in ("None", "<NA>", "NaT", "nan")
     if isinstance(truth, dt.date):
         return str(found)[:10] == truth.isoformat()
     if isinstance(truth, str):

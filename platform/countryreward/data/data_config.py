@@ -62,7 +62,7 @@ class TableSource:
     dates: Literal["auto", "iso", "day-first", "month-first"] = "auto"
     """How dates are written: 2026-03-01, 1.3.2026, 3/1/2026; auto: inferred column by column, refused where two fit."""
     rates: Literal["auto", "share", "percent"] = "auto"
-    """What rates without a per cent sign are: .016 (share) or 1.6 (percent); auto: inferred from the column, refused where both fit."""
+    """What rates without a per cent sign are: .016 (share) or 1.6 (percent); auto: inferred column by column, or refused."""
     missing: list[str] = field(default_factory=list)
     """Words that mean an empty cell, beyond NaN, NA, N/A, null, None, - and -- (any case)."""
 

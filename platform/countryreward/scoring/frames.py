@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -41,10 +41,10 @@ def score_frame(
     """One answer per row of `pairs` and market, in that order.
 
     pairs: columns title, image_a, image_b (file bytes or paths) and, where known, category, attributes (a
-    mapping, or text as in a table), `attribute:NAME`, tags (a list, or text as in a table), product_id, market. Text is taken in composed
-    form (NFC), numbers as they are written. markets: asked for every row; None: the row's own. Answers have the columns of ANSWERS; `row` is
-    the index of `pairs`. A row that cannot be asked gets one answer that says in `refused` which field, which value and
-    what to do; all others are answered. Raises `UserError` where a column is missing.
+    mapping, or text as in a table), `attribute:NAME`, tags (a list, or text as in a table), product_id, market. Text is taken
+    in composed form (NFC), numbers as they are written. markets: asked for every row; None: the row's own. Answers have the
+    columns of ANSWERS; `row` is the index of `pairs`. A row that cannot be asked gets one answer that says in `refused` which
+    field, which value and what to do; all others are answered. Raises `UserError` where a column is missing.
     """
     requests = FrameRequests(pairs, markets)
     for batch in requests.batches(batch_size):
@@ -120,7 +120,12 @@ def _request(row: Mapping[str, Any], markets: Sequence[str] | None) -> ScoreRequ
 
 
 def _absent(cell: Any) -> bool:
-    return cell is None or cell is pd.NA or cell is pd.NaT or (isinstance(cell, float | np.floating) and bool(np.isnan(cell)))
+    return (
+        cell is None
+        or cell is pd.NA
+        or cell is pd.NaT
+        or (isinstance(cell, float | np.floating) and bool(np.isnan(cell)))
+    )
 
 
 def _text(name: str, cell: Any) -> str | None:
@@ -160,7 +165,9 @@ def _part(name: str, value: Any) -> str:
 def _attributes(row: Mapping[str, Any]) -> dict[str, str]:
     """A mapping, a list of pairs, or text as the products table holds it; columns `attribute:NAME` win over it."""
     cell = row.get("attributes")
-    refusal = UserError(f"attributes: {str(cell)[:200]!r} is no mapping, no JSON object and no name=value;name=value; write one")
+    refusal = UserError(
+        f"attributes: {str(cell)[:200]!r} is no mapping, no JSON object and no name=value;name=value; write one"
+    )
     if _absent(cell):
         content = {}
     elif isinstance(cell, str):
@@ -171,10 +178,12 @@ def _attributes(row: Mapping[str, Any]) -> dict[str, str]:
         content = dict(cell)
     else:
         try:
-            content = dict(cell)  # pairs, as Parquet's maps come
+            content = dict(cast(Any, cell))  # pairs, as Parquet's maps come
         except (TypeError, ValueError):
             raise refusal from None
-    content |= {name.removeprefix(ATTRIBUTE): row[name] for name in row if name.startswith(ATTRIBUTE) and not _absent(row[name])}
+    content |= {
+        name.removeprefix(ATTRIBUTE): row[name] for name in row if name.startswith(ATTRIBUTE) and not _absent(row[name])
+    }
     return {
         _part("attributes", name): _part(f"attributes.{name}", value)
         for name, value in content.items()
@@ -205,8 +214,9 @@ def _bytes(image: Any, name: str) -> bytes:
     try:
         return in_any_form(Path(image)).read_bytes()
     except (OSError, ValueError) as error:  # ValueError: characters that no file name has
-        told = error.strerror if isinstance(error, OSError) else error
-        raise UserError(f"{name}: {image!s} cannot be read ({told}); give a PNG, JPEG or WEBP file") from None
+        told = f"{name}: {image!s} cannot be read ({error.strerror if isinstance(error, OSError) else error})"
+        told = told.encode(errors="backslashreplace").decode()
+        raise UserError(f"{told}; give a PNG, JPEG or WEBP file") from None
 
 
 def _answer(verdict: Verdict | UserError) -> dict[str, Any]:

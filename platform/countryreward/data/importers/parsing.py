@@ -1,8 +1,8 @@
 """Columns of text to columns of values. How numbers and dates are written is decided for whole columns, never cell by cell.
 
 Every parser says which rows it could not read and why; none raises for a cell. A column that can be read in two ways is refused,
-row by row, with the option that decides it. The rules stand in `number_columns`, `date_columns` and `id_column`, and for people in
-docs/data.md.
+row by row, with the option that decides it. The rules stand in `number_columns`, `date_columns` and `id_column`, and for people
+in docs/data.md.
 """
 
 import datetime as dt
@@ -41,9 +41,7 @@ may carry a currency sign. number: any. A pair file's columns carry `_a` or `_b`
 ATTRIBUTE = "attribute:"
 """Beginning of the name of a column that is one attribute of a product."""
 DATES = ("period_start", "period_end")
-MISSING_WORDS = frozenset(
-    {"", "nan", "na", "n/a", "null", "none", "#n/a", "-", "--", "<na>", "nat", r"\n", "–", "—"}  # noqa: RUF001
-)
+MISSING_WORDS = frozenset({"", "nan", "na", "n/a", "null", "none", "#n/a", "-", "--", "<na>", "nat", r"\n", "–", "—"})
 """Words, in small letters, that mean an empty cell."""
 _NAMES = ("image_uri", "image_a", "image_b", "market")  # texts in which NA may stand for itself, beside ids
 _EXACT = 2.0**53  # above it a float64 skips whole numbers
@@ -153,8 +151,8 @@ def number_columns(
        ways and is refused (`ambiguous_number`).
     2. Both do, with different values: then all the cells that differ have exactly three digits behind one mark, as 1.240.
        They are thousands where the numbers are counts (1.24 of an impression is none); where orders have other cells below 1,000
-       without a mark; and in any column that has such cells and a cell that ends in 0, since 1.24 is written as 1.240 only where all
-       cells have three decimals.
+       without a mark; and in any column that has such cells and a cell that ends in 0, since 1.24 is written as 1.240 only
+       where all cells have three decimals.
     3. A rate is at most 100: a reading above it is out.
     4. Otherwise the mark that other columns of the file have shown; orders only if they then are whole.
     5. Otherwise the column is refused (`ambiguous_number`).
@@ -214,7 +212,7 @@ def _column(name: str, distinct: pd.Series) -> _Column:
     signed = np.zeros(len(cells), dtype=bool)
     currencies: set[str] = set()
     if kind == "rate":
-        signed = cells.str.contains("[%٪％]", regex=True).to_numpy(dtype=bool)
+        signed = cells.str.contains("[%٪％]", regex=True).to_numpy(dtype=bool, copy=True)
         cells = cells.str.replace("^[%٪％] *| *[%٪％]$", "", regex=True)
     if kind == "amount":
         cells, currencies = _without_currency(cells)
@@ -358,7 +356,9 @@ def _told(column: _Column, mark: str | None, option: str) -> str:
     """What was decided of a column, on an example."""
     point, comma = (column.readings[name] for name in ("point", "comma"))
     if len(column.currencies) > 1:
-        return f"{column.name} is refused: it holds several currencies, {', '.join(sorted(column.currencies))}; give one"
+        return (
+            f"{column.name} is refused: it holds several currencies, {', '.join(sorted(column.currencies))}; give one"
+        )
     if mark is None:
         both = np.flatnonzero(point.fits & comma.fits & (point.values != comma.values))
         if _fit(column, "point") and _fit(column, "comma"):
@@ -375,7 +375,9 @@ def _told(column: _Column, mark: str | None, option: str) -> str:
         )
     chosen, other = (point, comma) if mark == "point" else (comma, point)
     two_ways = np.flatnonzero(chosen.fits & other.fits & (chosen.values != other.values))
-    marked = np.flatnonzero(chosen.fits & column.cells.str.contains("[, ']", regex=True).to_numpy(dtype=bool))
+    marked = np.flatnonzero(
+        chosen.fits & column.cells.str.contains("[, ']", regex=True).to_numpy(dtype=bool, copy=True)
+    )
     examples = two_ways if len(two_ways) else marked
     if not len(examples):
         return ""
@@ -404,10 +406,10 @@ def _shares(
 ) -> Parsed:
     """A column of rates as shares: all of it is per cent, or none.
 
-    signed: rows with a per cent sign. counts: clicks and impressions beside it. `auto`: where rows have counts, all of them must say the
-    same; else per cent when all rows (but for zeros) have a sign, or when a value is above 1 and none is a hundredth of the largest (a
-    share beside a percentage would be); shares when no value is above .5 and the header does not say per cent: .85 can be
-    a share of 85 % or .85 %. Anything else is refused (`ambiguous_rate`).
+    signed: rows with a per cent sign. counts: clicks and impressions beside it. `auto`: where rows have counts, all of them
+    must say the same; else per cent when all rows (but for zeros) have a sign, or when a value is above 1 and none is a
+    hundredth of the largest (a share beside a percentage would be); shares when no value is above .5 and the header does not
+    say per cent: .85 can be a share of 85 % or .85 %. Anything else is refused (`ambiguous_rate`).
     """
     values = parsed.values
     positive = values > 0
@@ -458,7 +460,11 @@ def _rate_unit(
     if largest <= 0.5 and not percent_named:
         return "share", f"{name} is read as shares: {largest:.6g}, the largest, is {largest:.4%}"
     if largest <= 1:
-        told = "its header says per cent, and no value is above 1" if percent_named else f"{largest:.6g} can be a share or per cent"
+        told = (
+            "its header says per cent, and no value is above 1"
+            if percent_named
+            else f"{largest:.6g} can be a share or per cent"
+        )
         return "auto", f"{name} is refused: {told}; {way_out}"
     if percent_named or largest < 100 * smallest:
         return "percent", f"{name} is read as per cent: {largest:.6g}, the largest, is no share"
@@ -494,11 +500,11 @@ def date_columns(
 ) -> dict[str, Parsed]:
     """Days as datetime64[s], of all date columns of one file together.
 
-    Read are 2026-03-01, 2026/3/1, 20260301, `Mar 1, 2026`, `1 March 2026`, and day and month as numbers (1.3.2026, 3/1/2026, 3-1-2026),
-    each also with a time of midnight. style: `iso` takes dates with the year first alone; `day-first` and `month-first` say it of day
-    and month as numbers; `auto` infers it from the cells of all the columns: a number above 12 is no month. Where none is, points mean
-    day first, and anything else is refused (`ambiguous_date`) unless day and month are the same number; where both orders are
-    shown, too. option: what it is called in the configuration.
+    Read are 2026-03-01, 2026/3/1, 20260301, `Mar 1, 2026`, `1 March 2026`, and day and month as numbers (1.3.2026, 3/1/2026,
+    3-1-2026), each also with a time of midnight. style: `iso` takes dates with the year first alone; `day-first` and
+    `month-first` say it of day and month as numbers; `auto` infers it from the cells of all the columns: a number above 12 is
+    no month. Where none is, points mean day first, and anything else is refused (`ambiguous_date`) unless day and month are the
+    same number; where both orders are shown, too. option: what it is called in the configuration.
     """
     factored = {name: pd.factorize(text) for name, text in texts.items()}
     cells = {name: [_day(str(cell)) for cell in distinct] for name, (_, distinct) in factored.items()}
@@ -532,9 +538,7 @@ def date_columns(
         wrong = pd.Series(np.isnat(by_row) & (codes >= 0), index=index) & ~unclear_rows
         if unclear.any():
             refused["ambiguous_date"] = unclear_rows
-            example = (
-                f"refused: {example!r} can be day first or month first; set {option} to day-first or month-first"
-            )
+            example = f"refused: {example!r} can be day first or month first; set {option} to day-first or month-first"
         if wrong.any():
             refused["bad_date"] = wrong
         parsed[name] = Parsed(pd.Series(by_row, index=index), refused, f"{name}: {example}" if example else "")
@@ -546,7 +550,9 @@ def _order(columns: Iterable[list[_Day | None]], style: DateStyle, *, dotted: bo
     if style in ("day-first", "month-first"):
         return style
     cells = [cell for column in columns for cell in column if cell and cell.day is None and cell.dotted is dotted]
-    cells = [cell for cell in cells if _date(cell.year, cell.first, cell.second) or _date(cell.year, cell.second, cell.first)]
+    cells = [
+        cell for cell in cells if _date(cell.year, cell.first, cell.second) or _date(cell.year, cell.second, cell.first)
+    ]
     day_first = any(cell.first > 12 for cell in cells)
     month_first = any(cell.second > 12 for cell in cells)
     if day_first and month_first:
@@ -603,9 +609,9 @@ def is_rounded(text: str) -> bool:
 def id_column(text: pd.Series) -> tuple[pd.Series, pd.Series]:
     """Ids as they are compared, and the rows whose id has lost digits.
 
-    Lost are digits of ids in exponent notation (1.2E+17), of whole floats beyond 2^53, and of a column in which every id of more than
-    15 digits ends in zeros from the 16th on, as spreadsheets leave it. A column in which every id ends in .0 was once numbers: the
-    .0 goes. ="0123", as some exports write an id for spreadsheets, is 0123. Everything else stays, leading zeros too.
+    Lost are digits of ids in exponent notation (1.2E+17), of whole floats beyond 2^53, and of a column in which every id of
+    more than 15 digits ends in zeros from the 16th on, as spreadsheets leave it. A column in which every id ends in .0 was once
+    numbers: the .0 goes. ="0123", as some exports write an id for spreadsheets, is 0123. Everything else stays, as leading zeros.
     """
     codes, distinct = pd.factorize(text)
     cells = pd.Series(distinct, dtype="str")
@@ -615,13 +621,15 @@ def id_column(text: pd.Series) -> tuple[pd.Series, pd.Series]:
     if floats.any() and (floats | lost).all():
         cells = cells.where(~pd.Series(floats), cells.str.replace(r"\.0+$", "", regex=True))
         large = _matches(cells, "-?[0-9]{16,}") & floats
-        lost |= large & np.array([abs(int(cell)) > _EXACT if big else False for cell, big in zip(cells, large, strict=True)])
+        lost |= large & np.array(
+            [abs(int(cell)) > _EXACT if big else False for cell, big in zip(cells, large, strict=True)]
+        )
     long = _matches(cells, "[0-9]{16,}")
     behind = "".join(cell[15:] for cell in cells[long])
     if len(behind) >= 6 and not behind.strip("0"):
         lost |= long
     filled = codes >= 0
-    values = pd.Series(np.append(cells.to_numpy(dtype=object), None)[codes], index=text.index, dtype="str")
+    values = pd.Series(np.array([*cells, None], dtype=object)[codes], index=text.index, dtype="str")
     return values, pd.Series(np.append(lost, False)[codes] & filled, index=text.index)
 
 
@@ -692,4 +700,4 @@ def _each(
 
 
 def _matches(text: pd.Series, pattern: str) -> np.ndarray:
-    return text.str.fullmatch(pattern).fillna(False).to_numpy(dtype=bool)
+    return text.str.fullmatch(pattern).fillna(False).to_numpy(dtype=bool, copy=True)

@@ -14,11 +14,11 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, TextIO, cast
+from typing import Any, BinaryIO, NamedTuple, TextIO, cast
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.compute
 import pyarrow.parquet as pq
 from pyarrow import fs
 
@@ -29,8 +29,10 @@ from countryreward.data.quarantine import RowChecks
 from countryreward.errors import UserError
 from countryreward.progress import ShowProgress
 
+pc: Any = pyarrow.compute  # its functions are made when it is imported
 _BATCH = 20_000  # rows held as Python objects at a time
 _LOOKED_AT = 50  # lines in which the header is looked for
+_SHAPES_OF = 200  # rows that show what ids look like
 _CELL = 2**31 - 1  # characters of a cell
 _DELIMITERS = {"csv": (",", ";", "\t", "|"), "tsv": ("\t", ",", ";", "|")}
 _DELIMITER_NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
@@ -84,7 +86,11 @@ class RawTable:
 
     def numbers(self, name: str) -> Parsed:
         """A column of `parsing.NUMBER_KINDS`; how it is written was decided with the file's other columns of numbers."""
-        return self._numbers[name] if name in self._numbers else _nothing(self.column(name), parsing.number_kind(name) == "whole")
+        return (
+            self._numbers[name]
+            if name in self._numbers
+            else _nothing(self.column(name), parsing.number_kind(name) == "whole")
+        )
 
     def days(self, name: str) -> Parsed:
         """A column of `parsing.DATES`, decided together."""
@@ -196,11 +202,11 @@ def read_table(
 
     field: the configuration's name of the table. known: our column names; one ending in ":" is a prefix. required:
     those that the file or the constants must give. skip: known columns that are not text (`RawTable.binary`). nested: whether
-    the options are `field`.path, `field`.columns and `field`.constants, or `field`, columns and constants. verbatim: columns whose words
-    stand for themselves, NA too. progress: called with (rows read, estimate of all).
+    the options are `field`.path, `field`.columns and `field`.constants, or `field`, columns and constants. verbatim: columns
+    whose words stand for themselves, NA too. progress: called with (rows read, estimate of all).
 
-    An empty cell is missing; so are the words of `parsing.MISSING_WORDS`, but not in ids, markets and names of images, where NA may be a
-    code, and in titles all but NA; `source.missing` are missing everywhere.
+    An empty cell is missing; so are the words of `parsing.MISSING_WORDS`, but not in ids, markets and names of images, where NA
+    may be a code, and in titles all but NA; `source.missing` are missing everywhere.
     Raises `UserError`: no file, unknown ending, unknown mapping key, no header, missing column, undecodable text, an open quote.
     """
     prefix, path_option = (f"{field}.", f"{field}.path") if nested else ("", field)
@@ -449,21 +455,40 @@ def _records(request: _Request, layout: _Layout, handle: BinaryIO) -> Iterator[l
     quoting = csv.QUOTE_MINIMAL if layout.quoted else csv.QUOTE_NONE
     reader = csv.reader(lines, delimiter=layout.delimiter, quoting=quoting, strict=layout.quoted)
     width = len(layout.names)
-    record = 0
+    place = layout.names.index(request.needed[0]) if request.needed else 0
+    shapes: set[str] = set()
     try:
-        for row in reader:
-            if len(lines.recent) > 1 and all(_cells(line, layout.delimiter) == width for line in lines.recent):
+        for number, row in enumerate(reader):
+            if len(lines.recent) > 1 and _is_stray(lines.recent, layout.delimiter, width, place, shapes):
                 yield from (line.rstrip("\r\n") for line in lines.recent)
             elif len(row) > 1 or (row and (width == 1 or row[0].strip())):
+                if number < _SHAPES_OF and len(row) == width:
+                    shapes.add(_shape(row[place]))
                 yield row
             lines.recent.clear()
-            record += 1
     except csv.Error as error:
         first = layout.header_ends + reader.line_num - len(lines.recent) + 1
         raise UserError(
             f"{request.field}: {request.source.path} cannot be read as {request.ending.upper()}, from line {first} on "
             f"({error}); check the quotes there"
         ) from None
+
+
+def _is_stray(lines: list[str], delimiter: str, width: int, place: int, shapes: set[str]) -> bool:
+    """Whether the lines of one record are rows of their own, joined by a stray quotation mark.
+
+    They are where the first and the last have a row's number of cells, and every later one that has it begins like a row: in
+    the column `place`, of ids, it has letters and digits in an order that other rows have (`shapes`).
+    """
+    full = [line for line in lines if _cells(line, delimiter) == width]
+    if width == 1 or not full or full[0] is not lines[0] or full[-1] is not lines[-1]:
+        return False
+    return not shapes or all(_shape(line.split(delimiter)[place]) in shapes for line in full[1:])
+
+
+def _shape(cell: str) -> str:
+    """A cell with its runs of letters and of digits as one each: ad-0012 is a-9."""
+    return re.sub("[A-Z]+", "A", re.sub("[a-z]+", "a", re.sub("[0-9]+", "9", cell.strip())))
 
 
 class _Lines:
@@ -531,7 +556,8 @@ def _layout(request: _Request, handle: BinaryIO) -> _Layout:
     """Find the header and what separates the cells.
 
     The header is the first line, under the first separator, that has all needed columns. A line `sep=;` before it names the
-    separator, as Excel reads it. With `skip_lines` it is the first line with text after so many. Raises `UserError` for no header.
+    separator, as Excel reads it. With `skip_lines` it is the first line with text after so many. Raises `UserError` for no
+    header.
     """
     source = request.source
     encoding, notes = _encoding(request, handle)
@@ -557,7 +583,9 @@ def _layout(request: _Request, handle: BinaryIO) -> _Layout:
             if enough and (request.needed or any(_is_known(name, request.known) for name in names)):
                 notes += _layout_notes(request, place, head, delimiter)
                 ends = place + reader.line_num
-                return _Layout(encoding, delimiter, _is_quoted(handle, encoding, delimiter, ends, len(names)), names, ends, notes)
+                return _Layout(
+                    encoding, delimiter, _is_quoted(handle, encoding, delimiter, ends, len(names)), names, ends, notes
+                )
         if source.skip_lines is not None:
             break
     raise _no_header(request, head, tried)
@@ -600,8 +628,8 @@ def _no_header(request: _Request, head: list[str], tried: list[tuple[int, str, l
 def _is_quoted(handle: BinaryIO, encoding: str, delimiter: str, header_ends: int, width: int) -> bool:
     """Whether quotation marks hold cells together. Between tabs they are characters, unless the whole file says otherwise.
 
-    It does where every cell that holds one is quoted from end to end; or where lines cut at the tabs are no rows, and reading with
-    quotes gives rows alone, none of which has swallowed another.
+    It does where every cell that holds one is quoted from end to end; or where lines cut at the tabs are no rows, and reading
+    with quotes gives rows alone, none of which has swallowed another.
     """
     if delimiter != "\t":
         return True
@@ -625,7 +653,8 @@ def _is_quoted(handle: BinaryIO, encoding: str, delimiter: str, header_ends: int
     kept = _Lines(lines())
     try:
         for row in csv.reader(kept, delimiter="\t", strict=True):
-            swallowed = len(kept.recent) > 1 and any(line.count("\t") + 1 == width for line in kept.recent)
+            full = [line.count("\t") + 1 == width for line in kept.recent]
+            swallowed = full[0] and any(full[1:])
             if (row and len(row) != width) or swallowed:
                 return False
             kept.recent.clear()
