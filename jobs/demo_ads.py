@@ -21,7 +21,7 @@ import train_designer
 from countryreward.command import run
 from countryreward.data.artifacts import open_artifact
 from countryreward.data.data_config import ImagesConfig, ImportConfig, RecordsConfig, SplitConfig, TableSource
-from countryreward.data.marketplace.marketplace_config import MarketplaceConfig
+from countryreward.data.marketplace.marketplace_config import DeliveredConfig, MarketplaceConfig
 from countryreward.generation.generation_config import PairRule, TasksConfig
 from countryreward.on_ray.ray_config import (
     AdMakingConfig,
@@ -118,6 +118,8 @@ def _held_out_judge(config: Config) -> str:
     out = f"{config.run}/held_out"
     export, seed = f"{out}/export", demo["seed"] + 1_001
     kept = {name: demo[name] for name in ("level", "markets", "image_px")}
+    if "delivered" in demo:  # options of the level of that name
+        kept["delivered"] = DeliveredConfig(**demo["delivered"])
     make_marketplace.main(
         make_marketplace.Config(
             out=export,

@@ -35,25 +35,27 @@ def write_export(folder: Path, config: MarketplaceConfig, *, progress: ShowProgr
     (folder / "images").mkdir(parents=True, exist_ok=True)
     _write_tables(folder, marketplace)
     rows: list[dict[str, Any]] = marketplace.specs.to_dict("records")  # type: ignore[assignment]
-    names = marketplace.creatives["image_uri"].tolist()
     with open(folder / "designs.jsonl", "w", encoding="utf-8", newline="\n") as handle:
         for row in rows:
             line = {"creative_id": row["creative_id"], "design": asdict(spec_to_design(spec_of(row))), "spec": row}
             handle.write(json.dumps(line, ensure_ascii=False) + "\n")
 
-    def write_image(job: tuple[dict[str, Any], str]) -> None:
-        row, name = job
+    # ads that show one picture share its file
+    pictures = {name: row for row, name in zip(rows, marketplace.creatives["image_uri"], strict=True)}
+
+    def write_image(name: str) -> None:
+        row = pictures[name]
         (folder / "images" / name).write_bytes(encode(draw_creative(row, px=config.image_px), name.rpartition(".")[2]))
 
     with ThreadPoolExecutor(config.workers) as pool:
-        for done, _ in enumerate(pool.map(write_image, zip(rows, names, strict=True)), start=1):
+        for done, _ in enumerate(pool.map(write_image, pictures), start=1):
             if progress:
-                progress(done, len(rows))
+                progress(done, len(pictures))
     return {
         "products": len(marketplace.products),
         "creatives": len(marketplace.creatives),
         "observations": len(marketplace.observations),
-        "images": len(rows),
+        "images": len(pictures),
         "truth": len(marketplace.truth),
     }
 

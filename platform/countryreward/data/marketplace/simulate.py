@@ -7,10 +7,7 @@ a small part that cannot. It dominates taste, so a judge blind to the market is 
 markets that disagree. Clicks are binomial by month; impressions are lognormal and independent of success.
 """
 
-import calendar
-import zlib
 from dataclasses import dataclass
-from datetime import date
 
 import numpy as np
 import pandas as pd
@@ -18,9 +15,11 @@ from scipy.optimize import brentq
 from scipy.special import expit
 
 from countryreward.data.marketplace.catalogue import BRANDS, CATEGORIES, SUFFIXES
+from countryreward.data.marketplace.delivered import as_ads, deliver
 from countryreward.data.marketplace.marketplace_config import LEVELS, Level, MarketplaceConfig
+from countryreward.data.marketplace.random_streams import stream
 from countryreward.data.marketplace.shapes import PATTERNS
-from countryreward.data.marketplace.taste import SpecIndex, market_taste, utility
+from countryreward.data.marketplace.taste import market_taste, spec_index, utility
 from countryreward.data.marketplace.vocabulary import AXES, COLOURS
 
 _PRODUCT_SD, _MARKET_SD = 0.3, 0.2  # log-odds; they move whole products and markets and cancel within a pair
@@ -38,13 +37,15 @@ class Marketplace:
     products: pd.DataFrame
     """product_id, title, category, attributes (dict), tags (list), seller."""
     creatives: pd.DataFrame
-    """creative_id, product_id, image_uri (file name)."""
+    """creative_id, product_id, image_uri (file name); level delivered: one row per ad, with headline, body, call_to_action."""
     observations: pd.DataFrame
-    """creative_id, market, period_start, period_end (dates), impressions, clicks, source."""
+    """creative_id, market, period_start, period_end (dates), impressions, clicks, source; level delivered: as `deliver` says."""
     truth: pd.DataFrame
-    """creative_id, market, ctr: the true probability of a click, also of cells nobody observed."""
+    """creative_id, market, ctr: the true probability of a click, also of cells nobody observed; level delivered: over the
+    standard mix of audiences, placements, devices, ad sets and months (`delivered.py`)."""
     specs: pd.DataFrame
-    """Per creative: the fields of Spec, Craft and ProductLook, draw_seed, and its shared quality (log-odds)."""
+    """Per creative: the fields of Spec, Craft and ProductLook, draw_seed, and its shared quality (log-odds); level delivered: per
+    ad, and what `as_ads` adds."""
 
 
 def simulate(config: MarketplaceConfig) -> Marketplace:
@@ -53,26 +54,27 @@ def simulate(config: MarketplaceConfig) -> Marketplace:
     products, looks = _products(config)
     specs = _specs(config, level, looks)
     extension = {"JPEG": ["jpg"] * 3, "PNG": ["png"] * 3, "mixed": ["jpg", "jpg", "png"]}[config.image_format]
-    names = [f"{key}.{extension[i % 3]}" for i, key in enumerate(specs["creative_id"])]
-    creatives = specs[["creative_id", "product_id"]].assign(image_uri=names)
-    ctr = _true_ctr(config, level, specs)
+    file_of = {key: f"{key}.{extension[i % 3]}" for i, key in enumerate(specs["creative_id"])}
+    if config.level == "delivered":
+        specs, words = as_ads(config, specs, products["title"].tolist())
+        creatives = specs[["creative_id", "product_id"]].assign(image_uri=specs["picture"].map(file_of), **words)
+        ctr, observations = deliver(config, level, specs, _logits(config, level, specs))
+    else:
+        creatives = specs[["creative_id", "product_id"]].assign(image_uri=list(file_of.values()))
+        ctr = _true_ctr(level, _logits(config, level, specs))
+        observations = _observations(config, level, creatives, ctr)
     return Marketplace(
         config=config,
         products=products,
         creatives=creatives,
-        observations=_observations(config, level, creatives, ctr),
+        observations=observations,
         truth=_long(specs["creative_id"].tolist(), config.markets, ctr),
         specs=specs,
     )
 
 
-def _stream(seed: int, name: str) -> np.random.Generator:
-    """An independent stream per purpose, so that a change in one leaves the others as they were."""
-    return np.random.default_rng([seed, zlib.crc32(name.encode())])
-
-
 def _products(config: MarketplaceConfig) -> tuple[pd.DataFrame, pd.DataFrame]:
-    rng = _stream(config.seed, "products")
+    rng = stream(config.seed, "products")
     rows, looks = [], []
     for number in range(config.products):
         key = list(CATEGORIES)[int(rng.integers(len(CATEGORIES)))]
@@ -101,7 +103,7 @@ def _products(config: MarketplaceConfig) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def _specs(config: MarketplaceConfig, level: Level, looks: pd.DataFrame) -> pd.DataFrame:
-    rng = _stream(config.seed, "creatives")
+    rng = stream(config.seed, "creatives")
     specs = looks.loc[looks.index.repeat(config.creatives_per_product)].reset_index(drop=True)
     count = len(specs)
     numbers = np.arange(count) % config.creatives_per_product + 1
@@ -124,29 +126,26 @@ def _specs(config: MarketplaceConfig, level: Level, looks: pd.DataFrame) -> pd.D
     return specs
 
 
-def _true_ctr(config: MarketplaceConfig, level: Level, specs: pd.DataFrame) -> np.ndarray:
-    """True CTR [creatives, markets]. The level is set so that its mean is the one asked for."""
-    place = {
-        axis: {key: i for i, key in enumerate(choices)} for axis, choices in {**AXES, "category": CATEGORIES}.items()
-    }
-    index = SpecIndex(
-        **{axis: np.array([place[axis][key] for key in specs[axis]]) for axis in SpecIndex.__dataclass_fields__}
-    )
-    of_product = np.repeat(
-        _stream(config.seed, "product level").normal(0, _PRODUCT_SD, config.products), config.creatives_per_product
-    )
+def _logits(config: MarketplaceConfig, level: Level, specs: pd.DataFrame) -> np.ndarray:
+    """Log-odds of a click [creatives, markets], but for the level's intercept."""
+    index, product = spec_index(specs), pd.factorize(specs["product_id"])[0]
+    of_product = stream(config.seed, "product level").normal(0, _PRODUCT_SD, config.products)[product]
     columns = []
     for market in config.markets:
-        of_market = _stream(config.world, f"market level {market}").normal(0, _MARKET_SD)
+        of_market = stream(config.world, f"market level {market}").normal(0, _MARKET_SD)
         taste = market_taste(market, world_seed=config.world, category_share=level.category_share)
         columns.append(of_market + of_product + specs["shared"].to_numpy() + level.taste_scale * utility(taste, index))
-    logits = np.stack(columns, axis=1)
+    return np.stack(columns, axis=1)
+
+
+def _true_ctr(level: Level, logits: np.ndarray) -> np.ndarray:
+    """True CTR [creatives, markets]. The level is set so that its mean is the one asked for."""
     intercept = brentq(lambda shift: float(expit(logits + shift).mean()) - level.mean_ctr, -30.0, 30.0)
     return expit(logits + intercept)
 
 
 def _observations(config: MarketplaceConfig, level: Level, creatives: pd.DataFrame, ctr: np.ndarray) -> pd.DataFrame:
-    rng = _stream(config.seed, "observations")
+    rng = stream(config.seed, "observations")
     count, markets, periods = *ctr.shape, config.periods
     exposure = np.repeat(rng.normal(0, _EXPOSURE_SD, (config.products, markets)), config.creatives_per_product, axis=0)
     arm = exposure + rng.normal(0, _ARM_SD, (count, markets))
@@ -154,7 +153,7 @@ def _observations(config: MarketplaceConfig, level: Level, creatives: pd.DataFra
     impressions = np.maximum(1, np.rint(level.impressions / periods * np.exp(months))).astype(np.int64)
     clicks = rng.binomial(impressions, ctr[:, :, None])
     observed = rng.random((count, markets)) < config.coverage
-    starts, ends = _months(config)
+    starts, ends = zip(*config.months(), strict=True)
     keep = np.repeat(observed.ravel(), periods)
     frame = pd.DataFrame(
         {
@@ -168,13 +167,6 @@ def _observations(config: MarketplaceConfig, level: Level, creatives: pd.DataFra
         }
     )
     return frame.loc[keep].reset_index(drop=True)
-
-
-def _months(config: MarketplaceConfig) -> tuple[list[date], list[date]]:
-    """First and last day of each month of observation."""
-    year, month = map(int, config.first_month.split("-"))
-    firsts = [date(year + (month - 1 + i) // 12, (month - 1 + i) % 12 + 1, 1) for i in range(config.periods)]
-    return firsts, [day.replace(day=calendar.monthrange(day.year, day.month)[1]) for day in firsts]
 
 
 def _long(creative_ids: list[str], markets: list[str], ctr: np.ndarray) -> pd.DataFrame:

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
+import pandas as pd
 
 from countryreward.data.marketplace.catalogue import CATEGORIES
-from countryreward.data.marketplace.vocabulary import CLUTTERS, LIGHTINGS, PALETTES, SCENES
+from countryreward.data.marketplace.vocabulary import AXES, CLUTTERS, LIGHTINGS, PALETTES, SCENES
 
 PEAKS: dict[str, tuple[float, float]] = {
     "AR": (5.62, 4.37), "AT": (4.55, 3.93), "AU": (5.53, 4.09), "BA": (6.42, 4.69), "BE": (5.28, 3.85),
@@ -47,6 +48,13 @@ class SpecIndex:
     palette: np.ndarray
     clutter: np.ndarray
     lighting: np.ndarray
+
+
+def spec_index(specs: pd.DataFrame) -> SpecIndex:
+    """The designs of a table with the columns category, scene, palette, clutter, lighting, as positions in the vocabulary."""
+    choices = {**AXES, "category": CATEGORIES}
+    place = {axis: {key: i for i, key in enumerate(choices[axis])} for axis in SpecIndex.__dataclass_fields__}
+    return SpecIndex(**{axis: np.array([at[key] for key in specs[axis]]) for axis, at in place.items()})
 
 
 @dataclass(frozen=True)
@@ -97,6 +105,12 @@ def market_taste(market: str, *, world_seed: int, category_share: float = 0.5) -
         terms[name] = _TERM_SD[name] * (np.sqrt(1 - category_share) * own + np.sqrt(category_share) * by_category)
     colourfulness, complexity = nominal_peaks(market)
     return MarketTaste(market=market, colourfulness=colourfulness, complexity=complexity, **terms)
+
+def own_terms(index: SpecIndex, rng: np.random.Generator) -> np.ndarray:
+    """Utility [N], without unit, of designs in invented likings of scenes, palettes and lighting, as wide as a market's terms."""
+    vocabulary = {"scene": SCENES, "palette": PALETTES, "lighting": LIGHTINGS}
+    terms = {name: _TERM_SD[name] * rng.standard_normal(len(choices)) for name, choices in vocabulary.items()}
+    return terms["scene"][index.scene] + terms["palette"][index.palette] + terms["lighting"][index.lighting]
 
 
 def utility(taste: MarketTaste, index: SpecIndex) -> np.ndarray:

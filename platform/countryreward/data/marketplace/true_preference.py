@@ -1,21 +1,23 @@
 """Which of two ads the simulated customers of a market truly prefer: for generated ads, which nobody has clicked yet."""
 
 import json
-from dataclasses import fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from countryreward.data.artifacts import open_artifact
 from countryreward.data.design import Design
-from countryreward.data.marketplace.catalogue import CATEGORIES
+from countryreward.data.marketplace.copywriting import opening_liking
+from countryreward.data.marketplace.delivered import audience_liking, over_audiences
 from countryreward.data.marketplace.drawer import GOOD_CRAFT, Craft
 from countryreward.data.marketplace.export import spec_of
 from countryreward.data.marketplace.marketplace_config import LEVELS
 from countryreward.data.marketplace.simulate import CRAFT
-from countryreward.data.marketplace.taste import SpecIndex, market_taste, utility
-from countryreward.data.marketplace.vocabulary import AXES, Spec, design_to_spec
+from countryreward.data.marketplace.taste import market_taste, spec_index, utility
+from countryreward.data.marketplace.vocabulary import Spec, design_to_spec
 from countryreward.errors import UserError
 
 
@@ -39,12 +41,13 @@ class TruePreference:
         if creative_id not in self.rows:
             raise UserError(f"creative_id: {creative_id!r} is not in this marketplace; give one of its own")
         row = self.rows[creative_id]
-        return float(row["shared"]) + self._liking(spec_of(row), row["category"], market)
+        words = float(opening_liking([row.get("opening", "")], market, world_seed=self.world)[0])
+        return float(row["shared"]) + words + self._liking(spec_of(row), row["category"], market)
 
     def of_design(self, design: Design, like: str, market: str, craft: Craft = GOOD_CRAFT) -> float:
         """As `of_creative`, of an ad that is drawn for a design of the product of the creative `like`.
 
-        The part of the shared quality that cannot be seen counts 0: the average of all ads.
+        The part of the shared quality that cannot be seen counts 0, the average of all ads; the drawn ad has no words.
         """
         category = self.rows[like]["category"]
         return self.level.shared_sd * visible_quality(craft) * np.sqrt(self.level.visible_share) + self._liking(
@@ -53,15 +56,11 @@ class TruePreference:
 
     def _liking(self, spec: Spec, category: str, market: str) -> float:
         taste = market_taste(market, world_seed=self.world, category_share=self.level.category_share)
-        chosen = {axis: getattr(spec, axis) for axis in AXES if axis != "text"} | {"category": category}
-        vocabulary = {**AXES, "category": CATEGORIES}
-        index = SpecIndex(
-            **{
-                item.name: np.array([list(vocabulary[item.name]).index(chosen[item.name])])
-                for item in fields(SpecIndex)
-            }
-        )
-        return self.level.taste_scale * float(utility(taste, index)[0])
+        index = spec_index(pd.DataFrame([{**asdict(spec), "category": category}]))
+        liking = self.level.taste_scale * float(utility(taste, index)[0])
+        if self.level is not LEVELS["delivered"]:
+            return liking
+        return liking + float(over_audiences(audience_liking(market, index, self.level, world_seed=self.world))[0])
 
 
 def visible_quality(craft: Craft) -> float:
