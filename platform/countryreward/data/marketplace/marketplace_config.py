@@ -109,7 +109,7 @@ class MarketplaceConfig:
             raise UserError(f"level: {self.level!r} is not a level; write one of {', '.join(LEVELS)}")
         if self.level != "delivered" and self.delivered != DeliveredConfig():
             raise UserError(
-                f"delivered: level {self.level!r} has none of these options; leave them out, or write level: delivered")
+                f"delivered: level {self.level!r} has none of these options; leave them out, or write level: delivered"
             )
         if self.image_format not in ("JPEG", "PNG", "mixed"):
             raise UserError(f"image_format: {self.image_format!r} is not a format; write JPEG, PNG or mixed")
