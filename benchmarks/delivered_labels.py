@@ -51,7 +51,9 @@ def main(config: Config) -> None:
 
     if config.quick:
         config.worlds, config.products, config.draws = 1, 12, 200
-    print(f"{config.worlds} worlds x {config.products} products x {config.markets} markets, mixes of sd {config.mix_sd}")
+    print(
+        f"{config.worlds} worlds x {config.products} products x {config.markets} markets, mixes of sd {config.mix_sd}"
+    )
     for audiences in ("observed", "hidden"):
         judged = pd.concat([judged_records(config, seed, audiences) for seed in range(config.worlds)])
         print(f"\naudiences {audiences}: {len(judged):,} records")
@@ -82,11 +84,18 @@ def judged_records(config: Config, seed: int, audiences: str) -> "pd.DataFrame":
         export, dataset = Path(folder, "export"), Path(folder, "dataset")
         dataset.mkdir()
         write_export(export, marketplace)
-        tables = {name: TableSource(path=f"{export}/{name}.csv") for name in ("products", "creatives", "observations")}
-        import_dataset(ImportConfig(**tables, images=ImagesConfig(root=f"{export}/images")), dataset)
+        source = ImportConfig(
+            products=TableSource(path=f"{export}/products.csv"),
+            creatives=TableSource(path=f"{export}/creatives.csv"),
+            observations=TableSource(path=f"{export}/observations.csv"),
+            images=ImagesConfig(root=f"{export}/images"),
+        )
+        import_dataset(source, dataset)
         records = build_records(Dataset.read(dataset), RecordsConfig()).frame
         truth = pd.read_parquet(export / "truth.parquet").set_index(["creative_id", "market"])["ctr"]
-    true = [truth.reindex(pd.MultiIndex.from_frame(records[[f"creative_{side}", "market"]])).to_numpy() for side in "ab"]
+    true = [
+        truth.reindex(pd.MultiIndex.from_frame(records[[f"creative_{side}", "market"]])).to_numpy() for side in "ab"
+    ]
     is_a = (true[0] > true[1]).astype(float)
     pooled = (np.sign(records["value_a"] - records["value_b"]) + 1) / 2
     soft = records["soft_label"].to_numpy(float)
@@ -114,7 +123,9 @@ def figures(rows: "pd.DataFrame", draws: int) -> Iterator[str]:
 
     names = ["right", "pooled", "ceiling", "not_identified"]
     columns = rows[names].assign(off=rows["ceiling"] - rows["right"], one=1.0).to_numpy()
-    drawn = np.concatenate([chunk @ columns for chunk in unit_weights(rows["product"], draws=draws).chunks()])
+    drawn = np.concatenate(
+        [chunk @ columns for chunk in unit_weights(rows["product"].to_numpy(str), draws=draws).chunks()]
+    )
     means = columns.mean(axis=0)
     low, high = np.percentile(drawn[:, :-1] / drawn[:, -1:], [2.5, 97.5], axis=0)
     words = ["labels right", "pooled right", "ceiling stated", "not identified", "ceiling - right"]

@@ -29,7 +29,10 @@ def main(config: Config) -> Artifact:
     from countryreward.data.marketplace.export import write_export
     from countryreward.progress import bar
 
-    with publish(config.out, kind="export", config=config.marketplace.shaping()) as draft, bar("pictures drawn") as progress:
+    with (
+        publish(config.out, kind="export", config=config.marketplace.shaping()) as draft,
+        bar("pictures drawn") as progress,
+    ):
         draft.counts |= write_export(draft.path, config.marketplace, progress=progress)
     counts = ", ".join(f"{name} {count:,}" for name, count in draft.counts.items())
     print(f"marketplace: {counts} -> {config.out}")

@@ -90,11 +90,11 @@ def test_hidden_audiences_are_added_up_and_nothing_else_changes() -> None:
     pd.testing.assert_frame_equal(observed.truth, hidden.truth)
     assert hidden.observations.columns.tolist() == [name for name in COLUMNS if name != "audience"]
     keys = [name for name in COLUMNS if name not in (*COLUMNS[4:8], "audience", "source")]
-    sums = [
+    first, second = (
         made.observations.groupby(keys, observed=True)[["impressions", "clicks", "conversions"]].sum()
         for made in (observed, hidden)
-    ]
-    pd.testing.assert_frame_equal(*sums)
+    )
+    pd.testing.assert_frame_equal(first, second)
 
 
 def test_one_creative_as_two_ads_and_one_picture_under_two_headlines(large: Marketplace) -> None:
@@ -159,7 +159,7 @@ def test_audiences_are_a_factor_e_apart(large: Marketplace) -> None:
 
 @pytest.mark.parametrize(("mix_sd", "pooled_right"), [(0.5, 0.86), (1.0, 0.78)])
 def test_the_level_is_the_one_asked_for(large: Marketplace, mix_sd: float, pooled_right: float) -> None:
-    """Two audiences a factor e apart, every ad shown 30,000 times: how often rates name the better ad, pooled and within audiences."""
+    """Two audiences a factor e apart, 30,000 impressions an ad: how often pooled rates and those within audiences are right."""
     rng = np.random.default_rng(0)
     is_design = large.specs["picture"] == large.specs["creative_id"]
     designs = large.truth[large.truth["creative_id"].isin(large.specs["creative_id"][is_design])]

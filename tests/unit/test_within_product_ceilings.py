@@ -48,8 +48,12 @@ def world(seed: int, ad_sd: float, ctr: float) -> tuple[Dataset, "pd.Series[floa
 
 def table(columns: dict[str, object], schema: pa.Schema) -> pd.DataFrame:
     """As `Dataset.read` gives it: every column of the schema."""
-    frame = pd.DataFrame(columns).reindex(columns=schema.names)
-    return pa.Table.from_pandas(frame, schema=schema, preserve_index=False).to_pandas()
+    frame = pd.DataFrame(columns)
+    known = pa.Table.from_pandas(frame, schema=pa.schema([schema.field(name) for name in frame]), preserve_index=False)
+    return pa.table(
+        [known[field.name] if field.name in columns else pa.nulls(len(frame), field.type) for field in schema],
+        schema=schema,
+    ).to_pandas()
 
 
 def ceilings(seed: int, ad_sd: float, ctr: float) -> tuple[float, float]:

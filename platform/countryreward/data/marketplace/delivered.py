@@ -61,7 +61,9 @@ _PICTURE_AGAIN, _RUN_TWICE = 0.25, 0.3  # shares of products: two headlines on o
 _CONVERSION_RATE, _CONVERSION_SD, _PRODUCT_CONVERSION_SD = 0.04, 0.2, 0.3  # of clicks; log-odds: creative, product
 
 
-def as_ads(config: MarketplaceConfig, specs: pd.DataFrame, titles: list[str]) -> tuple[pd.DataFrame, dict[str, object]]:
+def as_ads(
+    config: MarketplaceConfig, specs: pd.DataFrame, titles: list[str]
+) -> tuple[pd.DataFrame, dict[str, list[str]]]:
     """The specs of the ads [N], sorted by product, and the columns of their words in creatives.csv.
 
     specs: of the creatives of all products. Where ads have words, some products show their first picture again, as their last
@@ -75,7 +77,8 @@ def as_ads(config: MarketplaceConfig, specs: pd.DataFrame, titles: list[str]) ->
     again, twice = rng.random(count) < _PICTURE_AGAIN, rng.random(count) < _RUN_TWICE
     opening, step = rng.integers(len(OPENINGS), size=count * size), rng.integers(1, len(OPENINGS), count)
     second = first + rng.integers(size, size=count)  # the creative that runs twice
-    conversion = np.repeat(rng.normal(0, _PRODUCT_CONVERSION_SD, count), size) + rng.normal(0, _CONVERSION_SD, count * size)
+    of_product = rng.normal(0, _PRODUCT_CONVERSION_SD, count)
+    conversion = np.repeat(of_product, size) + rng.normal(0, _CONVERSION_SD, count * size)
     price = rng.lognormal(3, 0.6, count)
     if config.delivered.copy and size > 1:
         last = (first + size - 1)[again]
@@ -94,7 +97,7 @@ def as_ads(config: MarketplaceConfig, specs: pd.DataFrame, titles: list[str]) ->
     if not config.delivered.copy:
         return ads, {}
     words = [headline(text, titles[at]) for text, at in zip(ads["opening"], creative // size, strict=True)]
-    return ads, {"headline": words, "body": BODY, "call_to_action": CALL_TO_ACTION}
+    return ads, {"headline": words, "body": [BODY] * len(ads), "call_to_action": [CALL_TO_ACTION] * len(ads)}
 
 
 def deliver(
@@ -153,7 +156,7 @@ def _click_rates(
         + device
     )
     shift = brentq(lambda x: float(_over_cells(expit(cells + x)).mean()) - level.mean_ctr, -30.0, 30.0)
-    return expit(cells + shift)
+    return expit(cells + shift)  # pyright: ignore[reportOperatorIssue]
 
 
 def _over_cells(rates: np.ndarray) -> np.ndarray:
@@ -196,7 +199,8 @@ def _run(
     months, ads = config.periods, np.bincount(product)
     cells = config.products, len(config.markets)
     size = rng.normal(0, _EXPOSURE_SD, cells)[:, :, None] + rng.normal(0, _PERIOD_SD, (*cells, months))
-    budget = (level.impressions / months / _WEEKS * ads[:, None, None] * np.exp(size))[product]  # [N, M, T], of all its ads
+    # of a product, for a week [N, M, T]
+    budget = (level.impressions / months / _WEEKS * ads[:, None, None] * np.exp(size))[product]
     even = 1 / ads[product][:, None]
     shown, clicks = np.zeros(rates.shape, np.int64), np.zeros(rates.shape, np.int64)
     share = even
@@ -205,8 +209,8 @@ def _run(
         now = rng.poisson((budget[:, :, month] * share)[:, :, None, None, None, None] * mix)
         shown[:, :, month] += now
         clicks[:, :, month] += rng.binomial(now, rates[:, :, month])
-        so_far = [table.sum(axis=(2, 3, 4, 5, 6)) for table in (shown, clicks)]
-        best = _chance_of_being_best(product, *so_far, level.mean_ctr, rng)
+        seen, clicked = (table.sum(axis=(2, 3, 4, 5, 6)) for table in (shown, clicks))
+        best = _chance_of_being_best(product, seen, clicked, level.mean_ctr, rng)
         share = np.where(randomised[product][:, None], even, _EXPLORED * even + (1 - _EXPLORED) * best)
     return shown, clicks
 
@@ -232,7 +236,8 @@ def _rows(
     rng = stream(config.seed, "sales")
     per_ad = (slice(None), *[None] * (clicks.ndim - 1))
     conversions = rng.binomial(clicks, ads["conversion_rate"].to_numpy()[per_ad])
-    value = rng.gamma(4.0 * conversions) / 4 * ads["price"].to_numpy()[per_ad]  # a conversion's value varies by half its mean
+    # a conversion's value varies by half its mean
+    value = rng.gamma(4.0 * conversions) / 4 * ads["price"].to_numpy()[per_ad]
     exported = rng.random(clicks.shape[:2]) < config.coverage
     counts = {"impressions": shown, "clicks": clicks, "conversions": conversions, "value": value}
     if config.delivered.audiences == "hidden":

@@ -106,6 +106,7 @@ def market_taste(market: str, *, world_seed: int, category_share: float = 0.5) -
     colourfulness, complexity = nominal_peaks(market)
     return MarketTaste(market=market, colourfulness=colourfulness, complexity=complexity, **terms)
 
+
 def own_terms(index: SpecIndex, rng: np.random.Generator) -> np.ndarray:
     """Utility [N], without unit, of designs in invented likings of scenes, palettes and lighting, as wide as a market's terms."""
     vocabulary = {"scene": SCENES, "palette": PALETTES, "lighting": LIGHTINGS}
