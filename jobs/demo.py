@@ -49,6 +49,7 @@ def main(config: Config) -> None:
                 creatives=creatives,
                 observations=observations,
                 images=ImagesConfig(root=f"{export}/images"),
+                delivery="randomised",  # the simulator shows every ad to chance comers
             ),
             truth=f"{export}/truth.parquet",
             stages={"marketplace": marketplace.manifest.seconds},

@@ -133,7 +133,7 @@ def _held_out_judge(config: Config) -> str:
     reward_chain.main(
         reward_chain.Config(
             out=out,
-            source=ImportConfig(**tables, images=ImagesConfig(root=f"{export}/images")),
+            source=ImportConfig(**tables, delivery="randomised", images=ImagesConfig(root=f"{export}/images")),
             records=RecordsConfig(split=SplitConfig(validation=0.08, test=0.02)),
             truth=f"{export}/truth.parquet",
             training=reward_chain.chain_training(loop=config.judge),

@@ -31,6 +31,16 @@ def main(arguments: list[str] | None = None) -> None:
     ask.add_argument(
         "--product-id", default=None, help="when given, the product's own past ads never count as evidence"
     )
+    for side in "ab":
+        of = f"of ad {side.upper()}"
+        ask.add_argument(f"--headline-{side}", f"--headline_{side}", default=None, help=f"headline {of}")
+        ask.add_argument(f"--body-{side}", f"--body_{side}", default=None, help=f"text {of}")
+        ask.add_argument(
+            f"--call-to-action-{side}", f"--call_to_action_{side}", default=None, help=f"its button's words, {of}"
+        )
+        ask.add_argument(
+            f"--tag-{side}", f"--tag_{side}", action="append", default=[], help=f"a tag {of}; repeat for several"
+        )
     ask.add_argument(
         "--market", action="append", help="ISO 3166 code or name; repeat for several (default: all of the base)"
     )
@@ -175,8 +185,9 @@ def _model_folder(folder: Path) -> Path | None:
 
 def _ask(options: argparse.Namespace) -> None:
     from countryreward import markets
-    from countryreward.scoring.contracts import Product
+    from countryreward.scoring.contracts import Copy, Product
     from countryreward.scoring.prior_scorer import PriorScorer
+    from countryreward.scoring.verdicts import claim_sentence
 
     images = []
     for path in (options.image_a, options.image_b):
@@ -189,20 +200,32 @@ def _ask(options: argparse.Namespace) -> None:
             raise UserError(f"image: {path} cannot be read ({error.strerror}); give a PNG, JPEG or WEBP file") from None
     if options.top < 0:
         raise UserError(f"--top: {options.top} must be at least 0")
-    if images[0] == images[1]:
-        print("the two images are the same file: there is nothing to choose between")
+    copies = [
+        Copy(
+            headline=getattr(options, f"headline_{side}"),
+            body=getattr(options, f"body_{side}"),
+            call_to_action=getattr(options, f"call_to_action_{side}"),
+            tags=tuple(getattr(options, f"tag_{side}")),
+        )
+        for side in "ab"
+    ]
+    if images[0] == images[1] and copies[0] == copies[1]:
+        words = " with the same words" if copies[0] else ""
+        print(f"the two images are the same file{words}: there is nothing to choose between")
     product = Product(title=options.title, category=options.category, product_id=options.product_id)
     model = None if options.prior_only else _model_folder(options.folder)
     if model:
         from countryreward.scoring.country_reward import CountryReward
 
         judge = CountryReward.from_pretrained(model)
-        verdicts = judge.score(product, images[0], images[1], markets=options.market)
+        verdicts = judge.score(product, images[0], images[1], markets=options.market, copies=copies)
         print(f"trained model {judge.version} ({model}); the evidence is the past ads it was told about")
     else:
         scorer = PriorScorer(_base_folder(options.folder))
-        verdicts = scorer.compare(product, images[0], images[1], options.market or scorer.base.markets)
+        verdicts = scorer.compare(product, images[0], images[1], options.market or scorer.base.markets, copies)
         print("past ads alone, no trained model")
+    if verdicts:
+        print(claim_sentence(verdicts[0].delivery))
     for verdict in verdicts:
         stated = verdict.stated_probability
         surer = max(stated, 1 - stated)
@@ -212,8 +235,9 @@ def _ask(options: argparse.Namespace) -> None:
         print(f"{markets.name(verdict.market):<20} {answer:<20} {len(verdict.evidence)} pairs of past ads{note}")
         for evidence in verdict.evidence[: options.top]:
             for side, ad in (("A", evidence.like_a), ("B", evidence.like_b)):
+                said = f" saying {ad.headline!r}" if ad.headline else ""
                 print(
-                    f"    like {side} ({ad.similarity:.2f}): {ad.creative_id} {ad.title!r},"
+                    f"    like {side} ({ad.similarity:.2f}): {ad.creative_id} {ad.title!r}{said},"
                     f" lift {ad.lift:+.2f}, value {ad.value:.4g}"
                 )
 

@@ -144,7 +144,8 @@ def test_a_verdict_shows_no_past_ads_that_its_judge_did_not_read():
 def test_a_market_of_no_training_gets_no_letter():
     scorer = CountryReward.__new__(CountryReward)
     scorer.folder = cast(Any, SimpleNamespace(
-        trained_markets=("KR",), temperature=1.0, artifact=SimpleNamespace(manifest=SimpleNamespace(version="m1"))
+        trained_markets=("KR",), temperature=1.0, delivery="rotated",
+        artifact=SimpleNamespace(manifest=SimpleNamespace(version="m1")),
     ))  # fmt: skip
     scorer.lookup, scorer.config = LOOKUP, cast(Any, SimpleNamespace(abstain_below=0.0))
     trained, other = (
@@ -152,6 +153,7 @@ def test_a_market_of_no_training_gets_no_letter():
         for market in ("KR", "IS")
     )
     assert (trained.choice, other.choice, other.log_odds) == ("A", None, 3.0)
+    assert (trained.delivery, trained.claim, trained.known_used) == ("rotated", "better", None)
 
 
 def test_pairs_of_the_release_before_become_one_request_per_pair_of_images():

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from countryreward import markets
+from countryreward.data.creative_identity import Copy
 from countryreward.errors import UserError
 from countryreward.models.pair_batch import collate
 from countryreward.models.reward_config import RewardOptions
@@ -84,6 +85,63 @@ def test_spans() -> None:
     assert not (example.spans.sum(0) > 1).any()
 
 
+def test_the_words_of_an_ad_stand_after_its_picture() -> None:
+    copies = (
+        Copy(headline="Carry less", body="Light as air", call_to_action="Buy now", tags=("new", "gift")),
+        Copy(headline="Soft leather"),
+    )
+    example = builder().example(fields(copies=copies))
+    words = (
+        "Headline {0}: Carry less\nText {0}: Light as air\nCall to Action {0}: Buy now\nTags {0}: new, gift\n",
+        "Headline {0}: Soft leather\n",
+    )
+    whole = WHOLE.format(sentence="").replace("Image B", "{0}Image B").replace("Product Title:", "{1}Product Title:")
+    assert TOKENIZER.decode(example.ids) == whole.format(words[0].format("A"), words[1].format("B"))
+    assert TOKENIZER.decode(example.swapped.ids) == whole.format(words[1].format("A"), words[0].format("B"))
+    assert [spoken(example, span) for span in (3, 4)] == [" Carry less Light as air Buy now new, gift", " Soft leather"]
+    assert [spoken(example.swapped, span) for span in (3, 4)] == [spoken(example, span) for span in (4, 3)]
+    assert [spoken(example, span) for span in range(3)] == [
+        spoken(builder().example(fields()), span) for span in range(3)
+    ]
+    assert not (example.spans.sum(0) > 1).any()
+
+
+def test_without_words_nothing_changes() -> None:
+    bare, empty = (
+        builder().example(fields()),
+        builder().example(fields(copies=(Copy(), Copy(headline=" ", tags=("",))))),
+    )
+    for name in ("ids", "spans", "positions"):
+        assert (getattr(bare, name) == getattr(empty, name)).all()
+    assert not bare.spans[3:].any()
+
+
+def test_one_picture_with_two_headlines_is_a_question() -> None:
+    pair = fields(images=("a", "a"), copies=(Copy(headline="Carry less"), Copy(headline="Soft leather")))
+    batch = collate([builder().example(pair)], PAD)
+    assert batch.images == ["a"]
+    assert batch.visual_from.tolist() == [0, 1, 2, 3] * 4  # two places, two orders, one picture
+
+
+def test_masked_images_take_the_words_of_the_ads_too() -> None:
+    masked = [
+        builder().example(fields(mask_images=True, copies=(copy, None))) for copy in (Copy(headline="Carry"), None)
+    ]
+    assert masked[0].ids.tolist() == masked[1].ids.tolist()
+
+
+@pytest.mark.parametrize(
+    ("copy", "named"),
+    [
+        (Copy(headline="x" * 5_000), "headline_b: 5"),
+        (Copy(body="Made for the Brazilian market"), "body_b: 'Made for the Brazilian market' names the market BR"),
+    ],
+)
+def test_words_that_no_prompt_takes_are_named(copy: Copy, named: str) -> None:
+    with pytest.raises(UserError, match=re.escape(named)):
+        builder().example(fields(copies=(None, copy)))
+
+
 def test_masked_country_speaks_of_this_market() -> None:
     example = builder().example(fields(mask_country=True))
     text = TOKENIZER.decode(example.ids)
@@ -126,6 +184,10 @@ def test_hostile_text_gives_no_control_id(text: str) -> None:
     count = [int(np.isin(one.ids, list(CONTROL)).sum()) for one in (harmless, example)]
     assert count[0] == count[1]
     assert spoken(example, 1) == f" {text} {text}: {text}"  # and nothing is lost
+    copy = Copy(headline=text, body=text, call_to_action=text, tags=(text,))
+    worded = builder(antisymmetric="off").example(fields(copies=(copy, None)))
+    assert int(np.isin(worded.ids, list(CONTROL)).sum()) == count[0]
+    assert spoken(worded, 3) == " ".join(["", *[" ".join(text.split())] * 4])
     assert CONTROL.isdisjoint(builder().users(text, "title"))
 
 

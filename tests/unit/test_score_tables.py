@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from countryreward.data.creative_identity import Copy
 from countryreward.data.data_config import ImagesConfig
 from countryreward.data.quarantine import Quarantine
 from countryreward.errors import UserError
@@ -32,7 +33,7 @@ from countryreward.scoring.pair_table import (
     refuse_images,
 )
 from countryreward.scoring.scoring_config import TableScoring
-from countryreward.scoring.verdict_shards import ANSWERED, WorkFolder, merge, verdict_schema, write_rows
+from countryreward.scoring.verdict_shards import ANSWERED, WorkFolder, copies_of, merge, verdict_schema, write_rows
 
 
 def png(seed: int, px: int = 16) -> bytes:
@@ -91,6 +92,18 @@ def test_the_same_rows_from_every_format(tmp_path: Path):
         assert (row["row_id"], row["title"], row["market"], row["campaign"]) == ("1", "Mug", "KR", "spring")
         assert table.markets is None
         assert refused(table) == []
+
+
+def test_the_words_of_each_ad_from_every_format(tmp_path: Path):
+    words = {"headline_a": "Warm  light", "headline_b": "", "call_to_action_b": "Buy"}
+    structured, as_text = {**PAIR, **words, "tags_a": ["eve", "oak"]}, {**PAIR, **words, "tags_a": "eve;oak"}
+    for ending, row in ((".csv", as_text), (".jsonl", structured), (".parquet", structured)):
+        (row,) = read(tmp_path / f"t{ending}", [row]).frame.to_dict("records")
+        assert row["copy_a"] == Copy(headline="Warm light", tags=("eve", "oak"))
+        assert row["copy_b"] == Copy(call_to_action="Buy")
+    bad = read(tmp_path / "t.csv", [{**PAIR, "tags_b": "[1"}])
+    assert refused(bad) == [(0, "wrong_type", "tags_b")]
+    assert "copy_a" not in read(tmp_path / "t.csv", [PAIR]).frame
 
 
 def test_columns_of_other_names_and_constants(tmp_path: Path):
@@ -302,7 +315,7 @@ def test_rows_go_to_parts_and_parts_into_one_table(tmp_path: Path, images: Path)
     assert [file.read_row_group(part)["row"].to_pylist() for part in range(2)] == [[0, 2], [4]]
     verdict = {
         "market": "KR", "choice": None, "probability": 0.5, "calibrated_probability": 0.5, "log_odds": 0.0,
-        "past_ads": 0, "note": "n", "model_version": "m", "knowledge_base_version": "k",
+        "past_ads": 0, "note": "n", "claim": "better", "model_version": "m", "knowledge_base_version": "k",
     }  # fmt: skip
     assert list(verdict) == [field.name for field in ANSWERED]
     for part in range(2):
@@ -316,7 +329,16 @@ def test_rows_go_to_parts_and_parts_into_one_table(tmp_path: Path, images: Path)
     assert merged["row"].tolist() == [0, 2, 4]
     assert merged["campaign"].tolist() == ["0", "2", "4"]
     assert merge([], tmp_path / "none.parquet", []) == 0
+    assert {"copy_a", "copy_b"}.isdisjoint(file.schema_arrow.names)  # a table without words is written as before
     assert pq.read_table(tmp_path / "none.parquet").num_rows == 0
+
+
+def test_words_reach_the_scorer_of_a_part(tmp_path: Path, images: Path):
+    table = read(tmp_path / "t.csv", [{**PAIR, "headline_b": "Warm light"}, PAIR])
+    write_rows(table, found(table, images, tmp_path).hashes, [], tmp_path / "rows.parquet", 2)
+    rows = pq.read_table(tmp_path / "rows.parquet").to_pylist()
+    assert [copies_of(row) for row in rows] == [(None, Copy(headline="Warm light")), (None, None)]
+    assert copies_of(PAIR) == (None, None)
 
 
 def test_retrieval_alone_has_no_calibration_and_no_model_version(tmp_path: Path) -> None:
@@ -332,6 +354,7 @@ def test_retrieval_alone_has_no_calibration_and_no_model_version(tmp_path: Path)
         "probability",
         "log_odds",
         "past_ads",
+        "claim",
     ]
     pq.write_table(pa.Table.from_pylist([answer], schema=schema), tmp_path / "0.parquet")
     assert merge([tmp_path / "0.parquet"], tmp_path / "all.parquet", [], by_model=False) == 1

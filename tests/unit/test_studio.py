@@ -76,6 +76,7 @@ def past(creative: str, lift: float, impressions: int | None) -> PastAd:
         value=0.01,
         impressions=impressions,
         image_row=0,
+        headline="Warm light" if creative == "a" else None,
     )
 
 
@@ -417,9 +418,10 @@ def test_pictures_are_compared_market_by_market_in_plain_words(service):
     korea, brazil, france = result["markets"]
     assert (korea["winner"], korea["sure"], korea["words"], korea["past_ads"]) == (1, 93, "very sure", 78)
     assert korea["ads"] == [
-        {"like": 0, "title": "Lamp a", "effect": "+22 % clicks", "good": True},
-        {"like": 1, "title": "Lamp b", "effect": "did worse than its product's other ads", "good": False},
+        {"like": 0, "title": "Lamp a", "headline": "Warm light", "effect": "+22 % clicks", "good": True},
+        {"like": 1, "title": "Lamp b", "headline": "", "effect": "fell behind its product's other ads", "good": False},
     ]
+    assert (korea["claim"], result["headlines"]) == ("won as delivered", ["", ""])
     assert (brazil["winner"], brazil["words"]) == (None, "not sure")
     assert "too close" in brazil["why"]
     assert (france["winner"], france["past_ads"]) == (None, 0)
@@ -433,6 +435,17 @@ def test_three_pictures_the_best_beside_the_second_best(service):
     result = service.compare(service.session(), (DARK, picture(120), LIGHT), ("KR",)).json()
     (korea,) = result["markets"]
     assert (korea["winner"], korea["order"], korea["shares"]) == (2, [2, 1, 0], [7, 50, 93])
+
+
+def test_one_picture_with_two_headlines_is_compared(service):
+    copies = json.dumps([{"headline": "Warm light", "body": "Oak"}, None])
+    fields = [("title", "Lamp"), ("markets", "KR"), ("copies", copies)]
+    body = form(fields, [("pictures", DARK), ("pictures", DARK)])
+    answered = service.call("POST", "/api/results", service.session(), [MULTIPART], body)
+    assert (answered.status, answered.json()["headlines"]) == (201, ["Warm light", ""])
+    body = form([("title", "Lamp"), ("copies", "[null]")], [("pictures", DARK), ("pictures", DARK)])
+    answered = service.call("POST", "/api/results", service.session(), [MULTIPART], body)
+    assert answered.json()["error"]["message"] == "copies: 1 entries for 2 images; send one, or null, for each"
 
 
 def test_results_are_the_teams_own(service):
@@ -615,7 +628,7 @@ def test_new_pictures_stand_beside_the_one_they_were_made_of(make):
     assert [(one["id"], one["state"], one["market"], one["picture"]) for one in told] == [
         (asked.json()["id"], "done", "KR", 1)
     ]
-    keys = ("n", "place", "better", "sure", "words", "check", "origin")
+    keys = ("n", "place", "ahead", "sure", "words", "check", "origin")
     assert [tuple(one[key] for key in keys) for one in told[0]["variants"]] == [
         (2, 1, True, 80, "sure", True, "Made for South Korea"),
         (0, 2, None, 52, "not sure", False, "From our standard designs"),

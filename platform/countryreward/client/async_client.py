@@ -25,7 +25,10 @@ from countryreward.client.request_forms import (
     ImageLike,
     as_product,
     batch_upload,
+    copies_field,
+    copy_fields,
     idempotency_header,
+    known_field,
     market_codes,
     product_fields,
     read_images,
@@ -34,7 +37,16 @@ from countryreward.client.retrying import RetryPolicy
 from countryreward.data.design import Design
 from countryreward.errors import UserError
 from countryreward.progress import bar
-from countryreward.scoring.contracts import PairRequest, Product, Ranking, ScoreRequest, Verdict, merge_pairs
+from countryreward.scoring.contracts import (
+    Copy,
+    PairRequest,
+    Product,
+    Ranking,
+    ScoreRequest,
+    Verdict,
+    merge_pairs,
+    words_of,
+)
 from countryreward.scoring.frames import FrameRequests
 
 T = TypeVar("T")
@@ -93,7 +105,13 @@ class AsyncClient:
 
     @overload
     async def score(
-        self, product: Product | str, image_a: ImageLike, image_b: ImageLike, *, markets: Sequence[str] | None = None
+        self,
+        product: Product | str,
+        image_a: ImageLike,
+        image_b: ImageLike,
+        *,
+        markets: Sequence[str] | None = None,
+        copies: Sequence[Copy | None] = (None, None),
     ) -> list[Verdict]: ...
 
     async def score(
@@ -103,10 +121,11 @@ class AsyncClient:
         image_b: ImageLike | None = None,
         *,
         markets: Sequence[str] | None = None,
+        copies: Sequence[Copy | None] = (None, None),
     ) -> list[Verdict]:
         """One verdict per market (default: all of the training); of a `ScoreRequest`, in the order of its questions.
 
-        Raises the error of the first call that is refused.
+        copies: the words of ad A and of ad B. Raises the error of the first call that is refused.
         """
         if isinstance(product, ScoreRequest):
             (verdicts,) = await self.score_all([product])
@@ -117,7 +136,7 @@ class AsyncClient:
             return [answers[request][place] for request, place in places]
         if image_a is None or image_b is None:
             raise UserError("image_a, image_b: give both images, as bytes or as the path of a file")
-        return await self.score_product(product, image_a, image_b, markets)
+        return await self.score_product(product, image_a, image_b, markets, copies)
 
     async def score_all(self, requests: Sequence[ScoreRequest]) -> list[list[Verdict]]:
         """The verdicts of every request, each in the order of its questions, with the calls of all of them in parallel.
@@ -128,28 +147,40 @@ class AsyncClient:
         return await all_results(self._send_score(request_calls) for request_calls in calls)
 
     async def score_product(
-        self, product: Product | str, image_a: ImageLike, image_b: ImageLike, markets: Sequence[str] | None = None
+        self,
+        product: Product | str,
+        image_a: ImageLike,
+        image_b: ImageLike,
+        markets: Sequence[str] | None = None,
+        copies: Sequence[Copy | None] = (None, None),
     ) -> list[Verdict]:
-        """One verdict per market; None: all that the service's model was trained on."""
+        """One verdict per market; None: all that the service's model was trained on. copies: the words of A and of B."""
         product = as_product(product)
         a, b = await read_images([(image_a, "image_a"), (image_b, "image_b")])
         if markets is None:
             fields = product_fields(product, evidence=self._evidence)
+            for copy, side in zip(words_of((a, b), copies), "ab", strict=True):
+                fields |= copy_fields(copy, side)
             reply = await self._connection.send(_score_call(fields, a, b, patient=False))
             return reply.parse(schemas.ScoreAnswer).verdicts
         codes = market_codes(markets)
-        request = ScoreRequest.of_images(product, (a, b), markets=tuple(dict.fromkeys(codes)))
+        request = ScoreRequest.of_ads(product, (a, b), copies, markets=tuple(dict.fromkeys(codes)))
         (verdicts,) = await self.score_all([request])
         of_market = {verdict.market: verdict for verdict in verdicts}
         return [of_market[code] for code in codes]
 
     async def rank(
-        self, product: Product | str, images: Sequence[ImageLike], markets: Sequence[str] | None = None
+        self,
+        product: Product | str,
+        images: Sequence[ImageLike],
+        markets: Sequence[str] | None = None,
+        *,
+        copies: Sequence[Copy | None] | None = None,
     ) -> list[Ranking]:
-        """Several images of one product, best first, per market (default: all of the training)."""
+        """Several images of one product, best first, per market (default: all of the training). copies: the words of each."""
         if not images:
             raise UserError("images: the list is empty; give at least one image")
-        fields = product_fields(as_product(product))
+        fields = product_fields(as_product(product)) | copies_field(words_of(images, copies))
         contents = await read_images([(image, f"images[{n}]") for n, image in enumerate(images)])
         files = tuple(("images", f"image_{n}", content) for n, content in enumerate(contents))
         codes = list(await self.markets()) if markets is None else market_codes(markets)
@@ -297,11 +328,15 @@ class AsyncClient:
         fields = product_fields(request.product, as_of=request.as_of, evidence=evidence)
         calls: list[tuple[Call, list[int]]] = []
         for column, (a, b) in enumerate(request.pairs):
-            images = request.creatives[a].image, request.creatives[b].image
+            pair = request.creatives[a], request.creatives[b]
+            images = pair[0].image, pair[1].image
+            words = copy_fields(pair[0].copy, "a") | copy_fields(pair[1].copy, "b")
+            known = [replace(result, pair=(0, 1)) for result in request.known_of(a, b)]
             for rows in _chunks(range(len(codes)), self._max_verdicts):
                 markets: Fields = {"markets": [codes[row] for row in rows]}
                 places = [row * len(request.pairs) + column for row in rows]
-                calls.append((_score_call(fields | markets, *images, patient=not request.urgent), places))
+                asked = fields | words | known_field(known) | markets
+                calls.append((_score_call(asked, *images, patient=not request.urgent), places))
         return calls
 
     async def _send_score(self, calls: Sequence[tuple[Call, list[int]]]) -> list[Verdict]:
@@ -310,6 +345,8 @@ class AsyncClient:
         for (call, places), reply in zip(calls, replies, strict=True):
             verdicts = reply.parse(schemas.ScoreAnswer).verdicts
             _check_markets([verdict.market for verdict in verdicts], call.fields["markets"], reply)
+            if "known" in call.fields:  # a service of the release before takes no notice of it, and does not say so
+                verdicts = [replace(verdict, known_used=bool(verdict.known_used)) for verdict in verdicts]
             of_place |= zip(places, verdicts, strict=True)
         return [of_place[place] for place in range(len(of_place))]
 

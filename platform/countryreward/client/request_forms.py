@@ -7,6 +7,7 @@ import tempfile
 import uuid
 import zipfile
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import asdict
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import pyarrow as pa
 
 from countryreward import markets as countries
 from countryreward.errors import UserError
-from countryreward.scoring.contracts import Product
+from countryreward.scoring.contracts import Copy, KnownResult, Product
 
 ImageLike = bytes | str | Path
 """File bytes, or the path of a file."""
@@ -43,6 +44,31 @@ def product_fields(product: Product, *, as_of: date | None = None, evidence: int
         "evidence": "" if evidence is None else str(evidence),
     }
     return {name: value for name, value in fields.items() if value}
+
+
+def copy_fields(copy: Copy | None, side: str) -> Fields:
+    """Form fields of the words of one ad; side: a or b."""
+    fields = asdict(copy) if copy else {}
+    return {f"{name}_{side}": list(value) if name == "tags" else value for name, value in fields.items() if value}
+
+
+def copies_field(copies: Sequence[Copy | None]) -> Fields:
+    """The words of several ads as one field; none where no ad has words."""
+    return {"copies": _compact([_filled(copy) if copy else None for copy in copies])} if any(copies) else {}
+
+
+def known_field(known: Sequence[KnownResult]) -> dict[str, str]:
+    """What is known of the pairs of one call as one field; none where nothing is."""
+    results = [_filled(result) | {"a": result.a.given(), "b": result.b.given()} for result in known]
+    return {"known": _compact(results)} if results else {}
+
+
+def _filled(fields: Copy | KnownResult) -> dict[str, Any]:
+    return {name: value for name, value in asdict(fields).items() if value not in (None, ())}
+
+
+def _compact(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def as_product(product: Product | str) -> Product:

@@ -20,7 +20,7 @@ from countryreward.client.request_forms import ImageLike
 from countryreward.client.retrying import RetryPolicy
 from countryreward.data.design import Design
 from countryreward.errors import UserError
-from countryreward.scoring.contracts import PairRequest, Product, Ranking, ScoreRequest, Verdict, answer_either
+from countryreward.scoring.contracts import Copy, PairRequest, Product, Ranking, ScoreRequest, Verdict, answer_either
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -199,7 +199,13 @@ class Client:
 
     @overload
     def score(
-        self, product: Product | str, image_a: ImageLike, image_b: ImageLike, *, markets: Sequence[str] | None = None
+        self,
+        product: Product | str,
+        image_a: ImageLike,
+        image_b: ImageLike,
+        *,
+        markets: Sequence[str] | None = None,
+        copies: Sequence[Copy | None] = (None, None),
     ) -> list[Verdict]: ...
 
     def score(
@@ -209,22 +215,28 @@ class Client:
         image_b: ImageLike | None = None,
         *,
         markets: Sequence[str] | None = None,
+        copies: Sequence[Copy | None] = (None, None),
     ) -> list[Verdict] | list[list[Verdict]]:
         """One verdict per market (default: all of the training); of requests, the verdicts of each in the order of its questions.
 
-        Raises the error of the first call that is refused.
+        copies: the words of ad A and of ad B. Raises the error of the first call that is refused.
         """
         if not isinstance(product, Product | str):
             return answer_either(product, functools.partial(self._run, self._client.score_all))
         if image_a is None or image_b is None:
             raise UserError("image_a, image_b: give both images, as bytes or as the path of a file")
-        return self._run(self._client.score_product, product, image_a, image_b, markets)
+        return self._run(self._client.score_product, product, image_a, image_b, markets, copies)
 
     def rank(
-        self, product: Product | str, images: Sequence[ImageLike], markets: Sequence[str] | None = None
+        self,
+        product: Product | str,
+        images: Sequence[ImageLike],
+        markets: Sequence[str] | None = None,
+        *,
+        copies: Sequence[Copy | None] | None = None,
     ) -> list[Ranking]:
-        """Several images of one product, best first, per market (default: all of the training)."""
-        return self._run(self._client.rank, product, images, markets)
+        """Several images of one product, best first, per market (default: all of the training). copies: the words of each."""
+        return self._run(self._client.rank, product, images, markets, copies=copies)
 
     def score_frame(
         self, pairs: pd.DataFrame, markets: Sequence[str] | None = None, *, progress: bool = True

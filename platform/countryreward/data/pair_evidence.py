@@ -11,10 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from countryreward.data.tables import KINDS, STRATA
+from countryreward.data.tables import COMPARABLE, KINDS, STRATA
 
-COMPARABLE = ("randomised", "rotated")
-"""Deliveries under which both creatives met the same customers."""
 _EVER = (-(2**40), 2**40)  # days of an observation without dates: it covers any period
 _CHUNK = 4_000_000  # rows of observations, repeated for every pair of their creative, that are in memory at a time
 

@@ -6,8 +6,8 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from countryreward.data.pair_evidence import COMPARABLE, common_cells
-from countryreward.data.tables import DELIVERIES, KINDS, RECORD_KINDS, STRATA
+from countryreward.data.pair_evidence import common_cells
+from countryreward.data.tables import COMPARABLE, DELIVERIES, KINDS, RECORD_KINDS, STRATA
 from countryreward.equations import evidence as equations
 from countryreward.equations.evidence import Contrasts, Spread
 

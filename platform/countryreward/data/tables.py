@@ -14,6 +14,9 @@ STRATA = ("placement", "device", "ad_set", "audience")
 DELIVERIES = ("randomised", "rotated", "optimised", "unknown")
 """Who chose what a customer saw: chance, turns, the platform; missing: unknown. Only the first two compare like with like."""
 
+COMPARABLE = DELIVERIES[:2]
+"""Deliveries under which both creatives met the same customers."""
+
 OUTCOMES = ("clicks", "conversions", "value")
 """What of an impression counts as success."""
 

@@ -1,7 +1,7 @@
 """Section 3.1.3, the focus-driven penalty loss (FDPL), Eq. 7-11, on torch tensors.
 
-Legend: B pairs, T tokens, D width (of a state, or of a head), S spans (country, product, image), H query heads, G key heads,
-K = H / G. Masks are bool, True where a token counts.
+Legend: B pairs, T tokens, D width (of a state, or of a head), S spans (country, product, image, words of A, of B), H
+query heads, G key heads, K = H / G. Masks are bool, True where a token counts.
 
 To the letter the penalty is nearly a constant: the final states of Qwen2-VL leave an RMSNorm with equal norms, so Focus is 1/T
 for one token. The repaired reading measures attention, relative to what a reader would give who spreads it evenly.
@@ -21,7 +21,8 @@ def span_focus(share_BT: Tensor, spans_BST: Tensor, attended_BT: Tensor, *, redu
     """Focus of Eq. 7 for each span. [B, T], [B, S, T], [B, T] -> [B, S] in [0, 1].
 
     `first`: the share of the span's first token, as the paper writes H[t]. `relative` (ours): the share of the whole span over
-    the share a uniform reader would give it, at most 1. An empty span (images masked) has focus 1: nothing was overlooked.
+    the share a uniform reader would give it, at most 1. An empty span (images masked, no words) has focus 1: nothing was
+    overlooked.
     """
     spans_BST = spans_BST & attended_BT[:, None]
     empty_BS = ~spans_BST.any(dim=-1)

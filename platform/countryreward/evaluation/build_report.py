@@ -20,8 +20,8 @@ from countryreward.data.artifacts import Artifact, open_artifact, publish
 from countryreward.data.dataset import Dataset
 from countryreward.data.file_primitives import write_atomically
 from countryreward.data.images import ImageTable
-from countryreward.data.pair_evidence import COMPARABLE
 from countryreward.data.quarantine import Quarantine
+from countryreward.data.tables import COMPARABLE
 from countryreward.equations.ceilings import label_probability
 from countryreward.errors import UserError
 from countryreward.evaluation.evaluation_config import ReportConfig
@@ -36,6 +36,7 @@ from countryreward.retrieval.embedding_table import Embeddings
 from countryreward.retrieval.knowledge_base import KnowledgeBase
 from countryreward.retrieval.prior import PriorRetriever
 from countryreward.retrieval.retrieval_config import PriorConfig, RetrievalConfig, SearchConfig
+from countryreward.scoring.verdicts import delivery_of
 
 PRINTED = ("accuracy", "discordant_ordering", "discordant_sensitivity")
 """Metrics of the summary on the terminal."""
@@ -184,6 +185,7 @@ def build_report(
     }
     report["seconds"] = {name: artifact.manifest.seconds for name, artifact in inputs.lineage.items()}
     report["versions"] = inputs.base.manifest.versions | {"knowledge_base": inputs.base.version} | judged.versions
+    report["delivery"] = delivery_of(test)
     report["headline"] = headline(report, subject)
     return report, _gallery(inputs, test, logits[subject], inputs.priors[prior], config.gallery)
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from countryreward import markets
 from countryreward.evaluation.judge_rows import CEILINGS, JUDGE_ROWS, judge_row
+from countryreward.scoring.verdicts import claim_sentence
 
 Metric = Mapping[str, float | None]
 """value, low and high: an interval of evaluation/statistics.py."""
@@ -148,7 +149,8 @@ def _digits(metric: Metric) -> int:
 
 
 def findings(report: Mapping[str, Any], variant: str = "prior_only") -> list[str]:
-    """More sentences: what the winners come from, against its own shuffle, other judges, the blind one, what is possible."""
+    """More sentences: what the winners come from and what winning says, against its own shuffle, other judges, the blind one,
+    what is possible."""
     differences = report.get("differences", {})
 
     def lead_over(other: str, metric: str) -> Metric | None:
@@ -165,6 +167,8 @@ def findings(report: Mapping[str, Any], variant: str = "prior_only") -> list[str
             f"In {delivered['as_delivered']:,} cases the platform may have chosen who saw which ad: those winners won as"
             f" delivered, and {percent(delivered['share'])} of all winners are not identified as the better ad."
         )
+    elif "delivery" in report:
+        sentences.append(claim_sentence(report["delivery"]))
     comparable = (report.get("comparable") or {}).get("variants", {}).get(variant)
     if comparable and comparable["accuracy"]["value"] is not None:
         sentences.append(

@@ -40,7 +40,7 @@ class ModelAnswers:
         self,
         model: CountryReward,
         test: pd.DataFrame,
-        products: pd.DataFrame,
+        dataset: Dataset,
         priors: pd.DataFrame,
         images: ImageInputs,
         quarantine: Quarantine,
@@ -52,7 +52,8 @@ class ModelAnswers:
         self.seed = seed
         self.reads_priors = bool(model.folder.retrieval)
         self._model, self._judge = model, _pairwise(model)
-        self._products, self._images = products, images
+        self._products, self._images = dataset.products, images
+        self._creatives = dataset.creatives if model.folder.reads_copy else None
         self._priors = priors if self.reads_priors else None
         self._quarantine, self._progress = quarantine, progress
         self.unmasked, self.test = self._ask(test)
@@ -93,6 +94,7 @@ class ModelAnswers:
             pairwise.builder,
             grid=(1, side, side),
             quarantine=self._quarantine,
+            creatives=self._creatives,
             **masks,  # pyright: ignore[reportArgumentType]
         )
         loader = Loader(examples, self._images, pairwise.processor.tokenizer.pad_token_id)
@@ -123,7 +125,7 @@ def judge_models(config: ModelReportConfig, inputs: ReportInputs, records: Judge
             f"model: {config.model} was trained with knowledge base {subject.folder.base.version}, the priors are from "
             f"{inputs.base.version}; build them from the model's, or train again"
         )
-    products = Dataset.read(inputs.dataset.path).products
+    dataset = Dataset.read(inputs.dataset.path)
     priors = pd.read_parquet(next(iter(inputs.priors.values())).path / "priors.parquet")
     quarantine = Quarantine("evaluation")
 
@@ -136,13 +138,13 @@ def judge_models(config: ModelReportConfig, inputs: ReportInputs, records: Judge
     test = with_images(records.test, images, quarantine)
     with bar("judged") as progress:
         options: dict[str, Any] = {"seed": config.seed, "progress": progress}
-        answers = ModelAnswers(subject, test, products, priors, images, quarantine, **options)
+        answers = ModelAnswers(subject, test, dataset, priors, images, quarantine, **options)
         rows = {key: row.from_model(answers) for key, row in JUDGE_ROWS.items() if row.from_model}
         logits = {key: of_row for key, of_row in rows.items() if of_row is not None}
         swap = answers.swap_interval(unit=split_unit(inputs.records), draws=config.draws)
         for name, path in config.others.items():
             other = CountryReward.from_pretrained(path, device=device)
-            theirs = ModelAnswers(other, answers.test, products, priors, images_of(other), quarantine, **options)
+            theirs = ModelAnswers(other, answers.test, dataset, priors, images_of(other), quarantine, **options)
             if len(theirs.test) < len(answers.test):
                 raise UserError(
                     f"others.{name}: it refuses prompts that the model takes; compare models of one max_length"

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from countryreward.data.creative_identity import Copy
 from countryreward.errors import UserError
 from countryreward.models.processor import Picture
 
@@ -32,6 +33,8 @@ class JudgeQuestion:
     """ISO 3166 alpha-2."""
     images: tuple[str, str]
     """Content hashes of A and B."""
+    copies: tuple[Copy | None, Copy | None] = (None, None)
+    """The words of A and B; None: an ad without words."""
     log_odds: float = 0.0
     """The prior's, that A wins; 0: no prior, or no opinion."""
     letter: str | None = None

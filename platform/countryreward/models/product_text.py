@@ -1,4 +1,4 @@
-"""A product's words as token ids, so that no user text is ever formatted into a template.
+"""A product's words, and an ad's, as token ids, so that no user text is ever formatted into a template.
 
 Pieces of the template are ours and may hold special tokens. User fields are tokenised by themselves with special tokens split,
 so a title that spells out `<|image_pad|>` gives ordinary ids.
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from countryreward import markets
+from countryreward.data.creative_identity import Copy
 from countryreward.errors import UserError
 
 _CONTROL = ("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>")
@@ -16,11 +17,11 @@ _CACHED = 20_000  # product texts kept tokenised
 
 
 @dataclass(frozen=True)
-class ProductPieces:
-    """A product's text, tokenised once."""
+class TextPieces:
+    """A product's text, or an ad's, tokenised once."""
 
     pieces: list[tuple[list[int], str | None]]
-    """Ids and their span ("product" or none), in order."""
+    """Ids and their span (that of its fields, or none), in order."""
     counts: dict[str, int]
     """Tokens by field."""
     named: list[tuple[str, str, set[str]]]
@@ -28,7 +29,7 @@ class ProductPieces:
 
 
 class ProductText:
-    """Token ids of the template's pieces, of fields and of whole products. One thread at a time: tokenizers keep state."""
+    """Token ids of the template's pieces, of fields, whole products and ads. One thread at a time: tokenizers keep state."""
 
     def __init__(self, tokenizer: Any) -> None:
         """Raises `UserError` for a tokenizer that lacks Qwen2-VL's special tokens."""
@@ -42,7 +43,8 @@ class ProductText:
                 )
         self.image_id: int = vocabulary["<|image_pad|>"]
         self._ours: dict[str, list[int]] = {}
-        self._products: dict[tuple, ProductPieces] = {}
+        self._products: dict[tuple, TextPieces] = {}
+        self._copies: dict[tuple[Copy, str], TextPieces] = {}
 
     def ours(self, text: str) -> list[int]:
         """Ids of a piece of the template; special tokens in it are meant."""
@@ -66,7 +68,7 @@ class ProductText:
 
     def of(
         self, title: str, category: str | None, attributes: Mapping[str, str], tags: Sequence[str] = ()
-    ) -> ProductPieces:
+    ) -> TextPieces:
         """Title, category, attributes and tags, each announced; what is empty is left out. Raises `UserError` for no title."""
         pairs, words = tuple(sorted(attributes.items())), tuple(tags)
         key = (title, category, pairs, words)
@@ -80,29 +82,50 @@ class ProductText:
             "attributes": ("\nProduct Attributes:", "; ".join(f"{name}: {value}" for name, value in pairs), "product"),
             "tags": ("\nProduct Tags:", ", ".join(words), None),
         }
-        product = ProductPieces([], {}, [])
+        if len(self._products) >= _CACHED:
+            self._products.clear()
+        self._products[key] = self._announced(texts)
+        return self._products[key]
+
+    def of_copy(self, copy: Copy | None, letter: str) -> TextPieces:
+        """The words of the ad named A or B, each field announced; what is empty is left out. Their span: copy_a or copy_b."""
+        if not copy:
+            return TextPieces([], {}, [])
+        if (copy, letter) not in self._copies:
+            side = letter.lower()
+            texts = {
+                f"headline_{side}": (f"\nHeadline {letter}:", copy.headline or "", f"copy_{side}"),
+                f"body_{side}": (f"\nText {letter}:", copy.body or "", f"copy_{side}"),
+                f"call_to_action_{side}": (f"\nCall to Action {letter}:", copy.call_to_action or "", f"copy_{side}"),
+                f"tags_{side}": (f"\nTags {letter}:", ", ".join(copy.tags), f"copy_{side}"),
+            }
+            if len(self._copies) >= _CACHED:
+                self._copies.clear()
+            self._copies[copy, letter] = self._announced(texts)
+        return self._copies[copy, letter]
+
+    def _announced(self, texts: Mapping[str, tuple[str, str, str | None]]) -> TextPieces:
+        """texts: name of the field -> its announcement, the text, the text's span."""
+        found = TextPieces([], {}, [])
         for name, (announced, text, span) in texts.items():
             if not text:
                 continue
             ids = self.users(f" {text}", name)
-            product.pieces.extend([(self.ours(announced), None), (ids, span)])
-            product.counts[name] = len(ids)
+            found.pieces.extend([(self.ours(announced), None), (ids, span)])
+            found.counts[name] = len(ids)
             named = markets.named_in(f"{announced} {text}")
             if named:
-                product.named.append((name, text, named))
-        if len(self._products) >= _CACHED:
-            self._products.clear()
-        self._products[key] = product
-        return product
+                found.named.append((name, text, named))
+        return found
 
     def _split(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
 
 
-def check_market(market: str, product: ProductPieces) -> None:
+def check_market(market: str, *texts: TextPieces) -> None:
     """A prompt must not name another market than its field (Figure 2 of the paper does). Raises `UserError`."""
     own = markets.named_in(markets.adjective(market)) | {market}  # the codes that share its adjective
-    for name, text, named in product.named:
+    for name, text, named in (found for pieces in texts for found in pieces.named):
         if not named <= own:
             raise UserError(
                 f"{name}: {text[:80]!r} names the market {', '.join(sorted(named - own))}, but market is {market};"

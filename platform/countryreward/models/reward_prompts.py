@@ -1,9 +1,11 @@
 """One example's token ids, spliced so that no user text is ever formatted into a template (`product_text.py`).
 
-The order: country prompt, images A and B, product text, the augmentation sentence (strategy `instruct`), instruction. The
-paper's `<Product Title><Product Attributes>` in the instruction names the product text above it.
+The order: country prompt, image A and the words of its ad, image B and the words of its ad, product text, the augmentation
+sentence (strategy `instruct`), instruction. The paper's `<Product Title><Product Attributes>` in the instruction names the
+product text above it; it knows no words of ads, and without them the prompt is the paper's.
 
-Legend: T tokens, S spans (country, product, image). A grid is (time, height, width) in patches, as Qwen2-VL's processor says.
+Legend: T tokens, S spans (country, product, image, the words of A, of B). A grid is (time, height, width) in patches, as
+Qwen2-VL's processor says.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,12 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from countryreward import markets
+from countryreward.data.creative_identity import Copy
 from countryreward.errors import UserError
-from countryreward.models.product_text import ProductPieces, ProductText, check_market
+from countryreward.models.product_text import ProductText, TextPieces, check_market
 from countryreward.models.reward_config import RewardOptions
 
-SPANS = ("country", "product", "image")
-"""The order of the spans in every mask."""
+SPANS = ("country", "product", "image", "copy_a", "copy_b")
+"""The order of the spans in every mask. An ad without words has an empty span, which costs no penalty (Eq. 7)."""
 
 SENTENCE = "Based on the experience, the greater probability answer is {letter}."
 INSTRUCTION = (
@@ -35,7 +38,7 @@ Grid = tuple[int, int, int]
 
 @dataclass(frozen=True, kw_only=True)
 class PairFields:
-    """What a prompt is made of: one product, two images, one market, one prior."""
+    """What a prompt is made of: one product, two ads, one market, one prior."""
 
     title: str
     """As shown to customers, any language."""
@@ -45,6 +48,8 @@ class PairFields:
     """Names of images A and B, such as content hashes: whoever reads a batch brings its images by these names."""
     grids: tuple[Grid, Grid]
     """Patches of images A and B."""
+    copies: tuple[Copy | None, Copy | None] = (None, None)
+    """The words of ads A and B; None: an ad without words."""
     category: str | None = None
     """The platform's category."""
     attributes: Mapping[str, str] = field(default_factory=dict)
@@ -58,14 +63,15 @@ class PairFields:
     mask_country: bool = False
     """`country_masked`: "this market" in prompt and adapter. The prior is the caller's to take away as well."""
     mask_images: bool = False
-    """`images_masked`: no visual token."""
+    """`images_masked`: no visual token, and no words of an ad: nothing that tells A from B but the prior."""
 
     def swapped(self) -> "PairFields":
-        """The same question with A and B exchanged: images, log-odds and letter."""
+        """The same question with A and B exchanged: images, words, log-odds and letter."""
         return replace(
             self,
             images=self.images[::-1],
             grids=self.grids[::-1],
+            copies=self.copies[::-1],
             log_odds=-self.log_odds,
             letter=_OTHER_LETTER[self.letter],
         )
@@ -106,11 +112,15 @@ class PromptBuilder:
         if not np.isfinite(fields.log_odds):
             raise UserError(f"prior.log_odds: {fields.log_odds} must be a finite number; 0 stands for no prior")
         product = self.words.of(fields.title, fields.category, fields.attributes, fields.tags)
-        check_market(fields.market, product)
-        example = self._splice(fields, product)
+        ads = self._ads(fields)
+        check_market(fields.market, product, *ads)
+        example = self._splice(fields, product, ads)
         if len(example.ids) > self.options.max_length:
-            raise self._too_long(example, product)
-        return replace(example, swapped=self._splice(fields.swapped(), product)) if self._both_orders else example
+            raise self._too_long(example, product, *ads)
+        if not self._both_orders:
+            return example
+        turned = fields.swapped()
+        return replace(example, swapped=self._splice(turned, product, self._ads(turned)))
 
     def ours(self, text: str) -> list[int]:
         """Ids of a piece of the template; special tokens in it are meant."""
@@ -120,19 +130,26 @@ class PromptBuilder:
         """Ids of a user's text: never a special token. Raises `UserError` for text that is no UTF-8."""
         return self.words.users(text, field_name)
 
-    def _splice(self, fields: PairFields, product: ProductPieces) -> Example:
+    def _ads(self, fields: PairFields) -> list[TextPieces]:
+        """The words of A, of B."""
+        copies = (None, None) if fields.mask_images else fields.copies
+        return [self.words.of_copy(copy, letter) for letter, copy in zip("AB", copies, strict=True)]
+
+    def _splice(self, fields: PairFields, product: TextPieces, ads: Sequence[TextPieces]) -> Example:
         adjective = "this" if fields.mask_country else markets.adjective(fields.market)
         alone = self.ours(" this market" if fields.mask_country else f" {adjective}")
         sentence = self.ours(f"\n{SENTENCE.format(letter=fields.letter)}") if fields.letter else []
         writer = PromptWriter(merge=self.merge)
         writer.text(self.ours("<|im_start|>user\n"))
         writer.text(alone, "country")
-        for name, grid in zip("AB", fields.grids, strict=True):
+        for name, grid, words in zip("AB", fields.grids, ads, strict=True):
             writer.text(self.ours(f"\nImage {name}:"))
             if not fields.mask_images:
                 writer.text(self.ours("<|vision_start|>"))
                 writer.image(self.image_id, grid)
                 writer.text(self.ours("<|vision_end|>"))
+            for ids, span in words.pieces:
+                writer.text(ids, span)
         for ids, span in product.pieces:
             writer.text(ids, span)
         if self._instruct:
@@ -156,16 +173,17 @@ class PromptBuilder:
             grids=fields.grids if visible else (),
         )
 
-    def _too_long(self, example: Example, product: ProductPieces) -> UserError:
+    def _too_long(self, example: Example, *texts: TextPieces) -> UserError:
         limit, total = self.options.max_length, len(example.ids)
-        users = sum(product.counts.values())
+        counts = {name: count for pieces in texts for name, count in pieces.counts.items()}
+        users = sum(counts.values())
         if total - users >= limit:
             visual = int(example.spans[SPANS.index("image")].sum())
             return UserError(
                 f"images: {visual} visual tokens and the template alone make {total - users} tokens, reward.max_length is"
                 f" {limit}; lower image_px or raise reward.max_length"
             )
-        name, count = max(product.counts.items(), key=lambda item: item[1])
+        name, count = max(counts.items(), key=lambda item: item[1])
         return UserError(
             f"{name}: {count} tokens long; the whole prompt has {total}, reward.max_length is {limit}; shorten {name}"
             f" by {total - limit} tokens or raise reward.max_length"

@@ -66,6 +66,8 @@ class MarketBase:
         self.creative_id: NDArray = entries["creative_id"].to_numpy(dtype=object)
         self.product_row = entries["product_row"].to_numpy(np.int64)  # [E], ascending
         self.image_row = entries["image_row"].to_numpy(np.int64)  # [E]
+        words = entries.get("headline", pd.Series(None, index=entries.index, dtype="str"))
+        self.headline: NDArray = words.astype(object).where(words.notna(), None).to_numpy()  # [E] None: no headline
         self.product_rows = np.unique(self.product_row)  # [P]
         self.first_entry = np.searchsorted(self.product_row, self.product_rows)  # [P]
         self.entries = np.searchsorted(self.product_row, self.product_rows, side="right") - self.first_entry  # [P]

@@ -1,12 +1,15 @@
 """What is asked of a judge and what it answers: ScoreRequest, Verdict (contract 8), and the scorers that loops are given."""
 
+import math
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import date
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, ClassVar, Literal, Protocol, TypeVar, cast
 
 from countryreward import markets
+from countryreward.data.creative_identity import Copy
+from countryreward.data.tables import DELIVERIES, OUTCOMES, RECORD_KINDS
 from countryreward.errors import UserError, each_or_refusal
 
 ItemT = TypeVar("ItemT")
@@ -33,22 +36,132 @@ class Product:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Copy:
-    """The words of an ad. No judge reads them yet; they have their place."""
-
-    headline: str | None = None
-    body: str | None = None
-    call_to_action: str | None = None
-    tags: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
 class Creative:
-    """One ad: a picture and, where there are some, its words."""
+    """One ad: a picture and, where there are some, its words. The same picture with other words is another creative."""
 
     image: bytes
     """PNG, JPEG or WEBP file bytes."""
     copy: Copy | None = None
+    """None: an ad without words, which an empty copy is, too."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "copy", self.copy or None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SideResult:
+    """What is known of one creative of a pair, with the fields of the observations' and votes' tables (`tables.OBSERVATIONS`)."""
+
+    impressions: int | None = None
+    clicks: int | None = None
+    conversions: int | None = None
+    """Of the same impressions."""
+    value: float | None = None
+    """Revenue of the same impressions."""
+    rate: float | None = None
+    """CTR as a share."""
+    orders: float | None = None
+    """Units sold."""
+    score: float | None = None
+    """Mean rating."""
+    score_sd: float | None = None
+    score_n: int | None = None
+    votes: int | None = None
+    __pydantic_config__: ClassVar = {"extra": "forbid"}  # where JSON becomes one: a misspelt field is refused
+
+    def given(self) -> dict[str, float]:
+        """The fields that are known."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+_COUNTED = ("impressions", "clicks", "conversions", "score_n", "votes")
+_OF_KIND = {
+    "counts": ({"impressions"}, {"clicks", "conversions", "value"}),
+    "votes": ({"votes"}, set()),
+    "rate": ({"rate"}, set()),
+    "orders": ({"orders"}, set()),
+    "score": ({"score"}, {"score_sd", "score_n"}),
+}
+"""Kind of evidence -> what each side must say, what it may say."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownResult:
+    """How a pair of a request did in some market already: "A won in the US; shall I run it in Korea?"."""
+
+    pair: tuple[int, int] = (0, 1)
+    """(position of A, position of B) in the request's creatives, in either order of one of its pairs."""
+    market: str
+    """ISO 3166 code or name of a country."""
+    kind: Literal["counts", "votes", "rate", "orders", "score"]
+    """Kind of evidence: one of `tables.RECORD_KINDS`."""
+    a: SideResult
+    b: SideResult
+    votes_tie: int | None = None
+    """votes: voters who said neither."""
+    delivery: Literal["randomised", "rotated", "optimised", "unknown"] = "unknown"
+    """Who chose what customers saw: one of `tables.DELIVERIES`."""
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    def __post_init__(self) -> None:
+        """Raises `UserError` for what cannot be: an unknown kind, a field of another kind, more clicks than impressions.
+
+        What stands after the semicolon of a message holds nothing that was given: services say it alone.
+        """
+        object.__setattr__(self, "pair", tuple(self.pair))
+        if self.kind not in RECORD_KINDS:
+            raise UserError(f"known.kind: {self.kind!r} is unknown; write one of {', '.join(RECORD_KINDS)}")
+        if self.delivery not in DELIVERIES:
+            raise UserError(f"known.delivery: {self.delivery!r} is unknown; write one of {', '.join(DELIVERIES)}")
+        for side, result in (("a", self.a), ("b", self.b)):
+            self._check(f"known.{side}", result.given())
+        if self.votes_tie is not None:
+            _number("known.votes_tie", self.votes_tie, whole=True)
+            if self.kind != "votes":
+                raise UserError(
+                    f"known.votes_tie: it belongs to votes, not to {self.kind}; leave it out of other kinds"
+                )
+        if self.kind == "votes" and not (self.a.votes or self.b.votes or self.votes_tie):
+            raise UserError("known: nobody has voted; leave the result out")
+        if self.kind == "counts" and not self.outcomes:
+            raise UserError("known: impressions alone say nothing; give clicks, conversions or value of both sides")
+
+    @property
+    def outcomes(self) -> tuple[str, ...]:
+        """counts: which of clicks, conversions and value both sides tell."""
+        return tuple(name for name in OUTCOMES if name in self.a.given() and name in self.b.given())
+
+    def turned(self) -> "KnownResult":
+        """The same with A and B exchanged."""
+        return replace(self, pair=self.pair[::-1], a=self.b, b=self.a)
+
+    def _check(self, side: str, given: dict[str, float]) -> None:
+        needed, possible = _OF_KIND[self.kind]
+        if missing := needed - given.keys():
+            raise UserError(f"{side}.{min(missing)}: it is missing; a result of the kind {self.kind} needs it")
+        if other := given.keys() - needed - possible:
+            raise UserError(f"{side}.{min(other)}: {self.kind} have no such field; leave it out of this kind of result")
+        for name, value in given.items():
+            _number(f"{side}.{name}", value, whole=name in _COUNTED, negative=name == "score")
+        for name in ("clicks", "conversions"):
+            if given.get(name, 0) > given.get("impressions", math.inf):
+                raise UserError(
+                    f"{side}.{name}: {given[name]} of {given['impressions']} impressions; give at most as many as impressions"
+                )
+        if given.get("impressions", 1) < 1:
+            raise UserError(f"{side}.impressions: 0 say nothing; give at least 1, or leave the result out")
+        if given.get("rate", 0) > 1:
+            raise UserError(
+                f"{side}.rate: {given['rate']} is no share; write a share from 0 to 1, such as 0.031 for 3.1 %"
+            )
+
+
+def _number(name: str, value: Any, *, whole: bool = False, negative: bool = False) -> None:
+    """Raises `UserError` unless it is a finite number (whole: an integer) of at least 0, or of either sign."""
+    if isinstance(value, bool) or not isinstance(value, int if whole else int | float) or not math.isfinite(value):
+        raise UserError(f"{name}: {value!r} is none; write a {'whole' if whole else 'finite'} number")
+    if value < 0 and not negative:
+        raise UserError(f"{name}: {value} is below 0; write at least 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +182,8 @@ class ScoreRequest:
     """Positions of evidence in each verdict, heaviest first; None: all that speak."""
     urgent: bool = True
     """False: nobody waits for it, so it gives way to requests that somebody waits for."""
+    known: tuple[KnownResult, ...] = ()
+    """How the pairs did in other markets. A verdict says in `known_used` whether its judge read them."""
 
     def __post_init__(self) -> None:
         wrong = [pair for pair in self.pairs if not all(0 <= place < len(self.creatives) for place in pair)]
@@ -76,21 +191,52 @@ class ScoreRequest:
             raise UserError(
                 f"pairs: {wrong[0]} is no pair of positions among {len(self.creatives)} creatives; count from 0"
             )
+        asked = {frozenset(pair) for pair in self.pairs}
+        for result in self.known:
+            if frozenset(result.pair) not in asked or len(result.pair) != 2:
+                raise UserError(f"known.pair: {result.pair} is none of the pairs that are asked; write one of them")
+            market_code(result.market, "known.market")
         if self.evidence is not None and self.evidence < 0:
             raise UserError(f"evidence: {self.evidence} must be at least 0; None shows all")
 
     @classmethod
     def of_images(cls, product: Product, images: Sequence[bytes], **fields: Any) -> "ScoreRequest":
         """A request about pictures without words."""
-        return cls(product=product, creatives=tuple(Creative(image=image) for image in images), **fields)
+        return cls.of_ads(product, images, [None] * len(images), **fields)
+
+    @classmethod
+    def of_ads(
+        cls, product: Product, images: Sequence[bytes], copies: Sequence[Copy | None], **fields: Any
+    ) -> "ScoreRequest":
+        """A request about pictures, each with the words at its place in `copies`; None there: without words."""
+        ads = zip(images, words_of(images, copies), strict=True)
+        creatives = (Creative(image=image, copy=copy) for image, copy in ads)
+        return cls(product=product, creatives=tuple(creatives), **fields)
 
     def market_codes(self) -> tuple[str, ...]:
         """The markets as ISO 3166 alpha-2. Raises `UserError` for one that is no country."""
         return tuple(market_code(market) for market in self.markets)
 
+    def known_of(self, a: int, b: int) -> tuple[KnownResult, ...]:
+        """What is known of one pair, with its A as A and the market as ISO 3166 alpha-2."""
+        return tuple(
+            replace(result if result.pair == (a, b) else result.turned(), market=market_code(result.market))
+            for result in self.known
+            if result.pair in ((a, b), (b, a))
+        )
+
     def questions(self) -> list[tuple[str, int, int]]:
         """(market code, position of A, position of B) in the order of the verdicts: market by market, within it pair by pair."""
         return [(market, a, b) for market in self.market_codes() for a, b in self.pairs]
+
+
+def words_of(images: Sequence[object], copies: Sequence[Copy | None] | None) -> Sequence[Copy | None]:
+    """The words of each image; None: no image has any. Raises `UserError` where there are not as many as images."""
+    if copies is not None and len(copies) != len(images):
+        raise UserError(
+            f"copies: {len(copies)} for {len(images)} images; give one for each image, None for one without words"
+        )
+    return [None] * len(images) if copies is None else copies
 
 
 def split_by_request(requests: Sequence[ScoreRequest], items: Sequence[ItemT]) -> list[list[ItemT]]:
@@ -99,12 +245,12 @@ def split_by_request(requests: Sequence[ScoreRequest], items: Sequence[ItemT]) -
     return [[next(rest) for _ in range(len(request.markets) * len(request.pairs))] for request in requests]
 
 
-def market_code(market: str) -> str:
+def market_code(market: str, field_name: str = "market") -> str:
     """ISO 3166 alpha-2 of a code or name. Raises `UserError` when it is no country."""
     code = markets.parse(market)
     if code is None:
         raise UserError(
-            f"market: {market!r} is no country; write an ISO 3166 code such as KR or a name such as South Korea"
+            f"{field_name}: {market!r} is no country; write an ISO 3166 code such as KR or a name such as South Korea"
         )
     return code
 
@@ -199,6 +345,8 @@ class PastAd:
     """None where only rates, orders or scores are known."""
     image_row: int
     """Row in the knowledge base, for its thumbnail."""
+    headline: str | None = None
+    """Of its words; None: it has none, or the knowledge base does not know them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,6 +384,12 @@ class Verdict:
     knowledge_base_version: str | None
     note: str | None = None
     """Why there is no choice, or what to know about it; None: nothing."""
+    delivery: str = "unknown"
+    """Who chose what customers saw of the ads that the judge learned from: one of `tables.DELIVERIES`."""
+    claim: str = "won as delivered"
+    """What a choice says of the ad that it names, given `delivery`: "better", or "won as delivered" (`verdicts.claim`)."""
+    known_used: bool | None = None
+    """Whether results of the pair in other markets were read; None: none were given."""
 
     @property
     def stated_probability(self) -> float:

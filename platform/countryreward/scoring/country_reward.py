@@ -9,7 +9,7 @@ Legend: n images, P patches of one, W the tower's width.
 import itertools
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, overload
 
@@ -21,6 +21,7 @@ from countryreward import markets as countries
 from countryreward.errors import UserError
 from countryreward.judges.base import ImageFeatures, JudgeQuestion, all_logits, encode_pictures, load_judge
 from countryreward.scoring.contracts import (
+    Copy,
     PairRequest,
     Product,
     Ranking,
@@ -28,13 +29,14 @@ from countryreward.scoring.contracts import (
     Verdict,
     answer_either,
     split_by_request,
+    words_of,
 )
 from countryreward.scoring.frames import score_frame
 from countryreward.scoring.model_folder import ModelFolder
 from countryreward.scoring.prior_lookup import MarketPair, MarketPrior, PriorLookup
 from countryreward.scoring.probe import run_probe
 from countryreward.scoring.scoring_config import PriorScorerConfig, RewardScorerConfig
-from countryreward.scoring.verdicts import NO_EVIDENCE, build_verdict, rankings
+from countryreward.scoring.verdicts import NO_EVIDENCE, UNREAD_COPY, build_verdict, rankings
 
 ImageLike = bytes | str | Path
 """File bytes, or the path of a file."""
@@ -51,6 +53,8 @@ class PreparedPair:
     prepared: Any
     """The question in the judge's own form; None: it cannot be asked, and `note` says why."""
     note: str | None
+    known_used: bool | None = None
+    """As in `Verdict`."""
 
 
 class CountryReward:
@@ -111,6 +115,7 @@ class CountryReward:
         image_b: ImageLike,
         *,
         markets: Sequence[str] | None = None,
+        copies: Sequence[Copy | None] = (None, None),
     ) -> list[Verdict]: ...
 
     def score(
@@ -120,11 +125,13 @@ class CountryReward:
         image_b: ImageLike | None = None,
         *,
         markets: Sequence[str] | None = None,
+        copies: Sequence[Copy | None] = (None, None),
     ) -> list[Verdict] | list[list[Verdict]]:
         """One verdict per market (default: all of the training); of requests, the verdicts of each in the order of its questions.
 
-        Each image is decoded and encoded once per call. Raises `UserError` for an image that cannot be read, no country, an
-        empty title. A market that the model cannot judge gets a verdict without a choice whose note says why.
+        copies: the words of ad A and of ad B. Each image is decoded and encoded once per call. Raises `UserError` for an image
+        that cannot be read, no country, an empty title. A market that the model cannot judge gets a verdict without a choice
+        whose note says why.
         """
         if not isinstance(product, Product | str):
             return answer_either(product, self._verdicts)
@@ -132,20 +139,28 @@ class CountryReward:
             raise UserError("image_a, image_b: give both images, as bytes or as the path of a file")
         files = [self._bytes(image, name) for image, name in ((image_a, "image_a"), (image_b, "image_b"))]
         chosen = tuple(self.markets if markets is None else _list_of(markets))
-        (verdicts,) = self._verdicts([ScoreRequest.of_images(_product(product), files, markets=chosen)])
+        (verdicts,) = self._verdicts([ScoreRequest.of_ads(_product(product), files, copies, markets=chosen)])
         return verdicts
 
     def rank(
-        self, product: Product | str, images: Sequence[ImageLike], markets: Sequence[str] | None = None
+        self,
+        product: Product | str,
+        images: Sequence[ImageLike],
+        markets: Sequence[str] | None = None,
+        *,
+        copies: Sequence[Copy | None] | None = None,
     ) -> list[Ranking]:
-        """Several images of one product, best first, per market: every pair is judged, each image encoded once."""
+        """Several images of one product, best first, per market: every pair is judged, each image encoded once.
+
+        copies: the words of each image's ad.
+        """
         if not images:
             raise UserError("images: the list is empty; give at least one image")
         files = [self._bytes(image, f"images[{i}]") for i, image in enumerate(images)]
         chosen = self.markets if markets is None else _list_of(markets)
-        request = ScoreRequest.of_images(
-            _product(product), files, pairs=tuple(itertools.combinations(range(len(files)), 2)), markets=tuple(chosen)
-        )
+        pairs = tuple(itertools.combinations(range(len(files)), 2))
+        words = words_of(files, copies)
+        request = ScoreRequest.of_ads(_product(product), files, words, pairs=pairs, markets=tuple(chosen))
         (verdicts,) = self._verdicts([request])
         return rankings(request, verdicts)
 
@@ -164,7 +179,10 @@ class CountryReward:
     def prepare(self, pairs: Sequence[MarketPair]) -> list[PreparedPair]:
         """Everything that needs no model: past ads and prompt of every pair. Threads may call it at the same time."""
         priors = self.lookup.look_up(pairs) if self.reads_prior else [None] * len(pairs)
-        return [self._prepare(pair, found) for pair, found in zip(pairs, priors, strict=True)]
+        prepared = [self._prepare(pair, found) for pair, found in zip(pairs, priors, strict=True)]
+        return [
+            replace(one, known_used=False) if pair.known else one for one, pair in zip(prepared, pairs, strict=True)
+        ]
 
     def encode(self, pictures: Sequence[Image.Image]) -> torch.Tensor:
         """[n, P, W] on the judge's device, `config.batch_size` pictures per pass."""
@@ -190,6 +208,8 @@ class CountryReward:
             model_version=self.version,
             note=pair.note,
             unsure_note="not sure enough",
+            delivery=self.folder.delivery,
+            known_used=pair.known_used,
         )
 
     def _verdicts(self, requests: Sequence[ScoreRequest]) -> list[list[Verdict]]:
@@ -205,8 +225,11 @@ class CountryReward:
 
     def _prepare(self, pair: MarketPair, found: MarketPrior | None) -> PreparedPair:
         product, images = pair.product, (pair.images[0].content_hash, pair.images[1].content_hash)
-        if images[0] == images[1]:
-            note = "no answer: the two images are the same file"
+        copies = pair.copies if self.folder.reads_copy else (None, None)
+        unread = copies != pair.copies
+        if images[0] == images[1] and copies[0] == copies[1]:
+            words = " with the same words" if copies[0] else f"; {UNREAD_COPY}" if unread else ""
+            note = f"no answer: the two images are the same file{words}"
             return PreparedPair(market=pair.market, found=found, prepared=None, note=note)
         question = JudgeQuestion(
             title=product.title,
@@ -215,6 +238,7 @@ class CountryReward:
             tags=product.tags,
             market=pair.market,
             images=images,
+            copies=copies,
             log_odds=found.prior.log_odds if found else 0.0,
             letter=found.prior.letter if found else None,
         )
@@ -228,6 +252,8 @@ class CountryReward:
             notes.append(f"the model was not trained on {countries.name(pair.market)}")
         if found and not found.prior.n:
             notes.append(NO_EVIDENCE)
+        if unread:
+            notes.append(UNREAD_COPY)
         return PreparedPair(market=pair.market, found=found, prepared=prepared, note="; ".join(notes) or None)
 
     def _bytes(self, image: ImageLike, name: str) -> bytes:

@@ -19,7 +19,7 @@ from countryreward.data.importers.parsing import (
     read_tags,
 )
 from countryreward.errors import UserError
-from countryreward.scoring.contracts import Product, Scorer, ScoreRequest, Verdict, market_code, score_each
+from countryreward.scoring.contracts import Copy, Product, Scorer, ScoreRequest, Verdict, market_code, score_each
 
 ANSWERS = (
     "row",
@@ -30,6 +30,7 @@ ANSWERS = (
     "log_odds",
     "past_ads",
     "note",
+    "claim",
     "refused",
 )
 """Columns of the answer."""
@@ -41,10 +42,11 @@ def score_frame(
     """One answer per row of `pairs` and market, in that order.
 
     pairs: columns title, image_a, image_b (file bytes or paths) and, where known, category, attributes (a
-    mapping, or text as in a table), `attribute:NAME`, tags (a list, or text as in a table), product_id, market. Text is taken
-    in composed form (NFC), numbers as they are written. markets: asked for every row; None: the row's own. Answers have the
-    columns of ANSWERS; `row` is the index of `pairs`. A row that cannot be asked gets one answer that says in `refused` which
-    field, which value and what to do; all others are answered. Raises `UserError` where a column is missing.
+    mapping, or text as in a table), `attribute:NAME`, tags (a list, or text as in a table), product_id, market, and the words of
+    each ad: headline_a, body_a, call_to_action_a, tags_a, and the same with _b. Text is taken in composed form (NFC), numbers as
+    they are written. markets: asked for every row; None: the row's own. Answers have the columns of ANSWERS; `row` is the index
+    of `pairs`. A row that cannot be asked gets one answer that says in `refused` which field, which value and what to do; all
+    others are answered. Raises `UserError` where a column is missing.
     """
     requests = FrameRequests(pairs, markets)
     for batch in requests.batches(batch_size):
@@ -110,13 +112,21 @@ def _request(row: Mapping[str, Any], markets: Sequence[str] | None) -> ScoreRequ
         title=_text("title", row.get("title")) or "",
         category=_text("category", row.get("category")),
         attributes=_attributes(row),
-        tags=_tags(row.get("tags")),
+        tags=_tags("tags", row.get("tags")),
         product_id=_id(row.get("product_id")),
     )
     images = [_bytes(row.get(name), name) for name in ("image_a", "image_b")]
     chosen = [row.get("market")] if markets is None else list(markets)
     codes = tuple(market_code(_text("market", market) or "") for market in chosen)
-    return ScoreRequest.of_images(product, images, markets=codes)
+    return ScoreRequest.of_ads(product, images, [_copy(row, side) for side in "ab"], markets=codes)
+
+
+def _copy(row: Mapping[str, Any], side: str) -> Copy:
+    """The words of one ad of a row; side: a or b."""
+    texts = {
+        name: _text(f"{name}_{side}", row.get(f"{name}_{side}")) for name in ("headline", "body", "call_to_action")
+    }
+    return Copy(**texts, tags=tuple(_tags(f"tags_{side}", row.get(f"tags_{side}"))))
 
 
 def _absent(cell: Any) -> bool:
@@ -191,19 +201,19 @@ def _attributes(row: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _tags(cell: Any) -> list[str]:
+def _tags(name: str, cell: Any) -> list[str]:
     """A list, or text as the products table holds it."""
-    refusal = UserError(f"tags: {str(cell)[:200]!r} is no list, no JSON list and no a;b; write one")
+    refusal = UserError(f"{name}: {str(cell)[:200]!r} is no list, no JSON list and no a;b; write one")
     if _absent(cell):
         return []
     if isinstance(cell, str):
-        content = read_tags(_text("tags", cell) or "")
+        content = read_tags(_text(name, cell) or "")
         if content is None:
             raise refusal
         return content
     if isinstance(cell, Mapping) or not isinstance(cell, Iterable):
         raise refusal
-    return [text for tag in cell if not _absent(tag) and (text := _part("tags", tag))]
+    return [text for tag in cell if not _absent(tag) and (text := _part(name, tag))]
 
 
 def _bytes(image: Any, name: str) -> bytes:
@@ -229,5 +239,6 @@ def _answer(verdict: Verdict | UserError) -> dict[str, Any]:
         "log_odds": verdict.log_odds,
         "past_ads": verdict.past_ads,
         "note": verdict.note,
+        "claim": verdict.claim,
         "refused": None,
     }

@@ -12,9 +12,10 @@ import pyarrow.parquet as pq
 from countryreward.data.artifacts import Artifact
 from countryreward.machine import describe_machine
 from countryreward.scoring.model_folder import PROBE_RESULT
+from countryreward.scoring.verdicts import claim_sentence
 
 _WINS = {"orders": "sell more (orders; equal exposure is assumed)", "score": "be rated higher (ratings, not clicks)"}
-"""Kind of evidence -> what the better image does; of the others, it gets more clicks."""
+"""Kind of evidence -> what the image that wins does; of the others, it gets more clicks."""
 
 
 def card_facts(folder: Path, options: Mapping[str, Any], dataset: Artifact, *, simulated: bool) -> dict[str, Any]:
@@ -37,6 +38,7 @@ def card_facts(folder: Path, options: Mapping[str, Any], dataset: Artifact, *, s
         "knowledge_base": base["version"],
         "kinds": sorted(set(pq.read_table(dataset.path / "observations.parquet")["kind"].to_pylist())),
         "simulated": simulated,
+        "delivery": told.get("delivery", "unknown"),
         "machine": f"{machine['cores']} cores {machine['processor']}, {machine['memory_gib']} GiB",
         "command": shlex.join(["python", *sys.argv]),
     }
@@ -68,7 +70,7 @@ base_model: {facts["backbone"]}
 
 # CountryReward
 
-Given a product, two ad images of it and a country, says which image will {wins} there.
+Given a product, two ad images of it and a country, says which image will {wins} there. {claim_sentence(facts["delivery"])}
 
 ```python
 from countryreward import CountryReward, Product

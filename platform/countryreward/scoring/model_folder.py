@@ -17,7 +17,7 @@ import collections
 import json
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ import pyarrow.parquet as pq
 
 from countryreward import markets
 from countryreward.data.artifacts import MANIFEST, MANIFEST_HASH, Artifact, open_artifact
+from countryreward.data.creative_identity import COPY_TYPE, copies_of
+from countryreward.data.dataset import Dataset
 from countryreward.data.images import ImageTable
 from countryreward.data.records import item_keys
 from countryreward.errors import UserError
@@ -47,6 +49,8 @@ PROBE = pa.schema(
         pa.field("market", pa.string(), nullable=False),
         pa.field("image_a", pa.binary(), nullable=False),
         pa.field("image_b", pa.binary(), nullable=False),
+        pa.field("copy_a", COPY_TYPE),  # the words of A; null: none
+        pa.field("copy_b", COPY_TYPE),
         pa.field("label", pa.int8(), nullable=False),
         pa.field("log_odds", pa.float64(), nullable=False),  # the prior's
         pa.field("letter", pa.string()),
@@ -124,7 +128,8 @@ def _probe(validated: pd.DataFrame, records: pd.DataFrame, sources: Sources) -> 
     rows = rows[rows["label"] != 0.5].astype({"label": "int8"}).reset_index(drop=True)
     keys = item_keys(rows)
     rows = rows[keys.isin(sorted(keys.unique())[:PROBES])].sort_values("record_id")
-    products = pd.read_parquet(sources.dataset.path / "products.parquet").drop(columns=["seller"], errors="ignore")
+    dataset = Dataset.read(sources.dataset.path)
+    products = dataset.products.drop(columns=["seller"], errors="ignore")
     rows = rows.merge(products, on="product_id", validate="many_to_one")
     if sources.priors:
         priors = pd.read_parquet(sources.priors.path / "priors.parquet", columns=["record_id", "log_odds", "letter"])
@@ -132,8 +137,11 @@ def _probe(validated: pd.DataFrame, records: pd.DataFrame, sources: Sources) -> 
         rows["log_odds"] = rows["log_odds"].fillna(0.0)
     else:
         rows = rows.assign(log_odds=0.0, letter=None)
-    images = ImageTable(sources.dataset.path)
+    images, copies = ImageTable(sources.dataset.path), copies_of(dataset.creatives)
     for side in ("a", "b"):
+        words = [copies.get(creative) for creative in rows[f"creative_{side}"]]
+        cells: list[Any] = [asdict(copy) if copy else None for copy in words]
+        rows[f"copy_{side}"] = pd.Series(cells, index=rows.index, dtype=object)
         rows[f"image_{side}"] = [images.bytes_of(name) for name in rows[f"hash_{side}"]]
     return pa.Table.from_pandas(rows[PROBE.names].reset_index(drop=True), schema=PROBE, preserve_index=False)
 
@@ -152,6 +160,10 @@ class ModelFolder:
     base: KnowledgeBase
     retrieval: RetrievalConfig | None
     """None: the model was trained without priors and gets none."""
+    delivery: str
+    """Who chose what customers saw of the least comparable records of its training: one of `tables.DELIVERIES`."""
+    reads_copy: bool
+    """Whether ads of its training had words; otherwise it gets none."""
 
     @classmethod
     def open(cls, path: str | Path, knowledge_base: str | Path | None = None) -> "ModelFolder":
@@ -159,7 +171,7 @@ class ModelFolder:
         artifact = open_artifact(path, kind=KIND)
         told = json.loads((artifact.path / "knowledge_base.json").read_text(encoding="utf-8"))
         base = _open_base(artifact.path, told, knowledge_base)
-        retrieval = told["retrieval"]
+        retrieval, trained = told["retrieval"], _read(artifact, "training.json")
         return cls(
             artifact=artifact,
             trained_markets=tuple(entry["code"] for entry in _read(artifact, "markets.json")["trained"]),
@@ -167,6 +179,8 @@ class ModelFolder:
             base=base,
             retrieval=retrieval
             and RetrievalConfig(search=SearchConfig(**retrieval["search"]), prior=PriorConfig(**retrieval["prior"])),
+            delivery=trained.get("delivery", "unknown"),  # not told by earlier releases, as is the next
+            reads_copy=trained.get("copy", False),
         )
 
 

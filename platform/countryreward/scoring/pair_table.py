@@ -11,15 +11,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
 import pandas as pd
 
 from countryreward import markets
+from countryreward.data.creative_identity import stored_copy
 from countryreward.data.data_config import ImagesConfig, TableSource
 from countryreward.data.decoding import ImageError
 from countryreward.data.images import ImageSource
+from countryreward.data.importers.parsing import tags
 from countryreward.data.importers.products import described
 from countryreward.data.importers.table_files import ATTRIBUTE, RawTable, read_table, table_digest
 from countryreward.data.quarantine import Quarantine, RowChecks
+from countryreward.data.tables import COPY
 from countryreward.errors import UserError
 from countryreward.progress import ShowProgress
 from countryreward.scoring.scoring_config import TableScoring
@@ -27,7 +31,9 @@ from countryreward.scoring.scoring_config import TableScoring
 TABLE = "pairs"
 SIDES = ("image_a", "image_b")
 DESCRIPTION = ("product_id", "title", "category", "attributes", "tags")
-COLUMNS = ("row_id", *DESCRIPTION, ATTRIBUTE, *SIDES, "market")
+WORDS = tuple(f"{name}_{side}" for side in "ab" for name in COPY)
+"""The words of each side's ad: headline_a, body_a, call_to_action_a, tags_a, headline_b ..."""
+COLUMNS = ("row_id", *DESCRIPTION, ATTRIBUTE, *SIDES, *WORDS, "market")
 """What a table may have."""
 ANSWERS = (
     "row",
@@ -37,6 +43,7 @@ ANSWERS = (
     "log_odds",
     "past_ads",
     "note",
+    "claim",
     "model_version",
     "knowledge_base_version",
 )
@@ -51,7 +58,7 @@ class PairTable:
     checks: RowChecks
     frame: pd.DataFrame
     """Row i of the table: row_id, product_id, title, category, attributes (dict), tags (list), image_a, image_b, the columns to
-    keep, and market (alpha-2) where rows bring their own."""
+    keep, copy_a and copy_b (`Copy`, or None) where the table has words, and market (alpha-2) where rows bring their own."""
     markets: tuple[str, ...] | None
     """Asked for every row; None: each row's own."""
 
@@ -100,6 +107,9 @@ def read_pairs(config: TableScoring, trained: tuple[str, ...], quarantine: Quara
     for name in ("title", *(side for side in SIDES if side not in table.embedded)):
         checks.refuse(raw.column(name).isna(), "missing_value", name)
     parsed = described(raw, checks, ("row_id", *DESCRIPTION, *SIDES, *config.keep))
+    if any(name in frame for name in WORDS):
+        for side in "ab":
+            parsed[f"copy_{side}"] = _copies(raw, checks, side)
     if table.markets is None:
         text = raw.column("market")
         checks.refuse(text.isna(), "missing_value", "market")
@@ -107,6 +117,15 @@ def read_pairs(config: TableScoring, trained: tuple[str, ...], quarantine: Quara
         parsed["market"] = text.map(spelled).astype("str")
         checks.refuse(parsed["market"].isna(), "unknown_market", "market", text)
     return PairTable(raw=raw, checks=checks, frame=parsed, markets=table.markets)
+
+
+def _copies(raw: RawTable, checks: RowChecks, side: str) -> pd.Series:
+    """The words of one side's ad, a or b, row by row: `Copy`, or None where it has none."""
+    cells = {name: raw.column(f"{name}_{side}") for name in COPY}
+    cells["tags"], bad = tags(cells["tags"])
+    checks.refuse(bad, "wrong_type", f"tags_{side}")
+    words = [stored_copy(dict(zip(COPY, texts, strict=True))) for texts in zip(*cells.values(), strict=True)]
+    return pd.Series(np.array([*words, None], dtype=object)[:-1], index=raw.frame.index)
 
 
 def image_root(config: TableScoring) -> str:

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from countryreward.data.creative_identity import copies_of
 from countryreward.data.decoding import decode
 from countryreward.data.feature_store import FeatureStore
 from countryreward.data.images import ImageTable
@@ -22,7 +23,7 @@ from countryreward.errors import UserError
 from countryreward.models.pair_batch import Batch, collate
 from countryreward.models.processor import PairProcessor, pixels
 from countryreward.models.reward_model import CountryRewardModel
-from countryreward.models.reward_prompts import Example, Grid, PairFields, PromptBuilder
+from countryreward.models.reward_prompts import SPANS, Example, Grid, PairFields, PromptBuilder
 from countryreward.models.tower import tower_hash
 
 
@@ -32,6 +33,8 @@ class Examples:
 
     prompts: list[Example]
     records: pd.DataFrame
+    copy: bool = False
+    """Whether any of the prompts holds the words of an ad."""
 
     @property
     def lengths(self) -> NDArray[np.int64]:
@@ -52,6 +55,7 @@ def build_examples(
     *,
     grid: Grid,
     quarantine: Quarantine,
+    creatives: pd.DataFrame | None = None,
     mask_country: bool = False,
     mask_prior: bool = False,
     mask_images: bool = False,
@@ -60,13 +64,15 @@ def build_examples(
 ) -> Examples:
     """One prompt per record. A record whose prompt is refused (too long, another market in its text) is quarantined.
 
-    priors: log_odds and letter by record_id; None: no record has a prior. `mask_*`: the masked variants of the evaluation.
+    priors: log_odds and letter by record_id; None: no record has a prior. creatives: `tables.CREATIVES`, whose words stand in the
+    prompts; None: they do not. `mask_*`: the masked variants of the evaluation.
     swap: ask about (B, A) instead, prior and all.
     """
     of_product = {row["product_id"]: row for row in products.to_dict("records")}
     of_record = {}
     if priors is not None and not mask_prior:
         of_record = {row["record_id"]: row for row in priors[["record_id", "log_odds", "letter"]].to_dict("records")}
+    copies = {} if creatives is None else copies_of(creatives)
     prompts, kept = [], []
     for position, row in enumerate(records.to_dict("records")):
         product, prior = of_product[row["product_id"]], of_record.get(row["record_id"], {})
@@ -80,6 +86,7 @@ def build_examples(
                 market=row["market"],
                 images=(row["hash_a"], row["hash_b"]),
                 grids=(grid, grid),
+                copies=(copies.get(row["creative_a"]), copies.get(row["creative_b"])) if copies else (None, None),
                 log_odds=float(prior.get("log_odds", 0.0)),
                 letter=letter if isinstance(letter, str) else None,
                 mask_country=mask_country,
@@ -98,7 +105,8 @@ def build_examples(
             )
         if progress and position % 500 == 0:
             progress(position, len(records))
-    return Examples(prompts=prompts, records=records.iloc[kept].reset_index(drop=True))
+    words = any(prompt.spans[SPANS.index("copy_a") :].any() for prompt in prompts)
+    return Examples(prompts=prompts, records=records.iloc[kept].reset_index(drop=True), copy=words)
 
 
 class ImageInputs(Protocol):

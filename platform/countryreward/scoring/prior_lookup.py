@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from countryreward.data.creative_identity import Copy
 from countryreward.data.decoding import ImageError, ImageFacts, read_image
 from countryreward.errors import UserError
 from countryreward.retrieval.embedding_table import product_text
@@ -16,7 +17,7 @@ from countryreward.retrieval.encoders import load_image_encoder, load_text_encod
 from countryreward.retrieval.knowledge_base import EntryEvidence, KnowledgeBase, MarketBase
 from countryreward.retrieval.prior import Prior, PriorRetriever
 from countryreward.retrieval.search import Query
-from countryreward.scoring.contracts import Evidence, PastAd, Product, ScoreRequest
+from countryreward.scoring.contracts import Evidence, KnownResult, PastAd, Product, ScoreRequest
 from countryreward.scoring.scoring_config import PriorScorerConfig
 
 
@@ -43,6 +44,22 @@ class MarketPair:
     market: str
     """ISO 3166 alpha-2."""
     as_of: date | None = None
+    copies: tuple[Copy | None, Copy | None] = (None, None)
+    """The words of the two ads; past ads are searched by picture alone."""
+    known: tuple[KnownResult, ...] = ()
+    """How the pair did in other markets."""
+
+    @classmethod
+    def of(cls, request: ScoreRequest, market: str, a: int, b: int, encoded: Sequence[EncodedImage]) -> "MarketPair":
+        """One question of a request. encoded: the images of its creatives, in order."""
+        return cls(
+            product=request.product,
+            images=(encoded[a], encoded[b]),
+            market=market,
+            as_of=request.as_of,
+            copies=(request.creatives[a].copy, request.creatives[b].copy),
+            known=request.known_of(a, b),
+        )
 
     def text(self) -> str:
         """The text by which its product is searched."""
@@ -87,14 +104,10 @@ class PriorLookup:
             file: EncodedImage.of(facts, vector)
             for file, (facts, _), vector in zip(files, decoded, vectors, strict=True)
         }
+        encoded = [[images[creative.image] for creative in request.creatives] for request in requests]
         pairs = [
-            MarketPair(
-                product=request.product,
-                images=(images[request.creatives[a].image], images[request.creatives[b].image]),
-                market=market,
-                as_of=request.as_of,
-            )
-            for request, asked in zip(requests, questions, strict=True)
+            MarketPair.of(request, market, a, b, encoded_of_request)
+            for request, encoded_of_request, asked in zip(requests, encoded, questions, strict=True)
             for market, a, b in asked
         ]
         return pairs, {facts.content_hash: picture for facts, picture in decoded}
@@ -151,6 +164,7 @@ class PriorLookup:
             value=float(entries.value[entry]),
             impressions=None if np.isnan(impressions) else int(impressions),
             image_row=int(market.image_row[entry]),
+            headline=market.headline[entry],
         )
 
 

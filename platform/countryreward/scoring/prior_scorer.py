@@ -6,6 +6,7 @@ from typing import overload
 
 from countryreward.retrieval.knowledge_base import KnowledgeBase
 from countryreward.scoring.contracts import (
+    Copy,
     PairRequest,
     Product,
     ScoreRequest,
@@ -13,9 +14,11 @@ from countryreward.scoring.contracts import (
     answer_either,
     split_by_request,
 )
-from countryreward.scoring.prior_lookup import MarketPrior, PriorLookup
+from countryreward.scoring.prior_lookup import MarketPair, MarketPrior, PriorLookup
 from countryreward.scoring.scoring_config import PriorScorerConfig
 from countryreward.scoring.verdicts import NO_EVIDENCE, build_verdict
+
+UNREAD_BY_RETRIEVAL = "the words were not read: past ads are found by picture"
 
 
 class PriorScorer:
@@ -30,9 +33,16 @@ class PriorScorer:
         self.base = knowledge_base if is_open else KnowledgeBase.open(knowledge_base)
         self.lookup = PriorLookup(self.base, self.config)
 
-    def compare(self, product: Product, image_a: bytes, image_b: bytes, markets: Sequence[str]) -> list[Verdict]:
-        """One pair in several markets, one verdict each."""
-        (verdicts,) = self.score([ScoreRequest.of_images(product, (image_a, image_b), markets=tuple(markets))])
+    def compare(
+        self,
+        product: Product,
+        image_a: bytes,
+        image_b: bytes,
+        markets: Sequence[str],
+        copies: Sequence[Copy | None] = (None, None),
+    ) -> list[Verdict]:
+        """One pair in several markets, one verdict each. copies: the words of A and B, which retrieval does not read."""
+        (verdicts,) = self.score([ScoreRequest.of_ads(product, (image_a, image_b), copies, markets=tuple(markets))])
         return verdicts
 
     @overload
@@ -47,13 +57,16 @@ class PriorScorer:
 
     def _verdicts(self, requests: Sequence[ScoreRequest]) -> list[list[Verdict]]:
         pairs, _ = self.lookup.pairs_of(requests)
-        priors = split_by_request(requests, self.lookup.look_up(pairs))
+        asked = split_by_request(requests, list(zip(pairs, self.lookup.look_up(pairs), strict=True)))
         return [
-            [self._verdict(prior, request.evidence) for prior in priors_of_request]
-            for request, priors_of_request in zip(requests, priors, strict=True)
+            [self._verdict(pair, prior, request.evidence) for pair, prior in asked_of_request]
+            for request, asked_of_request in zip(requests, asked, strict=True)
         ]
 
-    def _verdict(self, found: MarketPrior, evidence: int | None) -> Verdict:
+    def _verdict(self, pair: MarketPair, found: MarketPrior, evidence: int | None) -> Verdict:
+        notes = [] if found.prior.n else [NO_EVIDENCE]
+        if any(pair.copies):
+            notes.append(UNREAD_BY_RETRIEVAL)
         return build_verdict(
             found.query.market,
             found.prior.log_odds,
@@ -64,6 +77,7 @@ class PriorScorer:
             decides=found.prior.letter is not None,
             abstain_below=self.config.abstain_below,
             model_version=None,
-            note=None if found.prior.n else NO_EVIDENCE,
+            note="; ".join(notes) or None,
             tie=found.prior.letter,
+            known_used=False if pair.known else None,
         )

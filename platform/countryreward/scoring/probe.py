@@ -6,6 +6,7 @@ A judge collapses in two ways: it always answers the same side, or it answers th
 import collections
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +17,7 @@ import pyarrow.parquet as pq
 import torch
 
 from countryreward.data.artifacts import Draft, seal
+from countryreward.data.creative_identity import creative_key, stored_copy
 from countryreward.data.decoding import decode
 from countryreward.errors import UserError
 from countryreward.judges.base import Judge, JudgeQuestion, all_logits, encode_pictures, load_judge
@@ -36,7 +38,7 @@ class ProbeRow:
     record_id: str
     """The validation record it was."""
     item: str
-    """Product and pair of images, without the market."""
+    """Product and pair of creatives, without the market."""
     market: str
     """ISO 3166 alpha-2."""
     label: int
@@ -154,6 +156,7 @@ def run_probe(judge: Judge, folder: ModelFolder, *, batch_size: int = 64) -> Pro
                 tags=row["tags"] or [],
                 market=row["market"],
                 images=(names[row["image_a"]], names[row["image_b"]]),
+                copies=(stored_copy(row.get("copy_a")), stored_copy(row.get("copy_b"))),
                 log_odds=row["log_odds"],
                 letter=row["letter"],
             )
@@ -165,7 +168,7 @@ def run_probe(judge: Judge, folder: ModelFolder, *, batch_size: int = 64) -> Pro
         rows=tuple(
             ProbeRow(
                 record_id=row["record_id"],
-                item=_item(row["product_id"], names[row["image_a"]], names[row["image_b"]]),
+                item=_item(row["product_id"], *(_creative(row, side, names) for side in "ab")),
                 market=row["market"],
                 label=row["label"],
                 stored=row["logit"],
@@ -176,8 +179,14 @@ def run_probe(judge: Judge, folder: ModelFolder, *, batch_size: int = 64) -> Pro
     )
 
 
-def _item(product: str, image_a: str, image_b: str) -> str:
-    return hashlib.sha256("\0".join((product, image_a, image_b)).encode()).hexdigest()[:16]
+def _creative(row: dict[str, Any], side: str, names: Mapping[bytes, str]) -> str:
+    """names: file bytes -> content hash. A row of an earlier release has no words."""
+    copy = stored_copy(row.get(f"copy_{side}"))
+    return creative_key(names[row[f"image_{side}"]], copy.hash if copy else None)
+
+
+def _item(product: str, creative_a: str, creative_b: str) -> str:
+    return hashlib.sha256("\0".join((product, creative_a, creative_b)).encode()).hexdigest()[:16]
 
 
 def tolerance(folder: ModelFolder, device: torch.device | str = "cpu") -> float:

@@ -12,6 +12,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +20,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from countryreward.data.creative_identity import COPY_TYPE, stored_copy
 from countryreward.data.file_primitives import FileLock, LockHeldError, replaced_file, write_atomically
 from countryreward.errors import UserError
-from countryreward.scoring.contracts import Product
+from countryreward.scoring.contracts import Copy, Product
 from countryreward.scoring.pair_table import PairTable
 
 if TYPE_CHECKING:  # they take seconds to import, and who only reads and merges parts needs none of them
@@ -37,6 +39,7 @@ ANSWERED = (
     pa.field("log_odds", pa.float64(), nullable=False),
     pa.field("past_ads", pa.int64(), nullable=False),
     pa.field("note", pa.string()),
+    pa.field("claim", pa.string(), nullable=False),  # what a choice says: better, or won as delivered
     pa.field("model_version", pa.string(), nullable=False),
     pa.field("knowledge_base_version", pa.string(), nullable=False),
 )
@@ -55,6 +58,10 @@ def write_rows(table: PairTable, hashes: pd.DataFrame, keep: Iterable[str], path
     for name in ("row_id", "product_id", "title", "category", "hash_a", "hash_b", "market", *keep):
         if name in good:
             columns[name] = pa.array([cell if isinstance(cell, str) else None for cell in good[name]], pa.string())
+    for name in ("copy_a", "copy_b"):
+        if name in good:
+            words = [asdict(copy) if copy else None for copy in good[name]]
+            columns[name] = pa.array(words, COPY_TYPE)
     with replaced_file(path) as temporary:  # an actor that outlives a killed job keeps the file it has open
         pq.write_table(pa.table(columns), temporary, row_group_size=part_rows)
     return len(good)
@@ -93,7 +100,7 @@ class ShardScorer:
         from countryreward.scoring.prior_lookup import MarketPair
 
         images = (self.features.image(row["hash_a"]), self.features.image(row["hash_b"]))
-        return MarketPair(product=product_of(row), images=images, market=market)
+        return MarketPair(product=product_of(row), images=images, market=market, copies=copies_of(row))
 
 
 def product_of(row: dict[str, Any]) -> Product:
@@ -105,6 +112,11 @@ def product_of(row: dict[str, Any]) -> Product:
         tags=row["tags"],
         product_id=row["product_id"],
     )
+
+
+def copies_of(row: dict[str, Any]) -> tuple[Copy | None, Copy | None]:
+    """The words of A and of B of a row that `write_rows` wrote."""
+    return stored_copy(row.get("copy_a")), stored_copy(row.get("copy_b"))
 
 
 def verdict_schema(keep: Iterable[str], *, by_model: bool = True) -> pa.Schema:

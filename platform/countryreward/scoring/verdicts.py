@@ -6,12 +6,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from countryreward.data.tables import COMPARABLE, DELIVERIES
 from countryreward.scoring.contracts import Ranking, ScoreRequest, Verdict
 
 if TYPE_CHECKING:  # rankings are made where nothing is looked up
+    import pandas as pd
+
     from countryreward.scoring.prior_lookup import MarketPrior, PriorLookup
 
 NO_EVIDENCE = "no evidence: no past ad of this market may speak"
+UNUSED_KNOWN = "known results: not used, this judge does not read them"
+UNREAD_COPY = "the words were not read: the model was trained on ads without words"
 
 
 def build_verdict(
@@ -28,6 +33,8 @@ def build_verdict(
     note: str | None,
     unsure_note: str | None = None,
     tie: str | None = None,
+    delivery: str = "unknown",
+    known_used: bool | None = None,
 ) -> Verdict:
     """The verdict of one pair in one market.
 
@@ -35,13 +42,15 @@ def build_verdict(
     found: what retrieval gave and the judge read; None: the judge reads no past ads, so none are shown. evidence: positions
     of past ads that are shown, None: all. temperature: of the calibration; None: there is none. decides: whether the judge
     may choose at all here. abstain_below: no choice where the stated probability is nearer to .5.
-    unsure_note: stands where there is neither a choice nor a note. tie: what is chosen at a logit of exactly 0.
+    unsure_note: stands where there is neither a choice nor a note. tie: what is chosen at a logit of exactly 0. delivery: of what
+    the judge learned from, one of `tables.DELIVERIES`. known_used: as in `Verdict`; False is also said in the note.
     """
     probability = 0.5 if logit is None else sigmoid(logit)
     calibrated = None if temperature is None else 0.5 if logit is None else sigmoid(logit / temperature)
     stated = probability if calibrated is None else calibrated
     leaning = None if logit is None else tie if logit == 0 else "A" if logit > 0 else "B"
     choice = leaning if decides and abs(stated - 0.5) >= abstain_below else None
+    notes = [note if choice or note else unsure_note, UNUSED_KNOWN if known_used is False else None]
     return Verdict(
         market=market,
         probability=probability,
@@ -52,8 +61,31 @@ def build_verdict(
         past_ads=0 if found is None else 2 * found.prior.n,
         model_version=model_version,
         knowledge_base_version=lookup.base.version,
-        note=note if choice or note else unsure_note,
+        note="; ".join(filter(None, notes)) or None,
+        delivery=delivery,
+        claim=claim(delivery),
+        known_used=known_used,
     )
+
+
+def claim(delivery: str) -> str:
+    """What may be said of an ad that won: better where chance or turns decided who saw it. Where the platform did, or nobody
+    knows who did, an ad and its audience won together. delivery: one of `tables.DELIVERIES`.
+    """
+    return "better" if delivery in COMPARABLE else "won as delivered"
+
+
+def claim_sentence(delivery: str) -> str:
+    """The same in a sentence for people."""
+    if claim(delivery) == "better":
+        return "Chance or turns decided who saw which ad, so the ad that wins is the better one."
+    who = "The platform decided" if delivery == "optimised" else "Nobody has told"
+    return f"{who} who saw which ad, so an ad that wins won as delivered: with the audience it got, which may be why."
+
+
+def delivery_of(records: "pd.DataFrame") -> str:
+    """The least comparable delivery of some records (`tables.RECORDS`); unknown where they are of a release that kept none."""
+    return max(set(records["delivery"]), key=DELIVERIES.index) if "delivery" in records else "unknown"
 
 
 def sigmoid(logit: float) -> float:

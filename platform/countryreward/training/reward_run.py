@@ -28,6 +28,7 @@ from countryreward.models.reward_model import CountryRewardModel
 from countryreward.models.reward_prompts import PromptBuilder
 from countryreward.models.tower import backbone_folder
 from countryreward.scoring.predict import Loader, build_examples, image_inputs, with_images
+from countryreward.scoring.verdicts import delivery_of
 from countryreward.training.checkpoints import CheckpointStore, random_state, set_random_state
 from countryreward.training.data_order import microbatches
 from countryreward.training.distributed import ProcessGroup
@@ -82,6 +83,7 @@ def _train(
     train, validation = load_examples(job, model, processor, quarantine, loop, run.tell)
     steps = total_steps(len(train.examples.prompts), loop, workers)
     facts = {"run": folder.name, "precision": loop.precision, "workers": workers, "steps": steps}
+    facts |= {"delivery": delivery_of(train.examples.records), "copy": train.examples.copy}
     store = CheckpointStore(
         folder / "checkpoints",
         {**made_from, "precision": loop.precision, "workers": workers, "steps": steps},
@@ -248,7 +250,7 @@ def load_examples(
 ) -> tuple[Loader, Loader]:
     """Training and validation."""
     dataset, records = open_artifact(job.dataset, kind="dataset"), open_artifact(job.records, kind="records")
-    products = Dataset.read(dataset.path).products
+    tables = Dataset.read(dataset.path)
     frame = pd.read_parquet(records.path / "records.parquet").sort_values("record_id").reset_index(drop=True)
     priors = None
     if job.priors:
@@ -268,11 +270,12 @@ def load_examples(
         part = with_images(part, images, quarantine)
         examples = build_examples(
             part,
-            products,
+            tables.products,
             priors,
             builder,
             grid=(1, side, side),
             quarantine=quarantine,
+            creatives=tables.creatives,
             progress=lambda done, total, split=split: tell({"stage": f"{split} prompts", "done": done, "total": total}),
         )
         if not examples.prompts:

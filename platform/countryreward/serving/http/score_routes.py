@@ -11,7 +11,16 @@ from countryreward import markets as countries
 from countryreward.api import schemas
 from countryreward.scoring.contracts import RequestImageError, ScoreRequest, Verdict
 from countryreward.scoring.verdicts import rankings
-from countryreward.serving.http.form_fields import day_of, file_or_url, image_of, markets_of, product_of
+from countryreward.serving.http.form_fields import (
+    copies_of,
+    copy_of,
+    day_of,
+    file_or_url,
+    image_of,
+    known_of,
+    markets_of,
+    product_of,
+)
 from countryreward.serving.http.image_fetcher import ImageFetcher
 from countryreward.serving.http.problems import Problem, image_problem
 from countryreward.serving.http.rates import Rates
@@ -31,6 +40,26 @@ AsOf = Annotated[str | None, Form(description="YYYY-MM-DD: only evidence that en
 ShownEvidence = Annotated[int, Form(ge=0, description="Past ads shown per verdict: so many positions, heaviest first.")]
 Picture = Annotated[UploadFile | None, File(description="PNG, JPEG or WEBP file; or send its address.")]
 Address = Annotated[str | None, Form(description="https:// address of the image, where the service fetches any.")]
+Words = Annotated[str | None, Form(description="Of this ad, where it has such words.")]
+Headline = Annotated[str | None, Form(description="Of this ad.", examples=["Warm light for long evenings"])]
+AdTags = Annotated[list[str], Form(description="Words of this ad's tags; repeat the field for several.")]
+Copies = Annotated[
+    str | None,
+    Form(
+        description="JSON list with the words of each image's ad, or null: headline, body, call_to_action, tags.",
+        examples=['[{"headline": "Warm light"}, null]'],
+    ),
+]
+Known = Annotated[
+    str | None,
+    Form(
+        description="JSON list: how a pair did in other markets already. `known_used` of a verdict says whether it was read.",
+        examples=[
+            '[{"market": "US", "kind": "counts", "a": {"impressions": 9000, "clicks": 270},'
+            ' "b": {"impressions": 9100, "clicks": 190}}]'
+        ],
+    ),
+]
 Pictures = Annotated[list[UploadFile], File(description="PNG, JPEG or WEBP files; repeat the field.")]
 
 
@@ -75,21 +104,37 @@ def add_score_routes(app: FastAPI, scorer: ServedScorer, config: RewardServiceCo
         markets: Markets = [],  # noqa: B006
         as_of: AsOf = None,
         evidence: ShownEvidence = 5,
+        headline_a: Headline = None,
+        body_a: Words = None,
+        call_to_action_a: Words = None,
+        tags_a: AdTags = [],  # noqa: B006
+        headline_b: Headline = None,
+        body_b: Words = None,
+        call_to_action_b: Words = None,
+        tags_b: AdTags = [],  # noqa: B006
+        known: Known = None,
     ) -> Response:
-        """Which of two ad images will win, market by market. Of each image either the file or its address."""
+        """Which of two ads will win, market by market. Of each image either the file or its address; words where it has some."""
         product = product_of(config, title, category, attributes, tags, product_id)
+        copies = (
+            copy_of(config, "_a", headline_a, body_a, call_to_action_a, tags_a),
+            copy_of(config, "_b", headline_b, body_b, call_to_action_b, tags_b),
+        )
+        results = known_of(known, ((0, 1),))
         codes, day = markets_of(markets, scorer.markets), day_of(as_of)
         images = (  # after all that can be refused without fetching anything
             await file_or_url(image_a, image_a_url, "image_a", config, fetcher),
             await file_or_url(image_b, image_b_url, "image_b", config, fetcher),
         )
-        asked = ScoreRequest.of_images(
+        asked = ScoreRequest.of_ads(
             product,
             images,
+            copies,
             markets=codes,
             as_of=day,
             tenant=request.state.caller.tenant,
             evidence=min(evidence, config.max_evidence),
+            known=results,
         )
         verdicts = await answer(request, asked, ("image_a", "image_b"))
         return _json(schemas.ScoreAnswer(request_id=request.state.request_id, verdicts=verdicts))
@@ -106,17 +151,24 @@ def add_score_routes(app: FastAPI, scorer: ServedScorer, config: RewardServiceCo
         markets: Markets = [],  # noqa: B006
         as_of: AsOf = None,
         evidence: ShownEvidence = 0,
+        copies: Copies = None,
+        known: Known = None,
     ) -> Response:
-        """Several ad images of one product, best first, market by market: every pair is judged, every image encoded once."""
+        """Several ads of one product, best first, market by market: every pair is judged, every image encoded once."""
         if len(images) > config.max_images:
             raise Problem(
                 "too_large", f"images: {len(images)} files, at most {config.max_images}; send fewer at a time"
             )
         names = [f"images[{i}]" for i in range(len(images))]
-        asked = ScoreRequest.of_images(
-            product_of(config, title, category, attributes, tags, product_id),
+        pairs = tuple(itertools.combinations(range(len(images)), 2))
+        product = product_of(config, title, category, attributes, tags, product_id)
+        words, results = copies_of(config, copies, len(images)), known_of(known, pairs)
+        asked = ScoreRequest.of_ads(
+            product,
             [await image_of(image, name, config) for name, image in zip(names, images, strict=True)],
-            pairs=tuple(itertools.combinations(range(len(images)), 2)),
+            words,
+            pairs=pairs,
+            known=results,
             markets=markets_of(markets, scorer.markets),
             as_of=day_of(as_of),
             tenant=request.state.caller.tenant,

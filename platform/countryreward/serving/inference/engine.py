@@ -118,15 +118,8 @@ class InferenceEngine:
             files = [creative.image for creative in request.creatives]
             names = await self._hash(files)
             kept = dict(zip(names, await self._keep(request.tenant, names, files), strict=True))
-            pairs = [
-                MarketPair(
-                    product=request.product,
-                    images=(kept[names[a]].image, kept[names[b]].image),
-                    market=market,
-                    as_of=request.as_of,
-                )
-                for market, a, b in questions
-            ]
+            encoded = [kept[name].image for name in names]
+            pairs = [MarketPair.of(request, market, a, b, encoded) for market, a, b in questions]
             prepared = await self._in_chunks(self.reward.prepare, pairs)
         finally:
             self._preparing -= 1

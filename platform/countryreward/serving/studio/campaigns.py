@@ -43,6 +43,7 @@ class Result(BaseModel):
     created: datetime
     deleted_after: datetime | None = Field(description="null: a sample, which is never deleted.")
     pictures: list[str] = Field(description="Names of the files as they were sent.")
+    headlines: list[str] = Field(default_factory=list, description="Of the pictures' ads; empty where there is none.")
     markets: list[MarketSaid]
     note: str = Field(default="", description="What to know about a sample.")
 
@@ -84,6 +85,7 @@ class CampaignStore:
         names: Sequence[str],
         pictures: Sequence[bytes],
         said: list[MarketSaid],
+        headlines: Sequence[str] = (),
     ) -> Result:
         """Keep a result for the retention time. pictures: as `small` made them. Raises `Problem` when the disk is full."""
         place, created = self._place(tenant), self.now()
@@ -94,6 +96,7 @@ class CampaignStore:
             created=created,
             deleted_after=created + self.retention,
             pictures=list(names),
+            headlines=list(headlines),
             markets=said,
         )
         fresh = place / f".new-{secrets.token_hex(8)}"

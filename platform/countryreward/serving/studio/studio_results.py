@@ -12,7 +12,7 @@ from starlette.concurrency import run_in_threadpool
 from countryreward.data.decoding import ImageError
 from countryreward.scoring.contracts import RequestImageError, ScoreRequest
 from countryreward.scoring.verdicts import rankings
-from countryreward.serving.http.form_fields import markets_of, product_of
+from countryreward.serving.http.form_fields import copies_of, markets_of, product_of
 from countryreward.serving.http.problems import Problem
 from countryreward.serving.http.rates import Rates
 from countryreward.serving.inference.served_scorer import ServedScorer
@@ -25,6 +25,10 @@ from countryreward.serving.studio.verdict_text import MarketSaid, picture_refuse
 Pictures = Annotated[list[UploadFile], File(description="PNG, JPEG or WEBP files of one product.")]
 Title = Annotated[str, Form(description="The product, as customers read it.")]
 Markets = Annotated[list[str], Form(description="ISO 3166 codes; none: all that were learned.")]
+Copies = Annotated[
+    str | None,
+    Form(description="JSON list with the words of each picture's ad, or null: headline, body, call_to_action, tags."),
+]
 _SMALL = asyncio.Semaphore(2)  # pictures made small at a time: a large one takes 200 MB for a moment
 
 
@@ -60,6 +64,7 @@ def add_result_routes(
         pictures: Pictures,
         title: Title,
         markets: Markets = [],  # noqa: B006 - FastAPI copies it
+        copies: Copies = None,
     ) -> Result:
         """Compare pictures and keep what is found until the retention time is over."""
         if not 2 <= len(pictures) <= studio.max_pictures:
@@ -67,6 +72,7 @@ def add_result_routes(
         if not title.strip():
             raise Problem("invalid_input", "Say what the product is, as customers read it.")
         product = product_of(config, title.strip(), None, None, [], None)
+        words = copies_of(config, copies, len(pictures))
         caller = request.state.caller
         pairs = tuple(itertools.combinations(range(len(pictures)), 2))
         codes = markets_of(markets, scorer.markets)
@@ -77,9 +83,10 @@ def add_result_routes(
         files = [await _file(picture, number, config) for number, picture in enumerate(pictures)]
         if len(pairs) * len(codes) > 1:
             await run_in_threadpool(rates.charge, shared(caller), len(pairs) * len(codes) - 1)  # the gate counted one
-        asked = ScoreRequest.of_images(
+        asked = ScoreRequest.of_ads(
             product,
             files,
+            words,
             pairs=pairs,
             markets=codes,
             tenant=caller.tenant,
@@ -95,6 +102,7 @@ def add_result_routes(
             names=[_name(picture.filename, number) for number, picture in enumerate(pictures)],
             pictures=kept,
             said=told,
+            headlines=[copy.headline or "" if copy else "" for copy in words],
         )
 
     @app.get("/api/results", tags=["results"])

@@ -32,7 +32,7 @@ class Variant(BaseModel):
     design: list[str] = Field(description="What stands around the product, in sentences.")
     origin: str = Field(description="Where the design comes from.", examples=["Made for South Korea"])
     place: int | None = Field(description="1: the best in this market; null: not compared yet.")
-    better: bool | None = Field(description="Than the picture it was made of; null: not sure, or not compared.")
+    ahead: bool | None = Field(description="Of the picture it was made of; null: not sure, or not compared.")
     sure: int | None = Field(description="In a hundred, 50 to 99.")
     words: str
     check: bool = Field(description="Whether it may no longer show the product as it is.")
@@ -151,7 +151,7 @@ def _variants(job: GenerationJob, mark: dict) -> Variants:
             design=[design.foreground, design.background, design.color_tone, design.lighting],
             origin=f"Made for {countries.name(image.market)}" if image.market else "From our standard designs",
             place=rank.rank if rank else None,
-            better=(beats > 0.5) if beats is not None and clear else None,
+            ahead=(beats > 0.5) if beats is not None and clear else None,
             sure=None if sure is None else min(99, round(100 * sure)),
             words=sureness(sure) if sure is not None else "",
             check=image.fidelity.score < _KEPT,

@@ -20,8 +20,9 @@ class SpeakingAd(BaseModel):
 
     like: int = Field(description="Position of the picture it resembles.")
     title: str
+    headline: str = Field(default="", description="Of its words; empty: none is known.")
     effect: str = Field(examples=["+12 % clicks"])
-    good: bool = Field(description="Whether it did better than its product's other ads.")
+    good: bool = Field(description="Whether it came out ahead of its product's other ads.")
 
 
 class MarketSaid(BaseModel):
@@ -35,6 +36,10 @@ class MarketSaid(BaseModel):
     why: str = Field(description="Why there is no choice, and what to do; otherwise empty.")
     order: list[int] = Field(description="Positions of the pictures, best first.")
     shares: list[int] = Field(description="Of each picture as given: how often it beats the others, in a hundred.")
+    claim: str = Field(
+        default="won as delivered",
+        description="What winning says: better, or won as delivered (to the people it was shown to).",
+    )
     past_ads: int = Field(description="Past ads of this market that speak.")
     ads: list[SpeakingAd]
 
@@ -57,6 +62,7 @@ def said(ranking: Ranking, trained: Sequence[str]) -> MarketSaid:
         why="" if winner is not None else _why(verdict, name, trained),
         order=list(ranking.order),
         shares=[round(100 * share) for share in ranking.win_share],
+        claim=verdict.claim,
         past_ads=verdict.past_ads,
         ads=_ads(verdict, a, b),
     )
@@ -82,7 +88,8 @@ def _ads(verdict: Verdict, a: int, b: int) -> list[SpeakingAd]:
     shown: dict[tuple[int, str], SpeakingAd] = {}
     for evidence in verdict.evidence:
         for like, ad in ((a, evidence.like_a), (b, evidence.like_b)):
-            spoken = SpeakingAd(like=like, title=ad.title, effect=effect(ad), good=ad.lift > 0)
+            headline = ad.headline or ""
+            spoken = SpeakingAd(like=like, title=ad.title, headline=headline, effect=effect(ad), good=ad.lift > 0)
             shown.setdefault((like, ad.creative_id), spoken)
     return list(shown.values())
 
@@ -90,7 +97,7 @@ def _ads(verdict: Verdict, a: int, b: int) -> list[SpeakingAd]:
 def effect(ad: PastAd) -> str:
     """How it did beside its product's other ads. Only where clicks were counted is the difference one of clicks."""
     if ad.impressions is None:
-        return "did better than its product's other ads" if ad.lift > 0 else "did worse than its product's other ads"
+        return f"{'came out ahead of' if ad.lift > 0 else 'fell behind'} its product's other ads"
     percent = round(100 * math.expm1(ad.lift))
     return f"{percent:+d} % clicks".replace("-", "−") if percent else "average clicks"
 

@@ -10,7 +10,7 @@ from countryreward.data.quarantine import QuarantinedRow
 from countryreward.errors import UserError
 from countryreward.scoring.contracts import RequestImageError, ScoreRequest, Verdict
 from countryreward.scoring.pair_table import SIDES
-from countryreward.scoring.verdict_shards import product_of
+from countryreward.scoring.verdict_shards import copies_of, product_of
 from countryreward.serving.durable_jobs.batch.batch_results import Part, read_part, write_part
 from countryreward.serving.durable_jobs.batch.batch_store import StoredJob
 from countryreward.serving.durable_jobs.batch.batch_table import JobTable, refusal_of
@@ -58,9 +58,10 @@ class PartJudging:
                 images.append(await asyncio.to_thread(table.image, row[f"hash_{side[-1]}"]))
             except ImageError as error:
                 return refusal_of(row, error.reason, side, error.field_value)
-        request = ScoreRequest.of_images(
+        request = ScoreRequest.of_ads(
             product_of(row),
             images,
+            copies_of(row),
             markets=table.markets or (row["market"],),
             tenant=job.tenant,
             evidence=0,

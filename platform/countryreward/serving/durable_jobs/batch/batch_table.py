@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from countryreward.data.data_config import ImagesConfig
 from countryreward.data.quarantine import Quarantine, QuarantinedRow
 from countryreward.errors import UserError
-from countryreward.scoring.pair_table import ImageReader, PairTable, Place, find_images, read_pairs
+from countryreward.scoring.pair_table import WORDS, ImageReader, PairTable, Place, find_images, read_pairs
 from countryreward.scoring.scoring_config import TableScoring
 from countryreward.scoring.verdict_shards import write_rows
 from countryreward.serving.durable_jobs.batch.batch_store import StoredJob
@@ -210,9 +210,10 @@ def read_job(folder: Path, job: StoredJob, config: RewardServiceConfig, go_on: C
 
 def _refuse_long(pairs: PairTable, most: int) -> None:
     """Texts are as long as in a single call at most; they are shown shortened."""
-    for name in (*_TEXTS, "attributes", "tags"):
-        raw = pairs.frame[name].map(_length)
-        pairs.checks.refuse(raw > most, "text_too_long", name, raw.map("{} characters".format))
+    texts = {name: pairs.frame[name] for name in (*_TEXTS, "attributes", "tags")}
+    for name, cells in (texts | {name: pairs.raw.column(name) for name in WORDS}).items():
+        lengths = cells.map(_length)
+        pairs.checks.refuse(lengths > most, "text_too_long", name, lengths.map("{} characters".format))
 
 
 def _length(cell: Any) -> int:

@@ -21,6 +21,7 @@ export interface Me {
 export interface SpeakingAd {
   like: number;
   title: string;
+  headline: string;
   effect: string;
   good: boolean;
 }
@@ -34,6 +35,7 @@ export interface MarketSaid {
   why: string;
   order: number[];
   shares: number[];
+  claim: "better" | "won as delivered";
   past_ads: number;
   ads: SpeakingAd[];
 }
@@ -45,6 +47,7 @@ export interface Result {
   created: string;
   deleted_after: string | null;
   pictures: string[];
+  headlines: string[];
   markets: MarketSaid[];
   note: string;
 }
@@ -75,7 +78,7 @@ export interface Variant {
   design: string[];
   origin: string;
   place: number | null;
-  better: boolean | null;
+  ahead: boolean | null;
   sure: number | null;
   words: string;
   check: boolean;

@@ -7,6 +7,8 @@ import { Verdicts } from "./verdicts";
 interface Chosen {
   file: File;
   url: string;
+  headline: string;
+  body: string;
 }
 
 /** A title from a file's name, where the name says something: oak_desk-lamp_final2.png, not IMG_2043.jpg. */
@@ -65,6 +67,8 @@ export function Pictures({ me, shared, lost }: { me: Me; shared?: string; lost: 
     form.append("title", said);
     for (const code of codes) form.append("markets", code);
     for (const one of files) form.append("pictures", one.file);
+    const words = files.map(({ headline, body }) => (headline.trim() || body.trim() ? { headline, body } : null));
+    if (words.some(Boolean)) form.append("copies", JSON.stringify(words));
     const asking = `Comparing ${files.length} pictures in ${codes.length} market${codes.length > 1 ? "s" : ""} …`;
     setStep("Sending the pictures …");
     try {
@@ -89,7 +93,7 @@ export function Pictures({ me, shared, lost }: { me: Me; shared?: string; lost: 
     if (large) return setTrouble(`${large.name} is larger than ${me.max_picture_mb} MB. Save it smaller and choose it again.`);
     if (chosen.length + files.length > me.max_pictures)
       return setTrouble(`At most ${me.max_pictures} pictures can be compared at a time. Take some out first.`);
-    const now = [...chosen, ...files.map((file) => ({ file, url: URL.createObjectURL(file) }))];
+    const now = [...chosen, ...files.map((file) => ({ file, url: URL.createObjectURL(file), headline: "", body: "" }))];
     setChosen(now);
     let said = title;
     if (!said.trim() && now.length) {
@@ -104,6 +108,9 @@ export function Pictures({ me, shared, lost }: { me: Me; shared?: string; lost: 
     URL.revokeObjectURL(chosen[position].url);
     setChosen(chosen.filter((_, i) => i !== position));
   };
+
+  const say = (position: number, words: Partial<Chosen>) =>
+    setChosen(chosen.map((one, i) => (i === position ? { ...one, ...words } : one)));
 
   return (
     <>
@@ -156,6 +163,34 @@ export function Pictures({ me, shared, lost }: { me: Me; shared?: string; lost: 
               <p id="guessed" class="quiet">
                 Taken from the file's name. If that is not what customers read, correct it and compare again.
               </p>
+            )}
+            {chosen.length > 0 && (
+              <details class="adwords">
+                <summary>Words of the ads, where they have some</summary>
+                {chosen.map((one, position) => (
+                  <fieldset key={one.url}>
+                    <legend>
+                      Picture {position + 1}
+                    </legend>
+                    <label for={`headline-${position}`}>Headline</label>
+                    <input
+                      id={`headline-${position}`}
+                      value={one.headline}
+                      maxLength={300}
+                      autocomplete="off"
+                      onInput={(event) => say(position, { headline: event.currentTarget.value })}
+                    />
+                    <label for={`body-${position}`}>Text</label>
+                    <input
+                      id={`body-${position}`}
+                      value={one.body}
+                      maxLength={1000}
+                      autocomplete="off"
+                      onInput={(event) => say(position, { body: event.currentTarget.value })}
+                    />
+                  </fieldset>
+                ))}
+              </details>
             )}
             <MarketPicker me={me} chosen={markets} choose={setMarkets} />
           </div>

@@ -93,9 +93,9 @@ export function NewPictures({ result, made, trouble, drop }: { result: Result; m
 function Made({ of, variant }: { of: Variants; variant: Variant }) {
   const path = `api/variants/${of.id}/pictures/${variant.n}`;
   const said =
-    variant.sure === null ? "" : variant.better === null ? "Too close to call" : `${variant.better ? "Better than yours" : "Yours is better"}: ${variant.words}, ${variant.sure} %`;
+    variant.sure === null ? "" : variant.ahead === null ? "Too close to call" : `${variant.ahead ? "Ahead of yours" : "Yours is ahead"}: ${variant.words}, ${variant.sure} %`;
   return (
-    <li class={variant.better ? "better" : undefined}>
+    <li class={variant.ahead ? "ahead" : undefined}>
       <a href={path} download={`${of.name}-${variant.n + 1}.png`}>
         <img src={path} alt={`New picture ${variant.n + 1} for ${of.name}: ${variant.design.join(" ")}`} />
       </a>

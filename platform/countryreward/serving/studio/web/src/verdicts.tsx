@@ -51,6 +51,7 @@ export function Verdicts({ result, me, deleted }: { result: Result; me: Me; dele
               <img src={pictureOf(result, number)} alt={`Picture ${number + 1}`} width={320} height={320} />
               <figcaption>
                 <Badge number={number} /> <span class="file">{sample ? `Picture ${number + 1}` : name}</span>
+                {result.headlines[number] && <q class="said">{result.headlines[number]}</q>}
                 <span class="wins">{wins(result, number)}</span>
               </figcaption>
             </figure>
@@ -59,6 +60,12 @@ export function Verdicts({ result, me, deleted }: { result: Result; me: Me; dele
       </ol>
       <div>
         <p class="sum">{sum(result)}</p>
+        {result.markets.some((one) => one.winner !== null && one.claim !== "better") && (
+          <p class="note">
+            A picture that wins, wins as ads are delivered: platforms choose who sees which ad, so the people who saw it may be
+            part of the reason.
+          </p>
+        )}
         <World markets={result.markets} />
       </div>
       </div>
@@ -177,7 +184,10 @@ function Speaking({ said, number }: { said: MarketSaid; number: number }) {
       <ul class="ads">
         {ads.map((ad, position) => (
           <li key={position}>
-            <span class="ad">{ad.title}</span>
+            <span class="ad">
+              {ad.title}
+              {ad.headline && <q class="said">{ad.headline}</q>}
+            </span>
             <span class={ad.good ? "effect good" : "effect bad"}>{ad.effect}</span>
           </li>
         ))}
