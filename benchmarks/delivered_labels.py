@@ -6,8 +6,8 @@
 An export is imported and made into records as a user's is, and each label is compared with the truth: which ad has the larger
 click rate over the standard mix of audiences, placements, devices, ad sets and months. Labels: compared within common strata and
 days. Pooled: all clicks over all impressions, beside it. Ceiling: mean of max(soft label, 1 - soft label), what the records say
-of the share of right labels. Ties count one half. Intervals: 95 %, bootstrap over the products of all worlds. Not identified: what
-`countryreward data check` says of winners that delivery alone could have made.
+of the share of right labels. Ties count one half. Intervals: 95 %, bootstrap over the products of all worlds.
+Not identified: what `countryreward data check` says of winners that delivery alone could have made.
 """
 
 import tempfile
