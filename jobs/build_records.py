@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from countryreward.command import run
 from countryreward.data.artifacts import Artifact, current, open_artifact, publish
 from countryreward.data.data_config import RecordsConfig
+from countryreward.errors import UserError
 
 
 @dataclass(kw_only=True)
@@ -38,7 +39,11 @@ def main(config: Config) -> Artifact:
         records.write(draft.path)
         facts = check(tables, records)
         draft.counts |= {**records.counts, "facts": facts}
-    print("records: " + describe(facts).replace("\n", "\nrecords: "))
+        print("records: " + describe(facts).replace("\n", "\nrecords: "))
+        if facts["nothing_to_compare"]:
+            raise UserError(
+                f"dataset: {config.dataset}: {facts['nothing_to_compare']}; import more ads of its products"
+            )
     print(f"records: -> {config.out}")
     return open_artifact(config.out, kind="records")
 

@@ -30,7 +30,7 @@ def main(config: Config) -> Artifact:
     fingerprint = source_fingerprint(config.source)
     options = {**asdict(config.source), "fingerprint": fingerprint}
     artifact = current(config.out, kind="dataset", config=options) if is_known(fingerprint) else None
-    if artifact:
+    if artifact and artifact.manifest.counts["observations"]["kept"]:  # one without failed, and fails again
         print(f"import: {config.out} is up to date")
         return artifact
     with publish(config.out, kind="dataset", config=options) as draft, bar("images read") as progress:

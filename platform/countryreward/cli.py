@@ -291,13 +291,15 @@ def _kb_show(folder: Path, market: str | None, top: int) -> None:
         return
     code = markets.parse(market)
     if code is None:
-        raise UserError(f"--market: {market!r} is no country; write an ISO 3166 code such as KR")
+        raise UserError(
+            f"--market: {market!r} is no country and no market of the knowledge base; write an ISO 3166 code such as KR"
+        )
     found = base.market(code)
     if found is None:
         raise UserError(f"--market: the base knows nothing of {code}; it has {', '.join(base.markets)}")
     evidence = found.evidence(None)
     order = np.argsort(-np.nan_to_num(evidence.lift, nan=-np.inf), kind="stable")
-    print(f"{markets.name(code)}: {len(order):,} past ads of {len(found.product_rows):,} products")
+    print(f"{markets.name(found.market)}: {len(order):,} past ads of {len(found.product_rows):,} products")
     for title, rows in (("highest lift", order[:top]), ("lowest lift", order[::-1][:top])):
         print(title)
         for row in rows:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import TypeVar
 
 from countryreward.errors import Stopped, UserError
-from countryreward.job_options import parse_options
+from countryreward.job_options import parse_options, with_underscores
 from countryreward.renamed_options import current_arguments
 
 ConfigT = TypeVar("ConfigT")
@@ -32,15 +32,17 @@ def run(
 ) -> None:
     """Parse the command line (over `--config FILE`, over the defaults) into `config_class` and call `main` with it.
 
-    Options may be written with dashes (`--run-name`). `--print_config` prints every option; an unknown key, in the file or on
-    the line, is an error that names it; one that was renamed is read and its new name said. Exits with code 2 on a `UserError`;
-    any other exception is ours and keeps its traceback.
+    Options may be written with dashes (`--run-name`); keys of a mapping keep theirs. `--print_config` prints every option; an
+    unknown key, in the file or on the line, is an error that names it; one that was renamed is read and its new name said. Exits
+    with code 2 on a `UserError`; any other exception is ours and keeps its traceback.
 
     reading: whether the job has `--reading`, one switch for all its stages.
     """
     if not sys.stdout.line_buffering:  # progress must be seen when the output is a pipe
         sys.stdout.reconfigure(line_buffering=True)  # pyright: ignore[reportAttributeAccessIssue]
-    arguments = [_underscored(argument) for argument in (sys.argv[1:] if arguments is None else arguments)]
+    arguments = [
+        with_underscores(argument, config_class) for argument in (sys.argv[1:] if arguments is None else arguments)
+    ]
     try:
         arguments = current_arguments(arguments, config_class)
         config = parse_options(config_class, arguments, reading=reading)
@@ -104,11 +106,3 @@ def _go_home(config: object) -> None:
             f"out: {out!r} would lie in Ray's copy of the code, which is removed after the job; give absolute paths, or set "
             "COUNTRYREWARD_HOME on the nodes (see cluster/runtime_env.yaml)"
         )
-
-
-def _underscored(argument: str) -> str:
-    """--run-name=my-run as the field is called: --run_name=my-run."""
-    if not argument.startswith("--"):
-        return argument
-    name, equals, value = argument.partition("=")
-    return "--" + name[2:].replace("-", "_") + equals + value

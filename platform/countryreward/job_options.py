@@ -8,7 +8,7 @@ Values come from the command line over `--config FILE` over the defaults.
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from countryreward.renamed_options import CONTAINED
 
@@ -55,6 +55,35 @@ def parse_options(config_class: type[ConfigT], arguments: list[str], *, reading:
             parser.set_defaults({name: value for name, value in PAPER_DEFAULTS.items() if name in there})
     values = parser.instantiate_classes(parser.parse_args(arguments))
     return _built(config_class, None, values)
+
+
+def with_underscores(argument: str, config_class: type) -> str:
+    """--run-name=my-run as the field is called: --run_name=my-run. The keys of a mapping (--market-aliases.korea-mall=KR) and all
+    that is no option stay as they are."""
+    if not argument.startswith("--"):
+        return argument
+    name, equals, value = argument[2:].partition("=")
+    return "--" + ".".join(_field_names(name.split("."), config_class)) + equals + value
+
+
+def _field_names(parts: list[str], kind: Any) -> list[str]:
+    """The parts of a dotted option as the fields are called. kind: the type of what holds the first of them."""
+    if not parts or dict in {get_origin(choice) or choice for choice in (kind, *get_args(kind))}:
+        return parts
+    name = parts[0].replace("-", "_")
+    return [name, *_field_names(parts[1:], _option_types(kind).get(name))]
+
+
+def _option_types(kind: Any) -> dict[str, Any]:
+    """Option -> its type, of a config with what it contains, or of a union with one; empty for anything else."""
+    types: dict[str, Any] = {}
+    for config_class in filter(dataclasses.is_dataclass, (kind, *get_args(kind))):
+        hints = get_type_hints(config_class)
+        for field in dataclasses.fields(config_class):
+            types |= (
+                _option_types(hints[field.name]) if CONTAINED in field.metadata else {field.name: hints[field.name]}
+            )
+    return types
 
 
 def options_of(config: Any) -> dict[str, Any]:

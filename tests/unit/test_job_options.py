@@ -8,16 +8,19 @@ import yaml
 
 import align_designs
 import demo
+import generate_ads
 import generate_pairs
+import import_data
 import judge_designs
 import prior_chain
 import reward_chain
+import score
 import train_designer
 import train_reward
 import tune_reward
 from countryreward.equations.readings import READINGS
 from countryreward.generation.generation_config import TasksConfig
-from countryreward.job_options import options_of, parse_options
+from countryreward.job_options import options_of, parse_options, with_underscores
 from countryreward.renamed_options import current_arguments
 from countryreward.training.training_config import RewardTraining
 
@@ -133,3 +136,27 @@ def test_jobs_that_make_ads_share_their_configs_and_keep_their_options(capsys: p
     for job, hidden in ((generate_pairs, "--draws=2"), (judge_designs, "--first=1"), (align_designs, "--split=test")):
         with pytest.raises(SystemExit):
             parsed(job, hidden)
+
+
+@pytest.mark.parametrize(
+    ("job", "argument", "expected"),
+    [
+        (import_data, "--source.market_aliases.korea-mall=KR", "--source.market_aliases.korea-mall=KR"),
+        (import_data, "--source.market-aliases.korea-mall=KR", "--source.market_aliases.korea-mall=KR"),
+        (import_data, "--source.observations.skip-lines=2", "--source.observations.skip_lines=2"),
+        (import_data, "--source.creatives.constants.my-key", "--source.creatives.constants.my-key"),
+        (score, "--market-aliases.korea-mall", "--market_aliases.korea-mall"),
+        (train_reward, "--learning-rates.llm=1e-4", "--learning_rates.llm=1e-4"),
+        (train_reward, "--run-name=my-run", "--run_name=my-run"),
+        (generate_ads, "--attributes.brand-name=Muru-Kai", "--attributes.brand-name=Muru-Kai"),
+        (import_data, "--no-such.option-at-all=1", "--no_such.option_at_all=1"),
+        (import_data, "a-value", "a-value"),
+    ],
+)
+def test_dashes_of_options_are_underscores_and_those_of_keys_stay(job: Any, argument: str, expected: str) -> None:
+    assert with_underscores(argument, job.Config) == expected
+
+
+def test_a_key_with_a_dash_arrives() -> None:
+    config = parsed(import_data, "--source.market_aliases.korea-mall=KR", "--source.market_aliases.us-store", "US")
+    assert config.source.market_aliases == {"korea-mall": "KR", "us-store": "US"}

@@ -32,16 +32,28 @@ class RankAnswer(Answer):
 
 
 class Market(BaseModel):
-    """A country the service can be asked about."""
+    """A market the service can be asked about."""
 
-    code: str = Field(description="ISO 3166 alpha-2", examples=["KR"])
+    code: str = Field(description="ISO 3166 alpha-2, or the code of a market that is no country", examples=["KR"])
     name: str = Field(examples=["South Korea"])
+
+
+class DefinedMarket(Market):
+    """A market that is no country: a region, a language, a segment."""
+
+    adjective: str = Field(description="What prompts call it.", examples=["European"])
+    parents: list[str] = Field(
+        description="Codes of markets whose past ads speak where it has none, the nearest first."
+    )
 
 
 class MarketsAnswer(Answer):
     """Markets the model was trained on."""
 
     markets: list[Market]
+    defined: list[DefinedMarket] = Field(
+        default_factory=list, description="Markets beside the countries that can be asked about."
+    )
 
 
 class ModelsAnswer(Answer):

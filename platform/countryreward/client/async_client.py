@@ -10,6 +10,7 @@ from typing import Any, Self, TypeVar, overload
 
 import pandas as pd
 
+from countryreward import markets as countries
 from countryreward.api import schemas
 from countryreward.client.client_errors import BadAnswer, Refused
 from countryreward.client.connection import Call, Connection, Reply, all_results
@@ -35,6 +36,7 @@ from countryreward.client.request_forms import (
 )
 from countryreward.client.retrying import RetryPolicy
 from countryreward.data.design import Design
+from countryreward.data.market_table import as_market
 from countryreward.errors import UserError
 from countryreward.progress import bar
 from countryreward.scoring.contracts import (
@@ -131,6 +133,7 @@ class AsyncClient:
             (verdicts,) = await self.score_all([product])
             return verdicts
         if not isinstance(product, Product | str):
+            await self._learn([pair.market for pair in product if isinstance(pair, PairRequest)])
             requests, places = merge_pairs(product)
             answers = await self.score_all(requests)
             return [answers[request][place] for request, place in places]
@@ -143,6 +146,8 @@ class AsyncClient:
 
         Nothing is sent when one of them cannot be. Raises the error of the first call that is refused.
         """
+        asked = [(*request.markets, *(result.market for result in request.known)) for request in requests]
+        await self._learn([market for markets in asked for market in markets])
         calls = [self._score_calls(request, self._evidence) for request in requests]
         return await all_results(self._send_score(request_calls) for request_calls in calls)
 
@@ -163,7 +168,7 @@ class AsyncClient:
                 fields |= copy_fields(copy, side)
             reply = await self._connection.send(_score_call(fields, a, b, patient=False))
             return reply.parse(schemas.ScoreAnswer).verdicts
-        codes = market_codes(markets)
+        codes = await self._codes(markets)
         request = ScoreRequest.of_ads(product, (a, b), copies, markets=tuple(dict.fromkeys(codes)))
         (verdicts,) = await self.score_all([request])
         of_market = {verdict.market: verdict for verdict in verdicts}
@@ -183,7 +188,7 @@ class AsyncClient:
         fields = product_fields(as_product(product)) | copies_field(words_of(images, copies))
         contents = await read_images([(image, f"images[{n}]") for n, image in enumerate(images)])
         files = tuple(("images", f"image_{n}", content) for n, content in enumerate(contents))
-        codes = list(await self.markets()) if markets is None else market_codes(markets)
+        codes = list(await self.markets()) if markets is None else await self._codes(markets)
         pairs = len(images) * (len(images) - 1) // 2
         chunks = _chunks(list(dict.fromkeys(codes)), max(1, self._max_verdicts // max(1, pairs)))
         replies = await self._connection.send_all(
@@ -206,6 +211,7 @@ class AsyncClient:
 
         A row that is refused says so and the others are answered. For more than some thousand rows use `batch`.
         """
+        await self._learn([market for market in (markets or pairs.get("market", ())) if isinstance(market, str)])
         requests = FrameRequests(pairs, markets)
         batches = requests.batches(FRAME_ROWS * max(1, len(markets or ())))
         with bar("rows scored") if progress else contextlib.nullcontext() as show:
@@ -216,9 +222,20 @@ class AsyncClient:
         return requests.frame()
 
     async def markets(self) -> dict[str, str]:
-        """Code to name of the markets the service's model was trained on."""
+        """Code to name of the markets the service's model was trained on. Those that are no countries are known from then on."""
         answer = await self._connection.get("v1/markets", schemas.MarketsAnswer)
+        countries.define((as_market(market.model_dump()) for market in answer.defined), replace=True)
         return {market.code: market.name for market in answer.markets}
+
+    async def _learn(self, spellings: Sequence[str]) -> None:
+        """Ask the service for its own markets where one of these is no country."""
+        if any(countries.parse(spelling) is None for spelling in dict.fromkeys(spellings)):
+            await self.markets()
+
+    async def _codes(self, markets: Sequence[str]) -> list[str]:
+        """Raises `UserError` for what is no market."""
+        await self._learn(() if isinstance(markets, str) else markets)
+        return market_codes(markets)
 
     async def models(self) -> list[dict[str, Any]]:
         """Versions of what answers."""
@@ -238,7 +255,7 @@ class AsyncClient:
         DataFrame also `Path`s). idempotency_key: sending again with the same key gives the same job; None: a new one.
         """
         headers = idempotency_header(idempotency_key)
-        codes = [] if markets is None else market_codes(markets)
+        codes = [] if markets is None else await self._codes(markets)
         fields: Fields = {"markets": codes} if codes else {}
         async with batch_upload(table, images) as files:
             call = Call(method="POST", path=BATCHES, fields=fields, files=files, headers=headers, patient=True)
@@ -279,7 +296,7 @@ class AsyncClient:
         numbers = {"count": count, "keep": keep, "seed": seed, "px": px, "steps": steps}
         fields = product_fields(as_product(product))
         fields |= {name: str(value) for name, value in numbers.items() if value is not None}
-        fields |= {"markets": market_codes(markets)} if markets else {}
+        fields |= {"markets": await self._codes(markets)} if markets else {}
         fields |= {"design": [_design_field(design) for design in designs]} if designs else {}
         (content,) = await read_images([(image, "image")])
         files = (("image", "image", content),)

@@ -94,7 +94,7 @@ async def read_images(images: Sequence[tuple[ImageLike, str]]) -> list[bytes]:
 
 
 def market_codes(markets: Sequence[str]) -> list[str]:
-    """Alpha-2 codes. Raises `UserError` for what is no country."""
+    """Codes. Raises `UserError` for what is no country and no market that the service told of."""
     if isinstance(markets, str):
         raise UserError(f"markets: {markets!r} is a text; give a list such as ['KR', 'BR']")
     codes: list[str] = []
@@ -102,7 +102,7 @@ def market_codes(markets: Sequence[str]) -> list[str]:
         code = countries.parse(market)
         if code is None:
             raise UserError(
-                f"markets: {market!r} is no country; write an ISO 3166 code such as KR or a name such as South Korea"
+                f"markets: {market!r} is no country and no market of the service; write an ISO 3166 code such as KR or a name"
             )
         codes.append(code)
     return codes

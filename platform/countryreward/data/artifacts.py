@@ -28,8 +28,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from countryreward import command
+from countryreward import command, markets
 from countryreward.data.file_primitives import sync_folder, temporary_path, write_atomically
+from countryreward.data.market_table import MARKET_TABLE, read_market_table, write_market_table
 from countryreward.errors import UserError
 
 MANIFEST = "manifest.json"
@@ -116,7 +117,8 @@ def publish(
 ) -> Iterator[Draft]:
     """Publish a folder atomically: `with publish("runs/demo/records", kind="records") as draft: ...`.
 
-    An exception inside the block publishes nothing. Raises `UserError` when `destination` exists and is not an artifact.
+    Markets that are no countries are carried on from `inputs`. An exception inside the block publishes nothing. Raises
+    `UserError` when `destination` exists and is not an artifact.
     """
     destination = Path(destination).absolute()
     run_id, started = command.run_id(), time.monotonic()
@@ -134,6 +136,9 @@ def publish(
     try:
         draft = Draft(path=temporary)
         yield draft
+        if not (temporary / MARKET_TABLE).exists():
+            sources = [read_market_table(artifact.path) for artifact in (inputs or {}).values()]
+            write_market_table((market for table in sources for market in table), temporary)
         seal(
             draft,
             kind=kind,
@@ -223,8 +228,15 @@ def read_manifest(folder: Path, kind: str = "artifact") -> Manifest:
 def open_artifact(path: str | Path, *, kind: str, schema_version: int = 1, verify: bool = True) -> Artifact:
     """Open a published folder, checking its kind, its schema version and (with `verify`) the SHA-256 of every file.
 
-    Raises `UserError` naming the folder or the file that is missing, of another kind, or altered.
+    Its markets that are no countries are known to the process from then on. Raises `UserError` naming the folder or the file
+    that is missing, of another kind, or altered.
     """
+    artifact = _checked(path, kind, schema_version, verify=verify)
+    markets.define(read_market_table(artifact.path))
+    return artifact
+
+
+def _checked(path: str | Path, kind: str, schema_version: int, *, verify: bool = True) -> Artifact:
     manifest = read_manifest(Path(path), kind)
     folder = Path(path).resolve()
     if manifest.kind != kind:
@@ -252,13 +264,16 @@ def current(
 ) -> Artifact | None:
     """The artifact at `path` if it is whole and made from exactly these inputs and options, else None: how a stage resumes."""
     try:
-        artifact = open_artifact(path, kind=kind, schema_version=schema_version)
+        artifact = _checked(path, kind, schema_version)
     except UserError:
         return None
     versions = {name: source.manifest.version for name, source in (inputs or {}).items()}
     same_inputs = {name: entry["version"] for name, entry in artifact.manifest.inputs.items()} == versions
     same_library = artifact.manifest.versions.get("countryreward") == _library_versions().get("countryreward")
-    return artifact if same_inputs and same_library and artifact.manifest.config == as_plain(config or {}) else None
+    if not (same_inputs and same_library and artifact.manifest.config == as_plain(config or {})):
+        return None
+    markets.define(read_market_table(artifact.path))  # only now: an older one may define other markets
+    return artifact
 
 
 def _library_versions() -> dict[str, str]:

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from countryreward.data.comparability import nothing_to_compare
 from countryreward.data.dataset import Dataset
 from countryreward.data.records import Records
 
@@ -32,6 +33,7 @@ def check(dataset: Dataset, records: Records) -> dict[str, Any]:
     facts["minimum_detectable_effect"] = minimum_detectable_effect(
         frame[frame["split"] == "test"], "hash_a" if _split_by_image(dataset, records) else "product_id"
     )
+    facts["nothing_to_compare"] = nothing_to_compare(dataset, records)
     facts["warnings"] = _warnings(dataset, records)
     return facts
 
@@ -122,8 +124,8 @@ def _warnings(dataset: Dataset, records: Records) -> list[str]:
         warnings.append("labels from orders assume that both creatives were shown equally often")
     if len(frame) and frame["soft_label"].isna().any():
         warnings.append("some pairs have no impressions: no soft label and no noise ceiling for them")
-    if frame["market"].nunique() < 2:
-        warnings.append("fewer than two markets: nothing can show whether a judge listens to the country")
+    if frame["market"].nunique() == 1:
+        warnings.append("the records are of one market: nothing can show whether a judge listens to the country")
     return warnings
 
 
@@ -152,8 +154,7 @@ def describe(facts: dict[str, Any]) -> str:
         f"delivery          {', '.join(f'{name} {count:,}' for name, count in facts['deliveries'].items()) or 'none'}",
         f"labels A          {share(facts['share_of_letter_a'])}, {facts['ties']:,} ties",
         f"discordant share  {share(facts['discordant_share'])} of country pairs have different winners",
-        f"noise ceiling     {share(facts['noise_ceiling'])}"
-        + (" (estimated by empirical Bayes)" if facts["noise_ceiling"] is not None else ": no impressions and clicks"),
+        f"noise ceiling     {share(facts['noise_ceiling'])}" + _ceiling_note(facts),
     ]
     turned = facts["turned_within_strata"]
     if turned:
@@ -180,4 +181,12 @@ def describe(facts: dict[str, Any]) -> str:
         else f"detectable effect {_detectable(effect['independent'])} if records were independent,"
         f" {_detectable(effect['clustered'])} if products (or images) stand or fall whole"
     )
+    if nothing := facts.get("nothing_to_compare"):
+        lines.append(f"nothing to learn  {nothing}")
     return "\n".join(lines + [f"warning: {text}" for text in facts["warnings"]])
+
+
+def _ceiling_note(facts: dict[str, Any]) -> str:
+    if facts["noise_ceiling"] is not None:
+        return " (estimated by empirical Bayes)"
+    return ": no impressions and clicks in the records" if facts["kinds"] else ": there are no records"

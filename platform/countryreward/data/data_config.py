@@ -98,6 +98,7 @@ class ImportConfig:
     """Who chose what a customer saw, where the observations have no delivery column: chance, turns, or the platform."""
 
     def __post_init__(self) -> None:
+        self.markets = expand(self.markets, "markets")
         tables = [self.products.path, self.creatives.path, self.observations.path]
         if self.pairs.path and any(tables):
             raise UserError(

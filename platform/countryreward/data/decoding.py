@@ -14,7 +14,9 @@ from dataclasses import dataclass
 import imagehash
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFile
+
+from countryreward.data.image_metadata import without_metadata
 
 _FORMATS = ("PNG", "JPEG", "WEBP")
 # First bytes of formats we can name but do not take; anything else is not an image at all.
@@ -103,11 +105,12 @@ def pixels_of(image: Image.Image) -> NDArray[np.uint8]:
     return pixels
 
 
-def _open(data: bytes, max_bytes: int, max_pixels: int) -> tuple[Image.Image, str]:
+def _open(data: bytes, max_bytes: int, max_pixels: int) -> tuple[ImageFile.ImageFile, str]:
     """Header checks only; the returned image has not been decoded."""
     if len(data) > max_bytes:
         raise ImageError("image_too_large", f"{len(data)} bytes")
     kind = _format_of(data)
+    data = without_metadata(data, kind)
     if kind == "JPEG" and _scans(data) > _MAX_SCANS:
         raise ImageError("undecodable_image", f"more than {_MAX_SCANS} scans")
     _check_pixels(_declared_size(data, kind), max_pixels)
@@ -120,6 +123,8 @@ def _open(data: bytes, max_bytes: int, max_pixels: int) -> tuple[Image.Image, st
     except Exception as error:  # a parser may raise anything on hostile bytes
         raise _undecodable(error) from None
     _check_pixels(image.size, max_pixels)
+    if kind == "PNG":
+        _widen_transparency(image)
     return image, kind
 
 
@@ -178,17 +183,18 @@ def _check_pixels(size: tuple[int, int] | None, max_pixels: int) -> None:
         raise ImageError("pixel_bomb", f"{size[0]}x{size[1]}")
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(image: ImageFile.ImageFile) -> Image.Image:
     """The image as `decode` promises it. Closes `image`, so that the old pixels are gone before the new ones become an image."""
     try:
+        low_bytes = _low_bytes(image)
         image.load()
         as_stored = _AS_STORED.get(orientation := _orientation(image), lambda pixels: pixels)
         width, height = image.size
         pixels = np.empty((width, height, 3) if orientation in (5, 6, 7, 8) else (height, width, 3), dtype=np.uint8)
         view = as_stored(pixels)
         for top in range(0, height, _ROWS):
-            band = image.crop((0, top, width, min(top + _ROWS, height)))
-            view[top : top + _ROWS] = np.asarray(_flat(band))
+            box = (0, top, width, min(top + _ROWS, height))
+            view[top : top + _ROWS] = np.asarray(_flat(image.crop(box), low_bytes and low_bytes.crop(box)))
         image.close()
         return Image.fromarray(pixels)
     except MemoryError:  # the machine is short of memory: a good image must not be quarantined for it
@@ -197,19 +203,53 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         raise _undecodable(error) from None
 
 
-def _flat(band: Image.Image) -> Image.Image:
-    """RGB without transparency."""
+def _widen_transparency(image: ImageFile.ImageFile) -> None:
+    """Put a PNG's transparent colour on the scale of Pillow's pixels, which have 8 bits where the file has fewer. Bits beyond the
+    file's do not count. image: not decoded yet."""
+    colour, raw = image.info.get("transparency"), image.tile[0].args if image.tile else None
+    largest, factor = {"L;2": (3, 85), "L;4": (15, 17)}.get(str(raw), (255, 1))
+    if image.mode == "L" and isinstance(colour, int):
+        image.info["transparency"] = (colour & largest) * factor
+    elif raw == "RGB" and isinstance(colour, tuple):
+        image.info["transparency"] = tuple(value & largest for value in colour)
+
+
+def _low_bytes(image: ImageFile.ImageFile) -> Image.Image | None:
+    """The low bytes of a 16-bit RGB PNG that has a transparent colour, else None: Pillow gives the high ones alone, which several
+    colours share. image: not decoded yet."""
+    if image.mode != "RGB" or "transparency" not in image.info or image.tile[0].args != "RGB;16B":
+        return None
+    low_bytes = Image.open(io.BytesIO(image.fp.getvalue()), formats=_FORMATS)  # pyright: ignore
+    low_bytes.tile = [tile._replace(args="RGB;16L") for tile in low_bytes.tile]  # read as if the other byte came last
+    low_bytes.load()
+    return low_bytes
+
+
+def _flat(band: Image.Image, low_bytes: Image.Image | None) -> Image.Image:
+    """RGB without transparency. low_bytes: as `_low_bytes`, of the same rows."""
+    transparent = None
+    if "transparency" in band.info and (low_bytes or band.mode.startswith("I")):  # Pillow compares 8 bits
+        colour, samples = band.info.pop("transparency"), np.asarray(band).astype(np.int32)
+        transparent = (
+            samples == colour if low_bytes is None else (samples * 256 + np.asarray(low_bytes) == colour).all(axis=2)
+        )
     if band.mode.startswith("I") or band.mode == "F":  # 16-bit grey: Pillow's own conversion clips at 255
         band = Image.fromarray((np.asarray(band).astype(np.float64) / 257).clip(0, 255).round().astype(np.uint8))
     if band.has_transparency_data:
         layer = band.convert("RGBA")
         band = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
-    return band.convert("RGB")
+    band = band.convert("RGB")
+    if transparent is not None:
+        band.paste((255, 255, 255), mask=Image.fromarray(transparent))
+    return band
 
 
 def _orientation(image: Image.Image) -> int:
+    """By EXIF alone: no viewer turns a picture by its XMP, which `getexif` also reads."""
     try:
-        return int(image.getexif().get(_ORIENTATION_TAG, 1))
+        exif = Image.Exif()
+        exif.load(image.info.get("exif", b""))
+        return int(exif.get(_ORIENTATION_TAG, 1))
     except MemoryError:  # the machine is short of memory: without EXIF the picture would lie on its side
         raise
     except Exception:  # damaged EXIF does not make the pixels bad; every viewer shows such files

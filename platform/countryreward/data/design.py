@@ -1,6 +1,7 @@
 """Contract 9: a design, the four text fields in which the paper describes an ad image's staging (section 3.4)."""
 
 import re
+import unicodedata
 from dataclasses import dataclass, fields
 
 from countryreward.errors import UserError
@@ -23,7 +24,8 @@ _HEAD = re.compile(
 
 @dataclass(frozen=True)
 class Design:
-    """How an ad image is staged. White space is folded: every field is one line, so writing and parsing are inverse."""
+    """How an ad image is staged. Fields are in composed form (NFC), their white space is folded: each is one line, so writing and
+    parsing are inverse."""
 
     foreground: str
     """What stands with the product: props, arrangement, promotional text."""
@@ -37,7 +39,8 @@ class Design:
     def __post_init__(self) -> None:
         """Raises `UserError` naming the fields that are empty."""
         for item in fields(self):
-            object.__setattr__(self, item.name, " ".join(getattr(self, item.name).split()))
+            composed = unicodedata.normalize("NFC", getattr(self, item.name))
+            object.__setattr__(self, item.name, " ".join(composed.split()))
         missing = [LABELS[item.name] for item in fields(self) if not getattr(self, item.name)]
         if missing:
             raise UserError(f"design: {', '.join(missing)} missing; write all of {', '.join(LABELS.values())}")

@@ -21,7 +21,8 @@ REASONS: dict[str, str] = {
     "duplicate_key": "keep one row per key; docs/data.md says what the key of each table is",
     "unknown_product": "add the product to the products table, or correct product_id",
     "unknown_creative": "mend the creative itself (it may be quarantined), add it to its table, or correct creative_id",
-    "unknown_market": "write an ISO 3166 code (KR), a country's name (South Korea) or an alias from the configuration",
+    "unknown_market": "write an ISO 3166 code (KR), a country's name (South Korea), an alias from the configuration, or define it"
+    " in the markets file",
     "market_mismatch": "the text names another market than the market field: correct one of them",
     "unknown_kind": "write one of counts, rate, orders, score, or leave kind out and let the filled columns decide",
     "missing_image": "put the image where image_uri points, or correct image_uri",

@@ -149,7 +149,7 @@ def _codes(markets: Sequence[str]) -> list[str]:
         code = countries.parse(name)
         if code is None:
             raise UserError(
-                f"markets: {name!r} is no country; write an ISO 3166 code such as KR or a name such as South Korea"
+                f"markets: {name!r} is no country and no market of the dataset; write an ISO 3166 code such as KR or a name"
             )
         codes.append(code)
     return list(dict.fromkeys(codes))

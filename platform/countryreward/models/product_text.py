@@ -4,6 +4,7 @@ Pieces of the template are ours and may hold special tokens. User fields are tok
 so a title that spells out `<|image_pad|>` gives ordinary ids.
 """
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -105,11 +106,12 @@ class ProductText:
         return self._copies[copy, letter]
 
     def _announced(self, texts: Mapping[str, tuple[str, str, str | None]]) -> TextPieces:
-        """texts: name of the field -> its announcement, the text, the text's span."""
+        """texts: name of the field -> its announcement, the text (composed here: NFC), the text's span."""
         found = TextPieces([], {}, [])
-        for name, (announced, text, span) in texts.items():
-            if not text:
+        for name, (announced, written, span) in texts.items():
+            if not written:
                 continue
+            text = unicodedata.normalize("NFC", written)
             ids = self.users(f" {text}", name)
             found.pieces.extend([(self.ours(announced), None), (ids, span)])
             found.counts[name] = len(ids)
@@ -124,7 +126,7 @@ class ProductText:
 
 def check_market(market: str, *texts: TextPieces) -> None:
     """A prompt must not name another market than its field (Figure 2 of the paper does). Raises `UserError`."""
-    own = markets.named_in(markets.adjective(market)) | {market}  # the codes that share its adjective
+    own = markets.may_be_named(market)
     for name, text, named in (found for pieces in texts for found in pieces.named):
         if not named <= own:
             raise UserError(

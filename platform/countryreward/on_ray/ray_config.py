@@ -11,8 +11,9 @@ from countryreward.generation.generation_config import RendererConfig
 class RayConfig:
     """How a job meets Ray."""
 
-    address: str = "local"
-    """local starts a private Ray on this machine; auto joins the cluster the job was submitted to; or ray://HOST:PORT."""
+    address: str = ""
+    """local starts a private Ray on this machine; HOST:PORT or ray://HOST:PORT joins that one; auto joins the one that
+    RAY_ADDRESS names, or that runs on this machine. Empty: the one that RAY_ADDRESS names; where it is not set, local."""
     cpus: int = 0
     """Processors of a local Ray; 0: all."""
     object_store_mib: int = 512

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from countryreward.command import SUBMITTED
+from countryreward.on_ray.ray_address import chosen_address
 from countryreward.on_ray.ray_config import RayConfig
 
 LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
@@ -17,8 +17,8 @@ LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 
 
 def is_private(config: RayConfig) -> bool:
-    """Whether a job starts a Ray of its own. One that `ray job submit` started joins its cluster, whatever the config says."""
-    return config.address == "local" and SUBMITTED not in os.environ and not os.environ.get("RAY_ADDRESS")
+    """Whether a job starts a Ray of its own."""
+    return chosen_address(config) == "local"
 
 
 def private_token(folder: Path) -> None:

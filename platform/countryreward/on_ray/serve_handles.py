@@ -6,6 +6,8 @@ from typing import Any
 
 from ray.serve.exceptions import BackPressureError
 
+from countryreward import markets
+from countryreward.data.market_table import as_market
 from countryreward.errors import UserError
 from countryreward.generation.ad_contracts import Refusal, RenderedFile, RenderJob
 from countryreward.scoring.contracts import ScoreRequest, Verdict
@@ -85,11 +87,13 @@ class FollowedHandleScorer:
             await asyncio.sleep(every_s)
 
     async def look(self) -> None:
-        """Ask for its versions now."""
+        """Ask for its versions now, and for its markets that are no countries, which this process then knows."""
         try:
             if self._scorer is None:
                 self._scorer = HandleScorer(await asyncio.to_thread(self.find))
-            self._about = await asyncio.wait_for(self._scorer.about(), self.look_s)
+            about = await asyncio.wait_for(self._scorer.about(), self.look_s)
+            markets.define(map(as_market, about.get("defined", ())), replace=True)
+            self._about = about
         except Exception as error:  # whatever it is, it is not there; why is told once, until it was there again
             if type(error) is not self._last_error:
                 fault("looking for the application that answers", error)

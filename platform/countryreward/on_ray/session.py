@@ -12,8 +12,9 @@ from pathlib import Path
 import psutil
 
 from countryreward.command import RUN_ID, SUBMITTED
+from countryreward.on_ray.ray_address import VARIABLE, chosen_address, refusal, require_answer
 from countryreward.on_ray.ray_config import RayConfig
-from countryreward.on_ray.ray_security import end_log_monitor, is_private, on_loopback, private_ray
+from countryreward.on_ray.ray_security import end_log_monitor, on_loopback, private_ray
 
 _PREFIX = "cr-ray-"
 
@@ -24,6 +25,7 @@ def session(config: RayConfig) -> Iterator[None]:
 
     A local Ray gets its own temporary folder with a short path (Ray's sockets allow 107 characters), so it never joins
     another one on the machine; it listens on loopback only, and behind a token where Ray was not imported before.
+    Raises `UserError` where the Ray to join does not answer.
     """
     private_ray(config)
     import ray
@@ -31,14 +33,14 @@ def session(config: RayConfig) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    if config.address == "local" and not is_private(config):
-        config = RayConfig(address="auto")
+    address = chosen_address(config)
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     with contextlib.ExitStack() as stack:
-        options: dict = {"address": config.address, "logging_level": logging.ERROR, "log_to_driver": False}
-        if config.address == "local":
+        options: dict = {"address": address, "logging_level": logging.ERROR, "log_to_driver": False}
+        if address == "local":
             stack.enter_context(on_loopback())
+            stack.enter_context(_without_address())
             _remove_leftovers()
             os.environ.setdefault("RAY_ROTATION_MAX_BYTES", str(config.log_mib * 2**20))
             os.environ.setdefault("RAY_ROTATION_BACKUP_COUNT", "1")
@@ -55,14 +57,32 @@ def session(config: RayConfig) -> Iterator[None]:
             }
             if config.cpus:
                 options["num_cpus"] = config.cpus
-        elif run := _untold_run():
-            options["runtime_env"] = {"env_vars": {RUN_ID: run}}
-        ray.init(**options)
+        else:
+            require_answer(config)
+            if run := _untold_run():
+                options["runtime_env"] = {"env_vars": {RUN_ID: run}}
+        try:
+            ray.init(**options)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            if address == "local":
+                raise
+            raise refusal(config, f"cannot be joined: {str(error).partition(chr(10))[0]}") from None
         stack.callback(ray.shutdown)
-        if config.address == "local":
+        if address == "local":
             end_log_monitor()
         quiet_data()
         yield
+
+
+@contextlib.contextmanager
+def _without_address() -> Iterator[None]:
+    """No RAY_ADDRESS, so that no process of a local Ray, which inherits the environment, takes another Ray for its own."""
+    before = os.environ.pop(VARIABLE, None)
+    try:
+        yield
+    finally:
+        if before is not None:
+            os.environ[VARIABLE] = before
 
 
 def _untold_run() -> str:

@@ -70,14 +70,27 @@ def decay_curves(
             if len(positions):
                 image_lists.append(candidates.similarity[image][positions])
     if not text_lists or not image_lists:
-        raise UserError(
-            "records: no training product finds another product's ads in the knowledge base;"
-            " it takes at least two training products in a market"
-        )
+        raise UserError(f"records: {_no_list(chosen, base)}")
     return {
         "text": _curve(text_lists, threshold),
         "image": _curve(image_lists, threshold),
     }
+
+
+def _no_list(queried: pd.DataFrame, base: KnowledgeBase) -> str:
+    """Why no query found a neighbour. queried: product_id and market of each query."""
+    if queried.empty:
+        return "there is no training record with embedded pictures, so there is no list to choose k from"
+    found = [base.market(market) for market in sorted(queried["market"].unique())]
+    if max(len(market.product_rows) if market else 0 for market in found) < 2:
+        return (
+            "no training product finds another product's ads in the knowledge base, which holds at most one product in each"
+            " market; it takes at least two training products in a market"
+        )
+    return (
+        f"none of {len(queried):,} training queries may use another product's ads: the guards of the search (docs/method.md)"
+        " leave none of them"
+    )
 
 
 def _curve(lists: list[NDArray[np.float64]], threshold: float) -> DecayCurve:

@@ -33,6 +33,7 @@ from countryreward.data.pair_evidence import product_cells
 from countryreward.data.pair_labels import spread_between
 from countryreward.data.pooled_evidence import pool
 from countryreward.equations import evidence as equations
+from countryreward.markets import parents
 
 KIND = "knowledge_base"
 
@@ -184,7 +185,11 @@ class KnowledgeBase:
         return self._image_row.get(content_hash, -1)
 
     def market(self, code: str) -> MarketBase | None:
-        """One market, None when the base knows nothing of it."""
+        """One market; where the base has none of its ads, the first of its parents (`markets.parents`) of which it has some, as
+        its `market` says; None when the base knows nothing of any."""
+        return next((found for near in (code, *parents(code)) if (found := self._market(near))), None)
+
+    def _market(self, code: str) -> MarketBase | None:
         if code not in self._markets:
             rows = np.flatnonzero((self._entries["market"] == code).to_numpy())
             if len(rows) == 0:

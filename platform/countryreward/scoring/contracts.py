@@ -1,6 +1,7 @@
 """What is asked of a judge and what it answers: ScoreRequest, Verdict (contract 8), and the scorers that loops are given."""
 
 import math
+import unicodedata
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -17,7 +18,7 @@ ItemT = TypeVar("ItemT")
 
 @dataclass(frozen=True, kw_only=True)
 class Product:
-    """What is advertised."""
+    """What is advertised. Its words are kept in composed form (NFC): a title as typed and as a Mac names its file are one."""
 
     title: str
     """As shown to customers, any language."""
@@ -33,6 +34,24 @@ class Product:
     def __post_init__(self) -> None:
         if not self.title.strip():
             raise UserError("product.title: it is empty; write the title customers see")
+        _compose(
+            self,
+            title=_composed(self.title),
+            category=self.category and _composed(self.category),
+            attributes={_composed(name): _composed(value) for name, value in self.attributes.items()},
+            tags=[_composed(tag) for tag in self.tags],
+        )
+
+
+def _composed(text: str) -> str:
+    """In composed form; what is no text is refused where it is used."""
+    return unicodedata.normalize("NFC", text) if isinstance(text, str) else text
+
+
+def _compose(frozen: object, **fields: object) -> None:
+    """Set fields of a frozen dataclass that is being made."""
+    for name, value in fields.items():
+        object.__setattr__(frozen, name, value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,7 +192,7 @@ class ScoreRequest:
     pairs: tuple[tuple[int, int], ...] = ((0, 1),)
     """(position of A, position of B) in `creatives`."""
     markets: tuple[str, ...]
-    """ISO 3166 codes or names of countries."""
+    """Codes or names, of countries (ISO 3166) or of markets that were defined."""
     as_of: date | None = None
     """Only evidence that ended before this day may speak; None: all of it."""
     tenant: str = ""
@@ -214,7 +233,7 @@ class ScoreRequest:
         return cls(product=product, creatives=tuple(creatives), **fields)
 
     def market_codes(self) -> tuple[str, ...]:
-        """The markets as ISO 3166 alpha-2. Raises `UserError` for one that is no country."""
+        """The markets as codes. Raises `UserError` for one that is no country and no market that was defined."""
         return tuple(market_code(market) for market in self.markets)
 
     def known_of(self, a: int, b: int) -> tuple[KnownResult, ...]:
@@ -246,11 +265,11 @@ def split_by_request(requests: Sequence[ScoreRequest], items: Sequence[ItemT]) -
 
 
 def market_code(market: str, field_name: str = "market") -> str:
-    """ISO 3166 alpha-2 of a code or name. Raises `UserError` when it is no country."""
+    """The code of a code or name. Raises `UserError` when it is no country and no market that was defined."""
     code = markets.parse(market)
     if code is None:
         raise UserError(
-            f"{field_name}: {market!r} is no country; write an ISO 3166 code such as KR or a name such as South Korea"
+            f"{field_name}: {market!r} is no country and no market that was defined; write an ISO 3166 code such as KR or a name"
         )
     return code
 
@@ -265,12 +284,12 @@ class PairRequest:
     image_b: bytes
     """PNG, JPEG or WEBP file bytes."""
     market: str
-    """ISO 3166 code or name of a country."""
+    """Code or name of a country, or of a market that was defined."""
     as_of: date | None = None
     """Only evidence that ended before this day may speak; None: all of it."""
 
     def market_code(self) -> str:
-        """The market as ISO 3166 alpha-2. Raises `UserError` when it is no country."""
+        """The market as a code. Raises `UserError` when it is none."""
         return market_code(self.market)
 
 
@@ -366,7 +385,7 @@ class Verdict:
     """The answer to one pair in one market."""
 
     market: str
-    """ISO 3166 alpha-2."""
+    """ISO 3166 alpha-2, or the code of a market that was defined."""
     probability: float
     """P(A gets the higher CTR)."""
     calibrated_probability: float | None
@@ -406,7 +425,7 @@ class Ranking:
     """Several ad images of one product in one market, best first."""
 
     market: str
-    """ISO 3166 alpha-2."""
+    """ISO 3166 alpha-2, or the code of a market that was defined."""
     order: tuple[int, ...]
     """Positions in the list of images that was given, best first."""
     win_share: tuple[float, ...]

@@ -76,7 +76,8 @@ class PairTable:
 def read_pairs(config: TableScoring, trained: tuple[str, ...], quarantine: Quarantine) -> PairTable:
     """Read and check everything but the images. trained: the markets of the model.
 
-    Raises `UserError` for a table that cannot be read or lacks a column, and for a market option that is no country.
+    Raises `UserError` for a table that cannot be read or lacks a column, for a market option that is none, and for a column of
+    markets that can be read in two ways.
     """
     taken = sorted(set(config.keep) & {*COLUMNS, *ANSWERS})
     if taken:
@@ -113,6 +114,7 @@ def read_pairs(config: TableScoring, trained: tuple[str, ...], quarantine: Quara
     if table.markets is None:
         text = raw.column("market")
         checks.refuse(text.isna(), "missing_value", "market")
+        markets.refuse_doubtful(text.dropna().unique(), config.market_aliases)
         spelled = {spelling: markets.parse(spelling, config.market_aliases) for spelling in text.dropna().unique()}
         parsed["market"] = text.map(spelled).astype("str")
         checks.refuse(parsed["market"].isna(), "unknown_market", "market", text)
@@ -141,7 +143,7 @@ def _codes(config: TableScoring) -> tuple[str, ...]:
     for name, code in codes.items():
         if code is None:
             raise UserError(
-                f"markets: {name!r} is no country; write an ISO 3166 code such as KR or a name such as South Korea"
+                f"markets: {name!r} is no country and no market of the model; write an ISO 3166 code such as KR or a name"
             )
     return tuple(dict.fromkeys(code for code in codes.values() if code))
 

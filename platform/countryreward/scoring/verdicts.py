@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from countryreward import markets
 from countryreward.data.tables import COMPARABLE, DELIVERIES
 from countryreward.scoring.contracts import Ranking, ScoreRequest, Verdict
 
@@ -50,7 +51,8 @@ def build_verdict(
     stated = probability if calibrated is None else calibrated
     leaning = None if logit is None else tie if logit == 0 else "A" if logit > 0 else "B"
     choice = leaning if decides and abs(stated - 0.5) >= abstain_below else None
-    notes = [note if choice or note else unsure_note, UNUSED_KNOWN if known_used is False else None]
+    notes = [note if choice or note else unsure_note, _from_parent(market, lookup, found)]
+    notes += [UNUSED_KNOWN] if known_used is False else []
     return Verdict(
         market=market,
         probability=probability,
@@ -86,6 +88,16 @@ def claim_sentence(delivery: str) -> str:
 def delivery_of(records: "pd.DataFrame") -> str:
     """The least comparable delivery of some records (`tables.RECORDS`); unknown where they are of a release that kept none."""
     return max(set(records["delivery"]), key=DELIVERIES.index) if "delivery" in records else "unknown"
+
+
+def _from_parent(market: str, lookup: "PriorLookup", found: "MarketPrior | None") -> str | None:
+    """That the past ads are another market's, where the knowledge base has none of this one."""
+    if found is None or not found.prior.n or not markets.parents(market):
+        return None
+    speaks = lookup.base.market(market)
+    if speaks is None or speaks.market == market:
+        return None
+    return f"there are no past ads from {markets.name(market)}; these are from {markets.name(speaks.market)}"
 
 
 def sigmoid(logit: float) -> float:

@@ -130,6 +130,7 @@ def _briefs(raw: RawTable, checks: RowChecks, dataset: Dataset, aliases: Mapping
     for name, column in (("product_id", product), ("market", market)):
         checks.refuse(column.isna(), "missing_value", name)
     checks.refuse(~product.isin(set(dataset.products["product_id"])), "unknown_product", "product_id")
+    markets.refuse_doubtful(market.dropna().unique(), aliases)
     codes = pd.Series(
         [markets.parse(cell, aliases) if isinstance(cell, str) else None for cell in market],
         index=market.index,

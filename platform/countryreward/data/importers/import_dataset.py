@@ -12,6 +12,7 @@ from countryreward.data.data_config import ImportConfig
 from countryreward.data.importers.observations import import_observations
 from countryreward.data.importers.pair_files import import_pairs
 from countryreward.data.importers.products import import_creatives, import_products
+from countryreward.data.market_table import define_market_file
 from countryreward.data.quarantine import Quarantine
 from countryreward.progress import ShowProgress
 
@@ -19,10 +20,13 @@ from countryreward.progress import ShowProgress
 def import_dataset(config: ImportConfig, folder: Path, progress: ShowProgress | None = None) -> dict[str, Any]:
     """Import three tables or a pair file into `folder`; returns counts by table, each of which adds up.
 
-    Writes products.parquet, creatives.parquet, images/part-*.parquet, observations.parquet, quarantine.jsonl, and
-    pairs.parquet for a pair file (schemas: `data/tables.py`). A bad row is quarantined and the job goes on; a file that
-    is missing, unreadable or lacks a column is a `UserError`. progress: called with (images done, all).
+    Markets of `config.markets` are known to the process from then on. Writes products.parquet, creatives.parquet,
+    images/part-*.parquet, observations.parquet, quarantine.jsonl, and pairs.parquet for a pair file (schemas:
+    `data/tables.py`). A bad row is quarantined and the job goes on; a file that is missing, unreadable or lacks a column is a
+    `UserError`. progress: called with (images done, all).
     """
+    if config.markets:
+        define_market_file(config.markets, folder)
     quarantine = Quarantine("import")
     if config.pairs.path:
         counts = import_pairs(config.pairs, config.images, config.market_aliases, folder, quarantine, progress)
@@ -41,7 +45,7 @@ def import_dataset(config: ImportConfig, folder: Path, progress: ShowProgress | 
 
 def source_fingerprint(config: ImportConfig) -> dict[str, str]:
     """Path -> fingerprint of every input; `unknown` for storage URIs, which are imported anew every time."""
-    tables = [config.products.path, config.creatives.path, config.observations.path, config.pairs.path]
+    tables = [config.products.path, config.creatives.path, config.observations.path, config.pairs.path, config.markets]
     fingerprint = {path: _file(path) for path in tables if path}
     if config.images.root:
         fingerprint[config.images.root] = _images(config.images.root)

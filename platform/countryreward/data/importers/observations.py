@@ -52,15 +52,21 @@ def import_observations(
 
 
 def market_column(checks: RowChecks, raw: RawTable, aliases: Mapping[str, str]) -> pd.Series:
-    """Alpha-2 codes; refuses unknown markets and rows whose prompt names other markets than the field."""
+    """Codes; refuses unknown markets and rows whose prompt names other markets than the field.
+
+    Raises `UserError` where a code is a country's, and others beside it say that it may mean something else.
+    """
     text, prompt = raw.column("market"), raw.column("prompt")
     checks.refuse(text.isna(), "missing_value", "market")
-    code = text.map({spelling: markets.parse(spelling, aliases) for spelling in text.dropna().unique()}).astype("str")
+    spellings = text.dropna().unique()
+    markets.refuse_doubtful(spellings, aliases)
+    code = text.map({spelling: markets.parse(spelling, aliases) for spelling in spellings}).astype("str")
     checks.refuse(code.isna(), "unknown_market", "market")
     if prompt.notna().any():
         named = {spelling: markets.named_in(spelling) for spelling in prompt.dropna().unique()}
+        own = {field: {field, *markets.parents(field)} for field in code.dropna().unique()}
         other = [
-            isinstance(spelling, str) and bool(named[spelling]) and field not in named[spelling]
+            isinstance(spelling, str) and bool(named[spelling]) and named[spelling].isdisjoint(own.get(field, ()))
             for spelling, field in zip(prompt.to_numpy(dtype=object), code.to_numpy(dtype=object), strict=True)
         ]
         checks.refuse(pd.Series(other, index=code.index, dtype=bool), "market_mismatch", "prompt")

@@ -3,6 +3,7 @@
 A fingerprint names what made a vector: a knowledge base refuses queries from another encoder.
 """
 
+import unicodedata
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -14,7 +15,7 @@ Vectors = NDArray[np.float32]
 
 
 class TextEncoder(Protocol):
-    """Texts to unit vectors."""
+    """Texts to unit vectors, the same for a text in composed and in decomposed form."""
 
     fingerprint: str
     dimension: int
@@ -33,6 +34,11 @@ class ImageEncoder(Protocol):
     def encode(self, images: Sequence[Image.Image]) -> Vectors:
         """[n] RGB images of any size -> [n, D] float32, rows of norm 1."""
         ...
+
+
+def composed(texts: Sequence[str]) -> list[str]:
+    """Texts in composed form (NFC): what looks the same is encoded the same, whoever typed it."""
+    return [unicodedata.normalize("NFC", text) for text in texts]
 
 
 def unit_rows(vectors: NDArray) -> Vectors:

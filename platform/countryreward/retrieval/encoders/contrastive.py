@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from countryreward.errors import UserError
-from countryreward.retrieval.encoders.base import Vectors, unit_rows
+from countryreward.retrieval.encoders.base import Vectors, composed, unit_rows
 from countryreward.retrieval.encoders.pretrained_weights import best_device, load_pretrained, revision
 
 
@@ -44,7 +44,7 @@ class ContrastiveTextEncoder(_Contrastive):
         limit = self.model.config.text_config.max_position_embeddings
         # SigLIP was trained with padding to the full length.
         padding = "max_length" if "siglip" in self.model.config.model_type else True
-        batch = self.tokenizer(list(texts), padding=padding, truncation=True, max_length=limit, return_tensors="pt")
+        batch = self.tokenizer(composed(texts), padding=padding, truncation=True, max_length=limit, return_tensors="pt")
         return self._features(self.model.get_text_features(**batch.to(self.model.device)))
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from countryreward.data.decoding import pixels_of
-from countryreward.retrieval.encoders.base import Vectors, unit_rows
+from countryreward.retrieval.encoders.base import Vectors, composed, unit_rows
 
 
 class HashedNgrams:
@@ -29,7 +29,7 @@ class HashedNgrams:
         # divides by the norm once more than need be; so do we, as vectors under this fingerprint are alike to the last bit.
         ngrams = HashingVectorizer(analyzer="char_wb", ngram_range=(3, 5)).build_analyzer()
         hasher = FeatureHasher(n_features=self.dimension, input_type="string")
-        counts: Any = hasher.transform(ngrams(text) for text in texts)  # a scipy sparse matrix
+        counts: Any = hasher.transform(ngrams(text) for text in composed(texts))  # a scipy sparse matrix
         dense = counts.toarray()
         norms = np.sqrt((dense**2).sum(axis=1, keepdims=True))
         return unit_rows(dense / np.where(norms > 0, norms, 1))

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from countryreward.errors import UserError
-from countryreward.retrieval.encoders.base import Vectors, unit_rows
+from countryreward.retrieval.encoders.base import Vectors, composed, unit_rows
 from countryreward.retrieval.encoders.pretrained_weights import best_device, load_pretrained, packaged, revision
 
 
@@ -24,4 +24,4 @@ class SentenceEncoder:
 
     def encode(self, texts: Sequence[str]) -> Vectors:
         """[n] texts -> [n, D] float32 unit rows."""
-        return unit_rows(self.model.encode(list(texts), convert_to_numpy=True, show_progress_bar=False))
+        return unit_rows(self.model.encode(composed(texts), convert_to_numpy=True, show_progress_bar=False))

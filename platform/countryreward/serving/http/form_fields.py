@@ -128,14 +128,15 @@ def _check_texts(config: SharedServiceConfig, texts: Mapping[str, str]) -> None:
 
 
 def markets_of(spellings: Sequence[str], default: Sequence[str]) -> tuple[str, ...]:
-    """ISO 3166 alpha-2 codes of codes or names, each once, in their order; of none: `default`. Raises `Problem`."""
+    """Codes of codes or names, each once, in their order; of none: `default`. Raises `Problem`."""
     codes = []
     for position, spelling in enumerate(spellings):
         code = markets.parse(spelling) if len(spelling) < 100 else None
         if code is None:
             raise Problem(
                 "invalid_input",
-                f"markets: number {position + 1} is no country; write an ISO 3166 code such as KR or a name",
+                f"markets: number {position + 1} is no country and no market of the model; write an ISO 3166 code such as KR, or"
+                " a name",
             )
         codes.append(code)
     return tuple(dict.fromkeys(codes or default))

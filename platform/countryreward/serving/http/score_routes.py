@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Annotated
 
 from fastapi import FastAPI, File, Form, Request, Response, UploadFile
@@ -34,7 +35,10 @@ Tags = Annotated[list[str], Form(description="Repeat the field for several.", ex
 ProductId = Annotated[str | None, Form(description="The product's own past ads then never count as evidence.")]
 Markets = Annotated[
     list[str],
-    Form(description="ISO 3166 codes or names; repeat the field. None: all of the training.", examples=[["KR", "BR"]]),
+    Form(
+        description="Codes or names of countries (ISO 3166) or of own markets; repeat the field. None: all of the training.",
+        examples=[["KR", "BR"]],
+    ),
 ]
 AsOf = Annotated[str | None, Form(description="YYYY-MM-DD: only evidence that ended before may speak.")]
 ShownEvidence = Annotated[int, Form(ge=0, description="Past ads shown per verdict: so many positions, heaviest first.")]
@@ -181,7 +185,8 @@ def add_score_routes(app: FastAPI, scorer: ServedScorer, config: RewardServiceCo
     def known_markets(request: Request) -> schemas.MarketsAnswer:
         """Markets the model was trained on; others are answered without a choice."""
         known = [schemas.Market(code=code, name=countries.name(code)) for code in scorer.markets]
-        return schemas.MarketsAnswer(request_id=request.state.request_id, markets=known)
+        own = [schemas.DefinedMarket.model_validate(asdict(market)) for market in countries.defined()]
+        return schemas.MarketsAnswer(request_id=request.state.request_id, markets=known, defined=own)
 
     @app.get("/v1/models", tags=["about"])
     async def models(request: Request) -> schemas.ModelsAnswer:

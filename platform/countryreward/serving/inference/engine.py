@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -23,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 from PIL.Image import Image
 
+from countryreward import markets
 from countryreward.data.decoding import ImageError, ImageFacts, declared_pixels, read_image
 from countryreward.scoring.contracts import RequestImageError, ScoreRequest, Verdict
 from countryreward.scoring.country_reward import CountryReward, PreparedPair
@@ -69,12 +70,13 @@ class InferenceEngine:
         self._pool_s = 0.0
 
     async def about(self) -> dict[str, Any]:
-        """Versions of model and knowledge base, the markets of the training, when it was loaded."""
+        """Versions of model and knowledge base, the markets of the training, those that are no countries, when it was loaded."""
         folder = self.reward.folder
         return {
             "model": folder.artifact.manifest.version,
             "knowledge_base": folder.base.version,
             "markets": list(self.markets),
+            "defined": [asdict(market) for market in markets.defined()],
             "loaded": self.loaded.isoformat(timespec="seconds"),
         }
 

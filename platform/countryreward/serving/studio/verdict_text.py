@@ -119,7 +119,7 @@ _ROW = {
     "missing_image": "the zip holds no picture of this name",
     "missing_value": "it is empty",
     "same_image": "both pictures are the same",
-    "unknown_market": "this is no country; write a code such as KR or a name",
+    "unknown_market": "this is no market we know; write a code such as KR or a name",
     "text_too_long": "the text is too long",
     "forbidden_uri": "write the picture's name as it is in the zip",
     "duplicate_key": "this row_id was used before",
