@@ -150,7 +150,8 @@ def describe(facts: dict[str, Any]) -> str:
     lines += [
         f"splits            {splits or 'none'}",
         f"markets           {', '.join(f'{name} {count:,}' for name, count in facts['markets'].items()) or 'none'}",
-        f"evidence          {', '.join(f'{name} {count:,}' for name, count in facts['kinds'].items()) or 'none'}",
+        f"evidence          {', '.join(f'{name} {count:,}' for name, count in facts['kinds'].items()) or 'none'}"
+        + (f"; success is {facts['outcome']}" if facts["outcome"] else ""),
         f"delivery          {', '.join(f'{name} {count:,}' for name, count in facts['deliveries'].items()) or 'none'}",
         f"labels A          {share(facts['share_of_letter_a'])}, {facts['ties']:,} ties",
         f"discordant share  {share(facts['discordant_share'])} of country pairs have different winners",
