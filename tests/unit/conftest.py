@@ -48,11 +48,13 @@ def write_world(
     image: dict[str, np.ndarray],
     hashes: dict[str, str] | None = None,
     perceptual: dict[str, str] | None = None,
+    headlines: dict[str, str] | None = None,
 ) -> World:
     """Publish embeddings and a knowledge base made of `rows`.
 
     creatives: (creative_id, product_id); text by product, image by creative (all of them, also those not in the base);
-    hashes: content hash by creative, its id by default; perceptual hash by content hash, far apart by default.
+    hashes: content hash by creative, its id by default; perceptual hash by content hash, far apart by default;
+    headlines: by creative, none by default.
     """
     hashes = hashes or {}
     perceptual = perceptual or {}
@@ -83,6 +85,8 @@ def write_world(
         [(name, product, content[name]) for name, product in creatives],
         columns=["creative_id", "product_id", "content_hash"],
     )
+    said = creative_frame["creative_id"].map(headlines or {})
+    creative_frame = creative_frame.assign(headline=said, copy_hash=said, body=None, call_to_action=None)
     with publish(folder / "base", kind=kb.KIND, config={"encoders": "hand", "encoder_names": {}}) as draft:
         counts = build.write_tables(draft.path, product_frame, creative_frame, observations(rows), source)
         for market in counts["entries"]:

@@ -37,7 +37,17 @@ from tenacity import RetryCallState, Retrying
 from countryreward.client import AsyncClient, BadAnswer, Client, NotAllowed, Refused, RetryPolicy, Unavailable
 from countryreward.client.retrying import AttemptFailed, CallRetries, RetryBudget, retry_after_s
 from countryreward.errors import UserError
-from countryreward.scoring.contracts import Evidence, PairRequest, PastAd, Product, ScoreRequest, Verdict
+from countryreward.scoring.contracts import (
+    Copy,
+    Evidence,
+    KnownResult,
+    PairRequest,
+    PastAd,
+    Product,
+    ScoreRequest,
+    SideResult,
+    Verdict,
+)
 from countryreward.scoring.frames import score_frame
 from countryreward.serving.http.apps import create_app
 from countryreward.serving.http.keys import Caller, KeyStore
@@ -354,6 +364,29 @@ class TestQuestions:
         assert service.seen[0]["files"] == [("image_a", "image_a", b"3"), ("image_b", "image_b", b"1")]
         assert service.seen[0]["headers"]["authorization"] == f"Bearer {KEY}"
         assert service.fields("evidence") == [["5"]]
+
+    def test_words_and_known_results_are_sent(self, service: Service, client: Callable[..., Any]) -> None:
+        words = [Copy(headline="Warm light", tags=("eve", "oak")), None]
+        client().score("Lamp", b"3", b"3", markets=["KR"], copies=words)
+        client().rank("Lamp", [b"1", b"3"], ["KR"], copies=words)
+        known = KnownResult(market="US", kind="votes", a=SideResult(votes=3), b=SideResult(votes=1), pair=(1, 0))
+        request = ScoreRequest.of_ads(
+            Product(title="Lamp"), (b"1", b"3"), [None, words[0]], markets=("KR",), known=(known,)
+        )
+        judge = client()
+        (verdict,) = judge.score([request])[0] if isinstance(judge, Client) else judge.score(request)
+        assert verdict.known_used is False  # the judge of these tests says nothing of it
+        assert service.fields("headline_a") == [["Warm light"], [], []]
+        assert service.fields("headline_b") == [[], [], ["Warm light"]]
+        assert service.fields("tags_a") == [["eve", "oak"], [], []]
+        assert service.fields("copies") == [[], ['[{"headline":"Warm light","tags":["eve","oak"]},null]'], []]
+        turned = '[{"pair":[0,1],"market":"US","kind":"votes","a":{"votes":1},"b":{"votes":3},"delivery":"unknown"}]'
+        assert service.fields("known") == [[], [], [turned]]
+
+    def test_each_image_has_words_or_none(self, service: Service, client: Callable[..., Any]) -> None:
+        with pytest.raises(UserError, match="copies: 1 for 2 images; give one for each image"):
+            client().rank("Lamp", [b"1", b"3"], ["KR"], copies=[None])
+        assert service.seen == []
 
     def test_markets_default_to_those_of_the_model(self, service: Service, client: Callable[..., Any]) -> None:
         judge = client()

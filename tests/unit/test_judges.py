@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from countryreward.data.creative_identity import Copy
 from countryreward.errors import UserError
 from countryreward.evaluation.judge_rows import JUDGE_ROWS
 from countryreward.judges.base import JudgeQuestion, all_logits, load_judge
@@ -66,6 +67,19 @@ def test_the_logit_is_the_head_on_the_states():
 
 
 @pytest.mark.slow
+def test_one_picture_with_two_headlines_gets_an_answer_that_turns_with_them():
+    asked = judge(strategy="none", antisymmetric="on")
+    words = (Copy(headline="Carry less"), Copy(headline="Soft leather"))
+    pairs = [
+        JudgeQuestion(title="Red bag", attributes={}, tags=[], market="KR", images=("a", "a"), copies=copies)
+        for copies in (words, (words[1], words[0]), (words[0], words[0]), (None, None))
+    ]
+    ab, ba, same, bare = asked.logits([asked.prepare(pair) for pair in pairs], features(asked))
+    assert abs(ab) > 1e-3
+    assert ab == pytest.approx(-ba, abs=1e-5)
+    assert (same, bare) == (pytest.approx(0, abs=1e-5), pytest.approx(0, abs=1e-5))
+
+
 @pytest.mark.parametrize(
     ("options", "reads"),
     [

@@ -1,5 +1,6 @@
 """The probe: planted collapses by number, and a real model folder whose answers are planted, published and refused."""
 
+import dataclasses
 import io
 import json
 import shutil
@@ -16,7 +17,9 @@ from PIL import Image
 
 from countryreward import CountryReward
 from countryreward.data.artifacts import publish
+from countryreward.data.creative_identity import Copy
 from countryreward.errors import UserError
+from countryreward.judges.pairwise import PairwiseJudge
 from countryreward.models.processor import load_processor
 from countryreward.models.reward_config import RewardOptions
 from countryreward.models.reward_model import CountryRewardModel
@@ -161,6 +164,34 @@ def publish_model(
     with publish(folder / "model", kind="model") as draft:
         fill_model(draft.path, logits, prior_weight=prior_weight)
         check_draft(draft, allowed=allowed, kept=folder / "run")
+
+
+@pytest.mark.slow
+def test_the_words_of_a_probe_are_asked_and_a_probe_of_the_release_before_has_none(fill_model: Fill, tmp_path: Path):
+    publish_model(fill_model, tmp_path, CHANGING, allowed="never needed")
+    before = ModelFolder.open(tmp_path / "model")
+    assert (before.delivery, before.reads_copy) == ("unknown", False)  # its training.json tells of neither
+    table = pq.read_table(before.artifact.path / "probe.parquet")
+    asked: list[Any] = []
+
+    class Listening(PairwiseJudge):
+        def prepare(self, question: Any) -> Any:
+            asked.append(question.copies)
+            return super().prepare(question)
+
+    rows = table.to_pylist()
+    rows[1] |= {"image_b": rows[1]["image_a"], "copy_a": {"headline": "Carry less", "tags": ["new"]}}
+    old = table.drop_columns(["copy_a", "copy_b"])
+    for written in (pa.Table.from_pylist(rows, schema=PROBE), old):
+        folder = tmp_path / f"copy-{len(written.schema)}"
+        shutil.copytree(before.artifact.path, folder)
+        pq.write_table(written, folder / "probe.parquet")
+        opened = dataclasses.replace(before, artifact=dataclasses.replace(before.artifact, path=folder))
+        run_probe(Listening.load(folder), opened)
+    assert asked == [
+        *[(None, None), (Copy(headline="Carry less", tags=("new",)), None), *[(None, None)] * 13],
+        *[(None, None)] * 15,
+    ]
 
 
 @pytest.mark.slow

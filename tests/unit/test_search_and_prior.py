@@ -13,7 +13,7 @@ from countryreward.retrieval.prior import PriorRetriever, retrieval_hash
 from countryreward.retrieval.retrieval_config import PriorConfig, RetrievalConfig, SearchConfig
 from countryreward.retrieval.search import Query, TwoStageSearch
 from countryreward.scoring.contracts import Product
-from countryreward.scoring.prior_lookup import EncodedImage, MarketPair, shared_searches
+from countryreward.scoring.prior_lookup import EncodedImage, MarketPair, MarketPrior, PriorLookup, shared_searches
 
 
 def query_of(source, product: str, creatives: list[str], market: str = "KR", **options) -> Query:
@@ -207,6 +207,33 @@ def planted(hand_world, *, extra_creatives=(), extra_rows=(), extra_images=None,
     text = {name: np.array([1.0, 0.0]) for name in ("p1", "p2", "new", *(name for _, name in extra_creatives))}
     products = sorted({product for _, product in creatives})
     return hand_world(products=products, creatives=creatives, rows=rows, text=text, image=image, **options)
+
+
+def test_past_ads_of_one_picture_show_their_own_headlines(hand_world):
+    base, source = planted(
+        hand_world,
+        extra_creatives=[("p3-a", "p3"), ("p3-b", "p3")],
+        extra_rows=[counted("p3-a", 900), counted("p3-b", 100)],
+        extra_images={"p3-a": A, "p3-b": A},
+        hashes={"p3-a": "same", "p3-b": "same"},
+        headlines={"p3-a": "Warm light", "p3-b": "Cold light"},
+    )
+    query = query_of(source, "new", ["new-a", "new-b"])
+    prior = PriorRetriever(base, RetrievalConfig()).priors(query, [(0, 1)])[0]
+    lookup = PriorLookup.__new__(PriorLookup)
+    lookup.base = base
+    shown = {
+        ad.creative_id: ad for each in lookup.evidence(MarketPrior(query, prior)) for ad in (each.like_a, each.like_b)
+    }
+    assert {name: ad.headline for name, ad in sorted(shown.items())} == {
+        "p1-a": None,
+        "p1-b": None,
+        "p2-a": None,
+        "p2-b": None,
+        "p3-a": "Warm light",
+        "p3-b": "Cold light",
+    }
+    assert shown["p3-a"].value == pytest.approx(9 * shown["p3-b"].value)
 
 
 def names(base, entries) -> list[str]:

@@ -71,6 +71,28 @@ def make(store: FeatureStore, **options) -> tuple[CountryRewardModel, Loader]:
     return model, Loader(examples, StoredFeatures(store), tokenizer.pad_token_id)
 
 
+def test_the_words_of_creatives_reach_the_prompts_of_records():
+    tokenizer = load_processor(backbone_folder("tiny")).tokenizer
+    builder = PromptBuilder(tokenizer, RewardOptions())
+    record = {"record_id": "r", "product_id": "p", "market": "KR", "hash_a": "h", "hash_b": "h", "target": 1.0}
+    records = pd.DataFrame([record | {"creative_a": "c2", "creative_b": "c1"}])
+    products = pd.DataFrame(
+        [{"product_id": "p", "title": "Oak lamp", "category": None, "attributes": None, "tags": None}]
+    )
+    creatives = pd.DataFrame(
+        [["c1", "Warm light", None, None, None, "x"], ["c2", None, None, None, None, None]],
+        columns=["creative_id", "headline", "body", "call_to_action", "tags", "copy_hash"],
+    )
+    examples, bare = (
+        build_examples(records, products, None, builder, grid=(1, 2, 2), quarantine=Quarantine("test"), creatives=table)
+        for table in (creatives, creatives.assign(copy_hash=None))
+    )
+    (prompt,) = examples.prompts
+    assert tokenizer.decode(prompt.ids[prompt.spans[4]]).strip() == "Warm light"
+    assert not prompt.spans[3].any()
+    assert (examples.copy, bare.copy) == (True, False)
+
+
 def test_the_store_refuses_another_tower_and_an_unknown_image(store: FeatureStore):
     with pytest.raises(UserError, match="made by tower"):
         FeatureStore.open(store.artifact.path, tower="other")

@@ -80,9 +80,9 @@ def claim(delivery: str) -> str:
 def claim_sentence(delivery: str) -> str:
     """The same in a sentence for people."""
     if claim(delivery) == "better":
-        return "Chance or turns decided who saw which ad, so the ad that wins is the better one."
-    who = "The platform decided" if delivery == "optimised" else "Nobody has told"
-    return f"{who} who saw which ad, so an ad that wins won as delivered: with the audience it got, which may be why."
+        return "Chance or turns decided who saw which ad, so an ad that wins is the better one."
+    who = "The platform chose" if delivery == "optimised" else "It is not known who chose"
+    return f"{who} who saw which ad, so an ad that wins won as delivered: the people it was shown to may be the reason."
 
 
 def delivery_of(records: "pd.DataFrame") -> str:
