@@ -99,7 +99,6 @@ def with_keys(creatives: pd.DataFrame) -> pd.DataFrame:
     smallest creative_id, which stands for all of them. A table without the column copy_hash has no words."""
     if "copy_hash" not in creatives:
         creatives = creatives.assign(copy_hash=None)
-    words = creatives["copy_hash"].where(creatives["copy_hash"].notna(), None).to_numpy(object)
-    keys = [creative_key(image, text) for image, text in zip(creatives["content_hash"], words, strict=True)]
-    keyed = creatives.assign(key=pd.Series(keys, index=creatives.index, dtype="str"))
+    words = ("+" + creatives["copy_hash"].astype("str")).fillna("")
+    keyed = creatives.assign(key=creatives["content_hash"].astype("str") + words)
     return keyed.assign(canonical=keyed.groupby(["product_id", "key"])["creative_id"].transform("min"))
