@@ -24,13 +24,19 @@ class Config:
 
 
 def main(config: Config) -> Artifact:
-    from countryreward.data.importers.import_dataset import import_dataset, is_known, source_fingerprint
+    from countryreward.data.importers.import_dataset import (
+        evidence_rows,
+        import_dataset,
+        is_known,
+        notes,
+        source_fingerprint,
+    )
     from countryreward.progress import bar
 
     fingerprint = source_fingerprint(config.source)
     options = {**asdict(config.source), "fingerprint": fingerprint}
     artifact = current(config.out, kind="dataset", config=options) if is_known(fingerprint) else None
-    if artifact and artifact.manifest.counts["observations"]["kept"]:  # one without failed, and fails again
+    if artifact and evidence_rows(artifact.manifest.counts, "kept"):  # one without failed, and fails again
         print(f"import: {config.out} is up to date")
         return artifact
     with publish(config.out, kind="dataset", config=options) as draft, bar("images read") as progress:
@@ -41,11 +47,12 @@ def main(config: Config) -> Artifact:
             f" + {counts['quarantined']:,} quarantined"
             + (f" {counts['quarantined_by_reason']}" if counts["quarantined_by_reason"] else "")
         )
+        for line in notes(counts):
+            print(f"import: {table:<13} {line}")
     print(f"import: -> {config.out}; what was refused and why: {config.out}/quarantine.jsonl")
-    observations = draft.counts["observations"]
-    if not observations["kept"]:
-        refused = f"none of {observations['input']} rows was kept; see {config.out}/quarantine.jsonl"
-        raise UserError(f"observations: {refused}")
+    if not evidence_rows(draft.counts, "kept"):
+        refused = f"none of {evidence_rows(draft.counts, 'input'):,} rows was kept; see {config.out}/quarantine.jsonl"
+        raise UserError(f"observations, votes: {refused}" if "votes" in draft.counts else f"observations: {refused}")
     return open_artifact(config.out, kind="dataset")
 
 

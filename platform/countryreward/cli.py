@@ -258,7 +258,7 @@ def _data_check(folder: Path) -> None:
     else:
         dataset = open_artifact(folder / "dataset" if run else folder, kind="dataset")
         print(f"dataset           {folder / 'dataset' if run else folder}")
-        order = ["products", "creatives", "observations", "pairs_file"]  # a manifest sorts its keys
+        order = ["products", "creatives", "observations", "pairs_file", "votes"]  # a manifest sorts its keys
         for table in sorted(dataset.manifest.counts, key=order.index):
             counts = dataset.manifest.counts[table]
             print(

@@ -275,7 +275,7 @@ def test_case_google_ads_export(tmp_path: Path):
     }
     counted, kept, refused = imported(tmp_path, content, columns=columns)
     assert (counted["input"], counted["kept"]) == (5, 4)
-    assert [(row["row"], row["reason"]) for row in refused] == [(4, "unknown_creative")]
+    assert [(row["row"], row["reason"]) for row in refused] == [(4, "total_row")]
     assert {(row["creative_id"], row["market"]): row["clicks"] / row["impressions"] for row in kept} == {
         ("a", "BR"): pytest.approx(0.01714, abs=1e-5), ("b", "BR"): pytest.approx(0.01415, abs=1e-5),
         ("a", "KR"): 12 / 940, ("b", "KR"): 9 / 988,

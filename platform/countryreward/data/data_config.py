@@ -79,13 +79,17 @@ class ImportConfig:
     products: TableSource = field(default_factory=lambda: TableSource(path="runs/demo/export/products.csv"))
     """Columns product_id, title, category, attributes (JSON or key=value;...), `attribute:NAME`, tags (JSON or a;b), seller."""
     creatives: TableSource = field(default_factory=lambda: TableSource(path="runs/demo/export/creatives.csv"))
-    """Columns creative_id, product_id, image_uri, or image_bytes (Parquet) instead of image_uri."""
+    """Columns creative_id, product_id, image_uri, or image_bytes (Parquet) instead of image_uri; the words of the ad: headline,
+    body, call_to_action, tags (JSON or a;b)."""
     observations: TableSource = field(default_factory=lambda: TableSource(path="runs/demo/export/observations.csv"))
-    """Columns creative_id, market, period_start, period_end, the values of its kind, source, prompt (checked against market)."""
+    """Columns creative_id, market, period_start, period_end, the values of its kind, placement, device, ad_set, audience (found
+    by their headers where they are not mapped), delivery, source, prompt (checked against market)."""
     pairs: TableSource = field(default_factory=TableSource)
-    """A pair file: product_id, title, category, image_a, image_b, market, values with _a and _b; excludes the three tables."""
+    """A pair file: product_id, title, category, image_a, image_b, market, words and values with _a and _b; excludes the three
+    tables."""
     votes: TableSource = field(default_factory=TableSource)
-    """Votes on pairs: creative_1, creative_2, market, votes_1, votes_2; where known votes_tie, voter_class, period, source."""
+    """Votes on pairs: creative_1, creative_2, market, votes_1 and votes_2, or winner (1, 2, tie or an id) where a row is one
+    vote; where known votes_tie, voter_class, period_start, period_end, source."""
     images: ImagesConfig = field(default_factory=lambda: ImagesConfig(root="runs/demo/export/images"))
     """Where the images are read from, and which are accepted."""
     market_aliases: dict[str, str] = field(default_factory=dict)
@@ -93,7 +97,8 @@ class ImportConfig:
     markets: str = ""
     """YAML file of markets that are no countries (regions, languages, segments); docs/data.md shows one."""
     empty_clicks: Literal["refuse", "zero"] = "refuse"
-    """What an empty cell of clicks or conversions means beside impressions: a row that is refused, or none."""
+    """What an empty cell of clicks, conversions or value means beside impressions. zero: none. refuse: empty clicks refuse the
+    row; empty conversions and value are not known."""
     delivery: Literal["randomised", "rotated", "optimised", "unknown"] = "unknown"
     """Who chose what a customer saw, where the observations have no delivery column: chance, turns, or the platform."""
 
@@ -104,9 +109,10 @@ class ImportConfig:
             raise UserError(
                 f"pairs.path: {self.pairs.path!r} is set beside the three tables; set their paths to '' or leave pairs out"
             )
-        if not self.pairs.path and not all(tables):
+        if not self.pairs.path and not all(tables[: 2 if self.votes.path else 3]):
             raise UserError(
-                "products.path, creatives.path, observations.path: all three are needed when there is no pairs.path"
+                "products.path, creatives.path, observations.path: all three are needed when there is no pairs.path, "
+                "observations.path may be empty when there are votes"
             )
 
 

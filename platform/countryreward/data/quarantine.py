@@ -6,7 +6,8 @@ counted by reason but not kept here. At every stage input = kept + dropped + qua
 
 import json
 from collections import Counter
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ REASONS: dict[str, str] = {
     "text_too_long": "shorten the named field",
     "malformed_row": "CSV: as many cells as the header, quotes around commas; JSONL: one JSON object a line",
     "lost_digits": "export the column as text and open it in no spreadsheet: 1.2E+17 or 120000000000000000 have lost digits",
-    "duplicate_key": "keep one row per key; docs/data.md says what the key of each table is",
+    "duplicate_key": "keep one row per key (docs/data.md names it); equal rows that are parts need a column that says so",
     "unknown_product": "add the product to the products table, or correct product_id",
     "unknown_creative": "mend the creative itself (it may be quarantined), add it to its table, or correct creative_id",
     "unknown_market": "write an ISO 3166 code (KR), a country's name (South Korea), an alias from the configuration, or define it"
@@ -38,18 +39,25 @@ REASONS: dict[str, str] = {
     "negative_value": "counts, rates and orders are never negative: correct the export",
     "zero_impressions": "leave out periods without impressions",
     "clicks_exceed_impressions": "correct the export: clicks are at most impressions",
+    "conversions_exceed_impressions": "correct the export: conversions of these impressions are at most as many",
     "rate_above_one": "correct the rate; where 1.6 means 1.6 %, set rates of the table to percent",
     "period_reversed": "period_start must not be later than period_end",
     "bad_date": "write dates as YYYY-MM-DD",
     "ambiguous_date": "set dates of the table to day-first or month-first: the column's dates fit both",
-    "overlapping_period": "two periods of one creative and market share a day: keep one",
-    "same_image": "a pair needs two different images: correct image_a or image_b",
+    "overlapping_period": "two periods of one creative, market and part of its showing share a day: keep one",
+    "total_row": "leave out rows that sum up other rows of the file",
+    "repeated_impressions": "export without the named column: platforms count the same impressions again in its rows",
+    "unknown_delivery": "write randomised, rotated, optimised or unknown; for another column set constants: {delivery: unknown}",
+    "same_image": "a pair needs two different creatives, by picture or words: correct one of them",
     "refused_prompt": "the record has no valid prompt: mend the named field, or leave the record out",
     "unreadable_design": "write Foreground, Background, Color Tone and Lighting, each once, or a JSON object of the four",
     "no_picture": "give the product a creative whose image can be read, or leave the design out",
     "refused_design": "no design could be read in the answers, or the renderer cannot make them: see value; train the writer on",
     "failed_again": "what was asked failed on it again and again: see value and its log; correct the product, or leave it out",
-    "conflicting_value": "the same image has two different values in one market and period: keep one",
+    "conflicting_value": "one creative has two values that cannot be added in one market and period: keep one",
+    "different_products": "votes compare two creatives of one product: correct the ids",
+    "unknown_winner": "write 1, 2, tie, or the id of one of the two creatives",
+    "no_votes": "leave out pairs that nobody voted on",
 }
 """Every reason a row can be quarantined for, with the way out."""
 
@@ -74,7 +82,14 @@ class Quarantine:
 
     def __init__(self, stage: str) -> None:
         self.stage = stage
-        self.refusals: list[QuarantinedRow] = []
+        self._parts: list[list[QuarantinedRow] | _RefusedRows] = []
+
+    @property
+    def refusals(self) -> list[QuarantinedRow]:
+        """All refused rows, in the order in which they were refused."""
+        rows = [row for part in self._parts for row in part]
+        self._parts = [rows]
+        return rows
 
     def add(
         self,
@@ -88,31 +103,82 @@ class Quarantine:
         content: object = None,
     ) -> None:
         """Quarantine one row. `reason` must be one of `REASONS`."""
-        self.refusals.append(
-            QuarantinedRow(
-                stage=self.stage,
-                table=table,
-                row=int(row),
-                key=str(key)[:200],
-                reason=reason,
-                field=field,
-                value=str(value)[:200],
-                way_out=REASONS[reason],
-                content=json.dumps(content, default=str, ensure_ascii=False)[:2000] if content is not None else "",
-            )
-        )
+        if not self._parts or isinstance(self._parts[-1], _RefusedRows):
+            self._parts.append([])
+        last = self._parts[-1]
+        assert isinstance(last, list)
+        last.append(_refused(self.stage, table, row, reason, field, value, key, content))
+
+    def add_rows(
+        self, frame: pd.DataFrame, *, table: str, reason: str, field: str, values: pd.Series, key: list[str]
+    ) -> None:
+        """Quarantine the rows of a frame, whose index is their position in the table unless a column `row` says it.
+
+        values: what was found, aligned with the frame. key: the columns of the key. The rows' lines are made when they are
+        written: of a file of a million bad rows only the cells are in memory.
+        """
+        assert reason in REASONS
+        self._parts.append(_RefusedRows(self.stage, table, reason, field, frame, values, key))
 
     def counts(self, table: str | None = None) -> dict[str, int]:
         """Refusals by reason, most frequent first, of one table or of all."""
-        by_reason = Counter(refusal.reason for refusal in self.refusals if table is None or refusal.table == table)
+        by_reason: Counter[str] = Counter()
+        for part in self._parts:
+            if isinstance(part, list):
+                by_reason.update(row.reason for row in part if table is None or row.table == table)
+            elif table is None or part.table == table:
+                by_reason[part.reason] += len(part.frame)
         return dict(by_reason.most_common())
 
     def write(self, folder: Path) -> None:
         """Write `quarantine.jsonl`, one row a line; an empty file says that nothing was refused."""
-        lines = (json.dumps(asdict(refusal), ensure_ascii=False) for refusal in self.refusals)
-        (folder / "quarantine.jsonl").write_text(
-            "".join(line + "\n" for line in lines), encoding="utf-8", errors="replace"
-        )
+        with open(folder / "quarantine.jsonl", "w", encoding="utf-8", errors="replace") as handle:
+            for part in self._parts:
+                handle.writelines(json.dumps(vars(row), ensure_ascii=False) + "\n" for row in part)
+
+
+@dataclass(frozen=True)
+class _RefusedRows:
+    """Rows of one table that were refused for one reason, as columns."""
+
+    stage: str
+    table: str
+    reason: str
+    field: str
+    frame: pd.DataFrame
+    values: pd.Series
+    key: list[str]
+
+    def __iter__(self) -> Iterator[QuarantinedRow]:
+        names = [str(name) for name in self.frame]
+        # A number that is missing is written as null: NaN is not JSON.
+        columns = [_cells(self.frame[name]) for name in self.frame]
+        for position, value, *cells in zip(self.frame.index, _cells(self.values), *columns, strict=True):
+            content = {name: cell for name, cell in zip(names, cells, strict=True) if not isinstance(cell, bytes)}
+            key = "/".join(str(content[name]) for name in self.key if name in content)
+            row = int(str(content.get("row", position)))
+            value = "" if value is None else value
+            yield _refused(self.stage, self.table, row, self.reason, self.field, value, key, content)
+
+
+def _cells(column: pd.Series) -> list[Any]:
+    return column.astype(object).where(column.notna(), None).tolist()
+
+
+def _refused(
+    stage: str, table: str, row: int, reason: str, field: str, value: object, key: object, content: object
+) -> QuarantinedRow:
+    return QuarantinedRow(
+        stage=stage,
+        table=table,
+        row=int(row),
+        key=str(key)[:200],
+        reason=reason,
+        field=field,
+        value=str(value)[:200],
+        way_out=REASONS[reason],
+        content=json.dumps(content, default=str, ensure_ascii=False)[:2000] if content is not None else "",
+    )
 
 
 class RowChecks:
@@ -134,22 +200,12 @@ class RowChecks:
         if not newly.any():
             return
         assert len(newly) == len(self.frame), "bad is not aligned with the frame"
-        # A number that is missing is written as null: NaN is not JSON.
-        rows = [
-            {name: None if isinstance(cell, float) and cell != cell else cell for name, cell in row.items()}
-            for row in self.frame.loc[newly].to_dict("records")
-        ]
-        for position, content in zip(self.frame.index[newly], rows, strict=True):
-            value = content.get(field) if values is None else values[position]
-            self.quarantine.add(
-                table=self.table,
-                row=int(str(content.get("row", position))),
-                reason=reason,
-                field=field,
-                value="" if value is None else value,
-                key="/".join(str(content[name]) for name in self.key if name in content),
-                content={str(name): cell for name, cell in content.items() if not isinstance(cell, bytes)},
-            )
+        rows = self.frame.loc[newly]
+        if values is None:
+            values = rows[field] if field in rows else pd.Series(None, index=rows.index, dtype="str")
+        self.quarantine.add_rows(
+            rows, table=self.table, reason=reason, field=field, values=values.loc[rows.index], key=self.key
+        )
         self.good &= ~newly
 
 

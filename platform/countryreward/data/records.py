@@ -106,9 +106,7 @@ def _in_windows(frame: pd.DataFrame, config: RecordsConfig) -> tuple[pd.DataFram
     return frame[~outside], {**counts, "dropped_by_reason": by_reason}
 
 
-def _votes(
-    dataset: Dataset, creatives: pd.DataFrame, config: RecordsConfig
-) -> tuple[pd.DataFrame, dict[str, Any]]:
+def _votes(dataset: Dataset, creatives: pd.DataFrame, config: RecordsConfig) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Votes summed over classes and periods: product_id, creative_1 < creative_2, market, window, votes_1, votes_2; ties half
     each."""
     columns = ["product_id", "creative_1", "creative_2", "market", "window", "votes_1", "votes_2"]

@@ -71,7 +71,7 @@ OBSERVATIONS = pa.schema(
         pa.field("kind", pa.string(), nullable=False),  # one of KINDS
         pa.field("impressions", pa.int64()),
         pa.field("clicks", pa.int64()),
-        pa.field("conversions", pa.int64()),  # of the same impressions
+        pa.field("conversions", pa.float64()),  # of the same impressions; attribution gives parts of one
         pa.field("value", pa.float64()),  # revenue of the same impressions, one currency
         pa.field("rate", pa.float64()),  # CTR as a share
         pa.field("orders", pa.float64()),  # units sold
@@ -86,7 +86,7 @@ OBSERVATIONS = pa.schema(
         pa.field("source", pa.string()),
     ]
 )
-"""Key: creative_id, market, kind, the strata, period. Rows of one key are added on import."""
+"""Key: creative_id, market, kind, the strata, delivery, period. Rows of one key are added on import."""
 
 VOTES = pa.schema(
     [

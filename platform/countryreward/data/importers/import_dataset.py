@@ -4,49 +4,78 @@ The caller publishes the folder (`artifacts.publish`); `source_fingerprint` tell
 """
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from countryreward.data.artifacts import sha256_file
 from countryreward.data.data_config import ImportConfig
 from countryreward.data.importers.observations import import_observations
 from countryreward.data.importers.pair_files import import_pairs
 from countryreward.data.importers.products import import_creatives, import_products
+from countryreward.data.importers.table_files import write_sorted
+from countryreward.data.importers.votes import import_votes
 from countryreward.data.market_table import define_market_file
 from countryreward.data.quarantine import Quarantine
+from countryreward.data.tables import OBSERVATIONS
 from countryreward.progress import ShowProgress
 
 
 def import_dataset(config: ImportConfig, folder: Path, progress: ShowProgress | None = None) -> dict[str, Any]:
-    """Import three tables or a pair file into `folder`; returns counts by table, each of which adds up.
+    """Import three tables or a pair file, and votes, into `folder`; returns counts by table, each of which adds up.
 
     Markets of `config.markets` are known to the process from then on. Writes products.parquet, creatives.parquet,
-    images/part-*.parquet, observations.parquet, quarantine.jsonl, and pairs.parquet for a pair file (schemas:
-    `data/tables.py`). A bad row is quarantined and the job goes on; a file that is missing, unreadable or lacks a column is a
-    `UserError`. progress: called with (images done, all).
+    images/part-*.parquet, observations.parquet, quarantine.jsonl, pairs.parquet for a pair file and votes.parquet for votes
+    (schemas: `data/tables.py`). A bad row is quarantined and the job goes on; a file that is missing, unreadable or lacks a
+    column is a `UserError`. progress: called with (images done, all).
     """
     if config.markets:
         define_market_file(config.markets, folder)
     quarantine = Quarantine("import")
     if config.pairs.path:
-        counts = import_pairs(config.pairs, config.images, config.market_aliases, folder, quarantine, progress)
+        counts = import_pairs(config, folder, quarantine, progress)
     else:
         counts = {}
         counts["products"], products = import_products(config.products, folder, quarantine)
         counts["creatives"], creatives = import_creatives(
             config.creatives, config.images, products, folder, quarantine, progress
         )
-        counts["observations"] = import_observations(
-            config.observations, config.market_aliases, creatives, folder, quarantine
-        )
+        if config.observations.path:
+            counts["observations"] = import_observations(config, creatives, folder, quarantine)
+        else:
+            write_sorted(
+                pd.DataFrame(columns=OBSERVATIONS.names), OBSERVATIONS, folder / "observations.parquet", ["creative_id"]
+            )
+    if config.votes.path:
+        counts["votes"] = import_votes(config, folder, quarantine)
     quarantine.write(folder)
     return counts
 
 
+def evidence_rows(counts: Mapping[str, Any], name: str) -> int:
+    """Rows of observations and votes that came in (`input`), were `kept`, ..., by the counts of an import."""
+    return sum(counts[table][name] for table in ("observations", "votes") if table in counts)
+
+
+def notes(counts: Mapping[str, Any]) -> list[str]:
+    """What was found in one table beyond its counts, as lines for a person."""
+    lines = list(counts.get("decisions", []))
+    if added := counts.get("dropped_by_reason", {}).get("added_to_another_row"):
+        lines.append(f"{added:,} rows were parts of another row's result and were added to it")
+    for part, headers in counts.get("recognised", {}).items():
+        lines.append(f"{part} read from {', '.join(repr(header) for header in headers)}")
+    for column, cells in counts.get("not_used", {}).items():
+        lines.append(f"{column} not used in {cells:,} rows, whose kind needs other columns")
+    return lines
+
+
 def source_fingerprint(config: ImportConfig) -> dict[str, str]:
     """Path -> fingerprint of every input; `unknown` for storage URIs, which are imported anew every time."""
-    tables = [config.products.path, config.creatives.path, config.observations.path, config.pairs.path, config.markets]
-    fingerprint = {path: _file(path) for path in tables if path}
+    sources = [config.products, config.creatives, config.observations, config.pairs, config.votes]
+    paths = [*(source.path for source in sources), config.markets]
+    fingerprint = {path: _file(path) for path in paths if path}
     if config.images.root:
         fingerprint[config.images.root] = _images(config.images.root)
     return fingerprint

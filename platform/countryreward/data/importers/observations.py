@@ -3,52 +3,114 @@
 The checks are shared with the pair importer, whose columns carry `_a` and `_b`.
 """
 
-from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
-import numpy as np
 import pandas as pd
 
 from countryreward import markets
-from countryreward.data.data_config import TableSource
+from countryreward.data.data_config import ImportConfig
+from countryreward.data.importers.parsing import date_columns
+from countryreward.data.importers.periods import overlapping
+from countryreward.data.importers.row_parts import SERIES, add_parts, refuse_totals
+from countryreward.data.importers.strata import PERIODS, is_total, plain, read_strata
 from countryreward.data.importers.table_files import RawTable, read_table, write_sorted
 from countryreward.data.quarantine import Quarantine, RowChecks, tally
-from countryreward.data.tables import KINDS, OBSERVATIONS
+from countryreward.data.tables import DELIVERIES, KINDS, OBSERVATIONS, STRATA
 
 NEEDED = {"counts": ("impressions", "clicks"), "rate": ("rate",), "orders": ("orders",), "score": ("score",)}
 """Kind -> the values without which there is no such evidence."""
-VALUES = ("impressions", "clicks", "rate", "orders", "score", "score_sd", "score_n")
-CONTEXT = ("market", "period_start", "period_end", "kind", "source", "prompt")
-SORTED_BY = ["creative_id", "market", "period_start", "period_end"]
-_EVER = (-(2**40), 2**40)  # days of an observation without dates: it covers any period
+USED = {
+    **NEEDED,
+    "counts": ("impressions", "clicks", "conversions", "value"),
+    "score": ("score", "score_sd", "score_n"),
+}
+"""Kind -> the values that are read and kept; what else stands in the row is neither."""
+VALUES = ("impressions", "clicks", "conversions", "value", "rate", "orders", "score", "score_sd", "score_n")
+CONTEXT = ("market", "period_start", "period_end", "kind", *STRATA, "delivery", "source", "prompt")
+SORTED_BY = ["creative_id", "market", "period_start", "period_end", "kind", *STRATA, "delivery"]
+DELIVERY_WORDS = {
+    **{name: name for name in DELIVERIES},
+    **dict.fromkeys(("randomized", "random", "a/b test", "ab test", "a/b", "split test", "experiment"), "randomised"),
+    **dict.fromkeys(
+        ("rotate", "rotation", "even rotation", "rotate evenly", "rotate ads evenly", "rotate indefinitely"), "rotated"
+    ),
+    "do not optimize: rotate ads indefinitely": "rotated",
+    **dict.fromkeys(("optimized", "optimise", "optimize", "automatic", "auto", "platform"), "optimised"),
+    **dict.fromkeys(("optimize for clicks", "optimize for conversions"), "optimised"),
+    "optimize: prefer best performing ads": "optimised",
+}
+"""How files say who chose what a customer saw (lower case) -> one of `DELIVERIES`."""
+
+
+class Values(NamedTuple):
+    """Checked values of a table's rows."""
+
+    frame: pd.DataFrame
+    """kind and the columns of `VALUES`; missing where the row's kind does not use them."""
+    not_used: dict[str, int]
+    """Column -> filled cells that the kinds of their rows do not use."""
+
+
+class Parts(NamedTuple):
+    """Which part of a creative's showing each row is."""
+
+    frame: pd.DataFrame
+    """period_start, period_end and the strata."""
+    recognised: dict[str, list[str]]
+    """`period` or a stratum -> the file's headers that tell it, of those that nobody mapped."""
+
+    @property
+    def headers(self) -> set[str]:
+        """The recognised headers."""
+        return {name for names in self.recognised.values() for name in names}
 
 
 def import_observations(
-    source: TableSource, aliases: Mapping[str, str], creatives: set[str], folder: Path, quarantine: Quarantine
+    config: ImportConfig, creatives: set[str], folder: Path, quarantine: Quarantine
 ) -> dict[str, Any]:
-    """Write observations.parquet; returns the counts.
+    """Write observations.parquet; returns the counts, with `decisions` (how the file was read), `recognised` (headers of strata
+    and days that nobody mapped) and `not_used` (filled cells that their rows' kinds do not use) where there are any.
 
-    creatives: the ids that were kept; an observation of any other is refused. Of two rows with one key or a shared day
-    the first in the file is kept.
+    creatives: the ids that were kept; an observation of any other is refused. Rows of one key are added up (`add_parts`). Of two
+    rows of one series that share a day the first in the file is kept.
     """
-    required = ("creative_id", "market")
-    raw = read_table(source, field="observations", known=("creative_id", *CONTEXT, *VALUES), required=required)
-    checks = RowChecks(raw.frame, table="observations", key=SORTED_BY, quarantine=quarantine)
+    known = ("creative_id", *CONTEXT, *VALUES)
+    raw = read_table(config.observations, field="observations", known=known, required=("creative_id", "market"))
+    checks = RowChecks(
+        raw.frame,
+        table="observations",
+        key=["creative_id", "market", "period_start", "period_end"],
+        quarantine=quarantine,
+    )
     raw.refuse_unreadable(checks)
     creative = raw.column("creative_id")
+    unknown = ~creative.isin(creatives)
+    checks.refuse(unknown & is_total(creative), "total_row", "creative_id")
     checks.refuse(creative.isna(), "missing_value", "creative_id")
-    checks.refuse(~creative.isin(creatives), "unknown_creative", "creative_id")
-    market = market_column(checks, raw, aliases)
-    values = value_columns(checks, raw)
-    periods = period_columns(checks, raw)
-    frame = pd.concat([creative, market, periods, values, raw.column("source")], axis=1)
-    checks.refuse(frame[SORTED_BY].where(checks.good).duplicated() & checks.good, "duplicate_key", "creative_id")
-    checks.refuse(overlapping(frame, checks.good), "overlapping_period", "period_start")
-    kept = frame.loc[checks.good]
+    checks.refuse(unknown, "unknown_creative", "creative_id")
+    market = market_column(checks, raw, config.market_aliases)
+    values = value_columns(checks, raw, empty_clicks=config.empty_clicks)
+    delivery = delivery_column(checks, raw, config.delivery)
+    row = pd.concat([creative, market, values.frame], axis=1)
+    parts = part_columns(checks, raw, row)
+    frame = pd.concat([row, parts.frame, delivery, raw.column("source")], axis=1)
+    added = add_parts(checks, frame, raw, parts.headers)
+    together = int(checks.good.sum()) - len(added)
+    shared = overlapping(added, pd.Series(True, index=added.index), SERIES)
+    kept = added[~shared]
+    checks.refuse(shared.reindex(frame.index, fill_value=False), "overlapping_period", "period_start")
     write_sorted(kept, OBSERVATIONS, folder / "observations.parquet", SORTED_BY)
-    return tally("observations", input=len(frame), kept=len(kept), quarantine=quarantine)
+    counts = tally(
+        "observations",
+        input=len(frame),
+        kept=len(kept),
+        quarantine=quarantine,
+        dropped={"added_to_another_row": together} if together else None,
+    )
+    facts = {"decisions": raw.decisions, "recognised": parts.recognised, "not_used": values.not_used}
+    return counts | {name: found for name, found in facts.items() if found}
 
 
 def market_column(checks: RowChecks, raw: RawTable, aliases: Mapping[str, str]) -> pd.Series:
@@ -61,6 +123,7 @@ def market_column(checks: RowChecks, raw: RawTable, aliases: Mapping[str, str]) 
     spellings = text.dropna().unique()
     markets.refuse_doubtful(spellings, aliases)
     code = text.map({spelling: markets.parse(spelling, aliases) for spelling in spellings}).astype("str")
+    checks.refuse(code.isna() & is_total(text), "total_row", "market")
     checks.refuse(code.isna(), "unknown_market", "market")
     if prompt.notna().any():
         named = {spelling: markets.named_in(spelling) for spelling in prompt.dropna().unique()}
@@ -73,40 +136,96 @@ def market_column(checks: RowChecks, raw: RawTable, aliases: Mapping[str, str]) 
     return code.rename("market")
 
 
-def value_columns(checks: RowChecks, raw: RawTable, suffix: str = "") -> pd.DataFrame:
-    """`kind` and the seven value columns, checked. suffix: the side's ending in a pair file ("_a")."""
-    text = {name: raw.column(name + suffix) for name in VALUES}
-    filled = pd.DataFrame(text).notna()
+def value_columns(
+    checks: RowChecks, raw: RawTable, suffix: str = "", empty_clicks: Literal["refuse", "zero"] = "refuse"
+) -> Values:
+    """Kind and values of the rows, checked. suffix: the side's ending in a pair file ("_a").
+
+    Only what a row's kind uses is read: a bad rate beside good counts costs nothing. empty_clicks: `zero` takes an empty cell of
+    clicks, conversions or value beside impressions for none, unless a rate above zero says otherwise.
+    """
+    filled = pd.DataFrame({name: raw.column(name + suffix).notna() for name in VALUES})
+    parsed = {name: raw.numbers(name + suffix) for name in VALUES}
+    value = {name: column.values for name, column in parsed.items()}
     named = raw.column("kind").str.strip().str.lower()
     checks.refuse(named.notna() & ~named.isin(KINDS), "unknown_kind", "kind")
+    if empty_clicks == "zero":
+        counts = filled["impressions"] & (named.isna() | (named == "counts"))
+        counts &= filled["clicks"] | ~filled["rate"] | (value["rate"] == 0)
+        for name in (name for name in ("clicks", "conversions", "value") if name + suffix in raw.frame):
+            none = counts & ~filled[name]
+            value[name] = value[name].mask(none, 0)
+            filled[name] |= none
     # Without a kind, the most informative one whose values are all there.
     complete = {kind: filled[list(NEEDED[kind])].all(axis=1) for kind in KINDS}
     kind = named.copy()
     for candidate in KINDS:
         kind = kind.mask(kind.isna() & complete[candidate], candidate)
-    only_half = filled["impressions"] ^ filled["clicks"]
-    for name in ("impressions", "clicks"):
-        checks.refuse(kind.isna() & only_half & ~filled[name], "missing_value", name + suffix)
+    only_impressions = filled["impressions"] & ~filled["clicks"]
+    said = pd.Series(
+        "empty beside impressions; where that means none, set source.empty_clicks to zero", checks.frame.index
+    )
+    half = only_impressions & (kind.isna() | (named == "counts"))
+    checks.refuse(half, "missing_value", "clicks" + suffix, said)
+    checks.refuse(kind.isna() & filled["clicks"] & ~filled["impressions"], "missing_value", "impressions" + suffix)
     checks.refuse(kind.isna(), "missing_value", "kind" if not suffix else f"value{suffix}")
     for candidate, names in NEEDED.items():
         for name in names:
             checks.refuse((named == candidate) & ~filled[name], "missing_value", name + suffix)
-    parsed = {name: raw.numbers(name + suffix) for name in VALUES}
+    used = {name: kind.isin([candidate for candidate in KINDS if name in USED[candidate]]) for name in VALUES}
     for name, column in parsed.items():
         for reason, rows in column.refused.items():
-            checks.refuse(rows, reason, name + suffix)
-    value = {name: column.values for name, column in parsed.items()}
+            checks.refuse(rows & used[name], reason, name + suffix)
+        value[name] = value[name].where(used[name])
     for name in VALUES:
         if name != "score":
             checks.refuse(value[name] < 0, "negative_value", name + suffix)
     checks.refuse(value["impressions"] == 0, "zero_impressions", "impressions" + suffix)
     checks.refuse(value["clicks"] > value["impressions"], "clicks_exceed_impressions", "clicks" + suffix)
-    return pd.DataFrame({"kind": kind, **value})
+    more = value["conversions"] > value["impressions"].astype("float64")
+    checks.refuse(more, "conversions_exceed_impressions", "conversions" + suffix)
+    not_used = {name + suffix: int((filled[name] & ~used[name] & checks.good).sum()) for name in VALUES}
+    return Values(pd.DataFrame({"kind": kind, **value}), {name: cells for name, cells in not_used.items() if cells})
 
 
-def period_columns(checks: RowChecks, raw: RawTable) -> pd.DataFrame:
-    """`period_start` and `period_end`, days included; both or neither."""
+def delivery_column(checks: RowChecks, raw: RawTable, default: str) -> pd.Series:
+    """One of `DELIVERIES` per row: what its cell says (`DELIVERY_WORDS`), `default` where it is empty."""
+    text = raw.column("delivery")
+    said = text.map({cell: DELIVERY_WORDS.get(plain(cell), "") for cell in text.dropna().unique()}).astype("str")
+    checks.refuse(said == "", "unknown_delivery", "delivery")
+    return said.fillna(default).rename("delivery")
+
+
+def part_columns(checks: RowChecks, raw: RawTable, row: pd.DataFrame) -> Parts:
+    """Period and strata of the rows, from mapped columns or from those whose header is known; refuses rows that sum up others.
+
+    row: creative_id, market, kind and values.
+    """
+    periods, header = period_columns(checks, raw)
+    found = read_strata(raw)
+    strata = refuse_totals(checks, pd.concat([row, periods], axis=1), found)
+    recognised = {"period": [header]} if header else {}
+    return Parts(pd.concat([periods, strata.frame(row.index)], axis=1), recognised | found.recognised)
+
+
+def period_columns(checks: RowChecks, raw: RawTable) -> tuple[pd.DataFrame, str]:
+    """`period_start` and `period_end`, days included, both or neither; and the header they were read from where none was mapped.
+
+    Without period columns, a column of days or of weeks' first days (`PERIODS`) in which most cells are dates is the period.
+    """
     names = ("period_start", "period_end")
+    if not any(name in raw.frame for name in names):
+        for header in sorted(
+            (name for name in raw.others if plain(name) in PERIODS), key=lambda name: PERIODS[plain(name)]
+        ):
+            cells = raw.other(header)
+            first = date_columns({header: cells}, style=raw.source.dates, option=f"{raw.field}.dates")[header]
+            bad = first.refused.get("bad_date", pd.Series(False, index=cells.index))
+            if 2 * bad.sum() < cells.notna().sum():
+                for reason, rows in first.refused.items():
+                    checks.refuse(rows, reason, header, cells)
+                last = first.values + pd.Timedelta(days=PERIODS[plain(header)] - 1)
+                return pd.DataFrame({"period_start": first.values, "period_end": last}), header
     parsed = {name: raw.days(name) for name in names}
     for name in names:
         for reason, rows in parsed[name].refused.items():
@@ -115,65 +234,7 @@ def period_columns(checks: RowChecks, raw: RawTable) -> pd.DataFrame:
     checks.refuse(start.isna() & end.notna(), "missing_value", "period_start")
     checks.refuse(end.isna() & start.notna(), "missing_value", "period_end")
     checks.refuse(start > end, "period_reversed", "period_start")
-    return pd.DataFrame({"period_start": start, "period_end": end})
-
-
-def overlapping(frame: pd.DataFrame, good: pd.Series) -> pd.Series:
-    """Good rows that share a day with an earlier good row of the same creative and market, which was itself kept.
-
-    An observation without dates covers any period. Sorting finds the few series with an overlap at all; only those are
-    walked in file order.
-    """
-    rows = frame.loc[good]
-    series = rows.groupby(["creative_id", "market"], sort=False).ngroup().to_numpy()
-    start, end = days(rows)
-    suspicious = suspicious_series(series, start, end)
-    refused = pd.Series(False, index=frame.index)
-    periods_of: dict[int, KeptPeriods] = {}
-    for position in np.flatnonzero(np.isin(series, suspicious)):
-        periods = periods_of.setdefault(int(series[position]), KeptPeriods())
-        if periods.shares_a_day(int(start[position]), int(end[position])):
-            refused.iloc[int(rows.index[int(position)])] = True
-        else:
-            periods.keep(int(start[position]), int(end[position]))
-    return refused
-
-
-def days(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """First and last day of each row since 1970; rows without dates get days before and after any other."""
-    bounds = []
-    for name, without in zip(("period_start", "period_end"), _EVER, strict=True):
-        day = rows[name].to_numpy().astype("datetime64[D]")
-        bounds.append(np.where(np.isnat(day), without, day.astype(np.int64)))
-    return bounds[0], bounds[1]
-
-
-def suspicious_series(series: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """The series (creative and market, numbered) in which any two periods share a day."""
-    order = np.lexsort((start, series))
-    ordered = series[order]
-    latest = pd.Series(end[order]).groupby(ordered).cummax().to_numpy()
-    shares = (ordered[1:] == ordered[:-1]) & (start[order][1:] <= latest[:-1])
-    return np.unique(ordered[1:][shares])
-
-
-class KeptPeriods:
-    """The disjoint periods of one series that have been kept."""
-
-    def __init__(self) -> None:
-        self.starts: list[int] = []
-        self.ends: list[int] = []
-
-    def shares_a_day(self, start: int, end: int) -> bool:
-        """Whether a kept period shares a day with start..end, both included."""
-        position = bisect_left(self.ends, start)  # the first that ends on or after the start
-        return position < len(self.starts) and self.starts[position] <= end
-
-    def keep(self, start: int, end: int) -> None:
-        """Keep a period that shares no day with the others."""
-        position = bisect_left(self.starts, start)
-        self.starts.insert(position, start)
-        self.ends.insert(position, end)
+    return pd.DataFrame({"period_start": start, "period_end": end}), ""
 
 
 def side_names(suffixes: Sequence[str] = ("_a", "_b")) -> list[str]:

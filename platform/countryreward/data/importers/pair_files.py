@@ -1,54 +1,49 @@
-"""A ready-made pair file into the same tables: each row is two images of a product, a market and both values."""
+"""A ready-made pair file into the same tables: each row is two ads of a product, a market and both values."""
 
-import dataclasses
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from countryreward.data.data_config import ImagesConfig, TableSource
+from countryreward.data.data_config import ImagesConfig, ImportConfig
 from countryreward.data.importers.observations import (
     CONTEXT,
     SORTED_BY,
     VALUES,
-    KeptPeriods,
-    days,
+    delivery_column,
     market_column,
-    period_columns,
+    part_columns,
     side_names,
-    suspicious_series,
     value_columns,
 )
-from countryreward.data.importers.products import DESCRIPTION, write_creatives, write_products
+from countryreward.data.importers.periods import KeptPeriods, codes, days, suspicious_series
+from countryreward.data.importers.products import DESCRIPTION, copy_columns, write_creatives, write_products
 from countryreward.data.importers.table_files import RawTable, read_table, write_sorted
 from countryreward.data.quarantine import Quarantine, RowChecks, tally
-from countryreward.data.tables import LISTED_PAIRS, OBSERVATIONS
+from countryreward.data.tables import COPY, LISTED_PAIRS, OBSERVATIONS, STRATA
 from countryreward.errors import UserError
 from countryreward.progress import ShowProgress
 
 SIDES = ("a", "b")
-_KNOWN = ("product_id", *DESCRIPTION, "image_a", "image_b", *CONTEXT, *side_names())
+_COPY = tuple(f"{name}_{side}" for name in COPY for side in SIDES)
+_KNOWN = ("product_id", *DESCRIPTION, "image_a", "image_b", *_COPY, *CONTEXT, *side_names())
 
 
 def import_pairs(
-    source: TableSource,
-    images: ImagesConfig,
-    aliases: Mapping[str, str],
-    folder: Path,
-    quarantine: Quarantine,
-    progress: ShowProgress | None = None,
+    config: ImportConfig, folder: Path, quarantine: Quarantine, progress: ShowProgress | None = None
 ) -> dict[str, Any]:
     """Write all tables and pairs.parquet from a pair file; returns the counts by table.
 
-    A creative is a product with an image: its id is product_id + "/" + image. Rows of products, creatives and
-    observations stand for the first pair row they occur in.
+    A creative is a product with an image and words: its id is product_id + "/" + image, and where there are words "+" and their
+    hash. Rows of products, creatives and observations stand for the first pair row they occur in.
     """
-    raw = read_table(source, field="pairs", known=_KNOWN, required=("product_id", "image_a", "image_b", "market"))
+    raw = read_table(config.pairs, field="pairs", known=_KNOWN, required=("product_id", "image_a", "image_b", "market"))
     if not any(name in raw.frame for name in side_names()):
         raise UserError(
-            f"pairs: {source.path} has no values of the two images, only {', '.join(raw.names)}; a winner alone is no "
+            f"pairs: {config.pairs.path} has no values of the two images, only {', '.join(raw.names)}; a winner alone is no "
             "evidence: give impressions_a/_b and clicks_a/_b, or rate, orders or score with _a and _b "
             "(pairs.columns maps other names)"
         )
@@ -58,14 +53,20 @@ def import_pairs(
     raw.refuse_unreadable(checks)
     for name in ("product_id", "image_a", "image_b"):
         checks.refuse(raw.column(name).isna(), "missing_value", name)
-    checks.refuse(raw.column("image_a") == raw.column("image_b"), "same_image", "image_b")
-    shared = pd.DataFrame({"market": market_column(checks, raw, aliases), "source": raw.column("source")})
-    values = {side: value_columns(checks, raw, f"_{side}") for side in SIDES}
-    shared[["period_start", "period_end"]] = period_columns(checks, raw)
+    creatives = {side: _creatives(checks, raw, side) for side in SIDES}
+    a, b = (creatives[side]["creative_id"] for side in SIDES)
+    checks.refuse(a == b, "same_image", "image_b")
+    market = market_column(checks, raw, config.market_aliases)
+    values = {side: value_columns(checks, raw, f"_{side}", config.empty_clicks) for side in SIDES}
+    delivery = delivery_column(checks, raw, config.delivery)
+    parts = part_columns(
+        checks, raw, pd.concat([(a + "\0" + b).rename("creative_id"), market, values["a"].frame], axis=1)
+    )
+    shared = pd.concat([market, parts.frame, delivery, raw.column("source")], axis=1)
 
     counts: dict[str, Any] = {"products": _import_products(raw, checks, folder)}
-    counts["creatives"] = _import_creatives(raw, checks, images, folder, progress)
-    sides = {side: pd.concat([_creative(raw, side), shared, values[side]], axis=1) for side in SIDES}
+    counts["creatives"] = _import_creatives(creatives, checks, config.images, folder, progress)
+    sides = {side: pd.concat([creatives[side]["creative_id"], shared, values[side].frame], axis=1) for side in SIDES}
     _refuse_conflicts(checks, sides)
 
     repeated = _repeated(sides, checks.good)
@@ -75,18 +76,8 @@ def import_pairs(
     )  # rows in file order, a before b
     observations = both.drop_duplicates(SORTED_BY)
     write_sorted(observations, OBSERVATIONS, folder / "observations.parquet", SORTED_BY)
-    pairs = (
-        pd.DataFrame(
-            {
-                "product_id": raw.column("product_id"),
-                "creative_1": sides["a"]["creative_id"],
-                "creative_2": sides["b"]["creative_id"],
-                "market": shared["market"],
-            }
-        )
-        .loc[kept]
-        .drop_duplicates()
-    )
+    listed = {"product_id": raw.column("product_id"), "creative_1": a, "creative_2": b, "market": market}
+    pairs = pd.DataFrame(listed).loc[kept].drop_duplicates()
     write_sorted(pairs, LISTED_PAIRS, folder / "pairs.parquet", LISTED_PAIRS.names)
     counts["observations"] = tally(
         "observations",
@@ -102,11 +93,20 @@ def import_pairs(
         quarantine=quarantine,
         dropped={"repeated": int(repeated.sum())},
     )
+    facts = {
+        "decisions": raw.decisions,
+        "recognised": parts.recognised,
+        "not_used": values["a"].not_used | values["b"].not_used,
+    }
+    counts["pairs_file"] |= {name: found for name, found in facts.items() if found}
     return counts
 
 
-def _creative(raw: RawTable, side: str) -> pd.Series:
-    return (raw.column("product_id") + "/" + raw.column(f"image_{side}")).rename("creative_id")
+def _creatives(checks: RowChecks, raw: RawTable, side: str) -> pd.DataFrame:
+    """The creative of one side in each row: its id, product, image and words."""
+    image, words = raw.column(f"image_{side}").rename("image_uri"), copy_columns(checks, raw, f"_{side}")
+    named = raw.column("product_id") + "/" + image + ("+" + words["copy_hash"]).fillna("")
+    return pd.concat([named.rename("creative_id"), raw.column("product_id"), image, words], axis=1)
 
 
 def _import_products(raw: RawTable, checks: RowChecks, folder: Path) -> dict[str, Any]:
@@ -114,45 +114,42 @@ def _import_products(raw: RawTable, checks: RowChecks, folder: Path) -> dict[str
     first = raw.frame.loc[checks.good].drop_duplicates("product_id")
     frame = first.assign(row=first.index).reset_index(drop=True)
     frame["title"] = frame["title"].fillna(frame["product_id"]) if "title" in frame else frame["product_id"]
-    described = dataclasses.replace(raw, frame=frame)
     product_checks = RowChecks(frame, table="products", key="product_id", quarantine=checks.quarantine)
-    counts, kept = write_products(described, product_checks, folder)
+    counts, kept = write_products(replace(raw, frame=frame), product_checks, folder)
     checks.refuse(~raw.column("product_id").isin(kept), "unknown_product", "product_id")
     return counts
 
 
 def _import_creatives(
-    raw: RawTable, checks: RowChecks, images: ImagesConfig, folder: Path, progress: ShowProgress | None
+    creatives: Mapping[str, pd.DataFrame],
+    checks: RowChecks,
+    images: ImagesConfig,
+    folder: Path,
+    progress: ShowProgress | None,
 ) -> dict[str, Any]:
-    """One creative per product and image; pair rows of a refused one are refused."""
-    good = raw.frame.loc[checks.good]
-    sides = [
-        pd.DataFrame({"product_id": good["product_id"], "image_uri": good[f"image_{side}"], "row": good.index})
-        for side in SIDES
-    ]
-    frame = (
-        pd.concat(sides).sort_index(kind="stable").drop_duplicates(["product_id", "image_uri"]).reset_index(drop=True)
-    )
-    frame["creative_id"] = frame["product_id"] + "/" + frame["image_uri"]
+    """One creative per product, image and words; pair rows of a refused one are refused."""
+    both = pd.concat([creatives[side].loc[checks.good].assign(row=lambda frame: frame.index) for side in SIDES])
+    identity = ["product_id", "image_uri", "copy_hash"]
+    frame = both.sort_index(kind="stable").drop_duplicates(identity).reset_index(drop=True)
     creative_checks = RowChecks(frame, table="creatives", key="creative_id", quarantine=checks.quarantine)
     # "a/b" + "c" and "a" + "b/c" would share an id.
     creative_checks.refuse(frame["creative_id"].duplicated(), "duplicate_key", "creative_id")
     counts, _ = write_creatives(frame, creative_checks, images, folder, progress=progress)
-    refused = pd.MultiIndex.from_frame(frame.loc[~creative_checks.good, ["product_id", "image_uri"]])
+    refused = pd.MultiIndex.from_frame(frame.loc[~creative_checks.good, identity])
     for side in SIDES:
-        used = pd.MultiIndex.from_arrays([raw.column("product_id"), raw.column(f"image_{side}")])
-        checks.refuse(pd.Series(used.isin(refused), index=raw.frame.index), "unknown_creative", f"image_{side}")
+        used = pd.MultiIndex.from_frame(creatives[side][identity])
+        checks.refuse(pd.Series(used.isin(refused), index=checks.frame.index), "unknown_creative", f"image_{side}")
     return counts
 
 
 def _refuse_conflicts(checks: RowChecks, sides: Mapping[str, pd.DataFrame]) -> None:
     """Refuse pair rows that give an image another value than an earlier kept row does, or a period that shares days.
 
-    Only the series (creative and market) in which something disagrees are walked in file order.
+    Only the series (creative, market and strata) in which something disagrees are walked in file order.
     """
     both = pd.concat([sides[side].loc[checks.good] for side in SIDES])
-    series = both.groupby(["creative_id", "market"], sort=False).ngroup().to_numpy()
-    value = both.groupby(["kind", *VALUES], sort=False, dropna=False).ngroup().to_numpy()
+    series = codes(both, ["creative_id", "market", *STRATA]).to_numpy()
+    value = codes(both, ["kind", *VALUES]).to_numpy()
     start, end = days(both)
     cells = pd.DataFrame({"series": series, "start": start, "end": end, "value": value}).drop_duplicates()
     periods = cells.drop_duplicates(["series", "start", "end"])
@@ -187,7 +184,8 @@ def _refuse_conflicts(checks: RowChecks, sides: Mapping[str, pd.DataFrame]) -> N
 
 
 def _repeated(sides: Mapping[str, pd.DataFrame], good: pd.Series) -> pd.Series:
-    """Good rows that list, in either order, a pair of an earlier good row in the same market and period."""
+    """Good rows that list, in either order, a pair of an earlier good row in the same market, strata and period."""
     a, b = (sides[side]["creative_id"] for side in SIDES)
-    key = sides["a"][["market", "period_start", "period_end"]].assign(low=a.where(a < b, b), high=b.where(a < b, a))
+    key = sides["a"][["market", *STRATA, "period_start", "period_end"]]
+    key = key.assign(low=a.where(a < b, b), high=b.where(a < b, a))
     return key.where(good).duplicated() & good

@@ -24,7 +24,7 @@ NumberKind = Literal["whole", "units", "rate", "amount", "number"]
 NUMBER_KINDS: dict[str, NumberKind] = {
     "impressions": "whole",
     "clicks": "whole",
-    "conversions": "whole",
+    "conversions": "units",
     "score_n": "whole",
     "votes_1": "whole",
     "votes_2": "whole",

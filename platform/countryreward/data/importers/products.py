@@ -8,19 +8,21 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from countryreward.data.creative_identity import copy_hash
 from countryreward.data.data_config import ImagesConfig, TableSource
 from countryreward.data.decoding import ImageError, ImageFacts, inspect
 from countryreward.data.images import ImageSource, ImageWriter
 from countryreward.data.importers.parsing import attributes, tags
+from countryreward.data.importers.periods import codes
 from countryreward.data.importers.table_files import ATTRIBUTE, RawTable, read_table, write_sorted
 from countryreward.data.quarantine import Quarantine, RowChecks, tally
-from countryreward.data.tables import CREATIVES, PRODUCTS
+from countryreward.data.tables import COPY, CREATIVES, PRODUCTS
 from countryreward.errors import UserError
 from countryreward.progress import ShowProgress
 
 DESCRIPTION = ("title", "category", "attributes", "tags", "seller", ATTRIBUTE)
 """Columns that describe a product, beside its id."""
-_CREATIVE_COLUMNS = ("creative_id", "product_id", "image_uri", "image_bytes")
+_CREATIVE_COLUMNS = ("creative_id", "product_id", "image_uri", "image_bytes", *COPY)
 
 
 def import_products(source: TableSource, folder: Path, quarantine: Quarantine) -> tuple[dict[str, Any], set[str]]:
@@ -30,7 +32,8 @@ def import_products(source: TableSource, folder: Path, quarantine: Quarantine) -
     raw.refuse_unreadable(checks)
     for name in ("product_id", "title"):
         checks.refuse(raw.column(name).isna(), "missing_value", name)
-    return write_products(raw, checks, folder)
+    counts, kept = write_products(raw, checks, folder)
+    return counts | ({"decisions": raw.decisions} if raw.decisions else {}), kept
 
 
 def write_products(raw: RawTable, checks: RowChecks, folder: Path) -> tuple[dict[str, Any], set[str]]:
@@ -109,8 +112,31 @@ def import_creatives(
     checks.refuse(~raw.column("product_id").isin(products), "unknown_product", "product_id")
     checks.refuse(raw.column("creative_id").where(checks.good).duplicated(), "duplicate_key", "creative_id")
     frame = pd.DataFrame({name: raw.column(name) for name in ("creative_id", "product_id", "image_uri")})
+    frame = pd.concat([frame, copy_columns(checks, raw)], axis=1)
     stream = raw.binary("image_bytes") if embedded else None
-    return write_creatives(frame, checks, images, folder, stream, progress)
+    counts, kept = write_creatives(frame, checks, images, folder, stream, progress)
+    return counts | ({"decisions": raw.decisions} if raw.decisions else {}), kept
+
+
+def copy_columns(checks: RowChecks, raw: RawTable, suffix: str = "") -> pd.DataFrame:
+    """The words of each ad (`tables.COPY`, `tags` as lists) and their `copy_hash`; refuses tags that cannot be read.
+
+    suffix: the side's ending in a pair file ("_a").
+    """
+    words = pd.DataFrame({name: raw.column(name + suffix) for name in COPY})
+    distinct = words.drop_duplicates()
+    lists, bad = tags(distinct["tags"])
+    texts = distinct[["headline", "body", "call_to_action"]].astype(object)
+    texts = texts.where(texts.notna(), None).itertuples(index=False, name=None)
+    hashes = [
+        copy_hash(headline, body, action, found or ())
+        for (headline, body, action), found in zip(texts, lists, strict=True)
+    ]
+    number = codes(words, list(COPY))
+    told = distinct.assign(tags=lists, copy_hash=pd.Series(hashes, index=distinct.index, dtype="str"), bad=bad)
+    frame = told.set_index(number[distinct.index]).loc[number].set_index(words.index)
+    checks.refuse(frame["bad"], "wrong_type", "tags" + suffix)
+    return frame.drop(columns="bad")
 
 
 def write_creatives(
@@ -123,7 +149,8 @@ def write_creatives(
 ) -> tuple[dict[str, Any], set[str]]:
     """Read the images of the rows that pass so far, write what is good; returns the counts and the creative ids.
 
-    frame: creative_id, product_id, image_uri. stream: the image bytes of every row, instead of reading image_uri.
+    frame: creative_id, product_id, image_uri and the columns of `copy_columns`. stream: the image bytes of every row, instead of
+    reading image_uri.
     """
     good = frame.loc[checks.good]
     if stream is None:  # an image that many creatives share is read once

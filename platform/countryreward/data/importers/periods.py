@@ -1,0 +1,71 @@
+"""Periods of observations: days as numbers, and rows of one series that share a day."""
+
+from bisect import bisect_left
+
+import numpy as np
+import pandas as pd
+
+_EVER = (-(2**24), 2**24)  # days of an observation without dates: it covers any period
+
+
+def days(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """First and last day of each row since 1970; rows without dates get days before and after any other."""
+    bounds = []
+    for name, without in zip(("period_start", "period_end"), _EVER, strict=True):
+        day = rows[name].to_numpy().astype("datetime64[D]")
+        bounds.append(np.where(np.isnat(day), without, day.astype(np.int64)))
+    return bounds[0], bounds[1]
+
+
+def suspicious_series(series: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """The series (creative and market, numbered) in which any two periods share a day."""
+    order = np.lexsort((start, series))
+    ordered = series[order]
+    latest = pd.Series(end[order]).groupby(ordered).cummax().to_numpy()
+    shares = (ordered[1:] == ordered[:-1]) & (start[order][1:] <= latest[:-1])
+    return np.unique(ordered[1:][shares])
+
+
+class KeptPeriods:
+    """The disjoint periods of one series that have been kept."""
+
+    def __init__(self) -> None:
+        self.starts: list[int] = []
+        self.ends: list[int] = []
+
+    def shares_a_day(self, start: int, end: int) -> bool:
+        """Whether a kept period shares a day with start..end, both included."""
+        position = bisect_left(self.ends, start)  # the first that ends on or after the start
+        return position < len(self.starts) and self.starts[position] <= end
+
+    def keep(self, start: int, end: int) -> None:
+        """Keep a period that shares no day with the others."""
+        position = bisect_left(self.starts, start)
+        self.starts.insert(position, start)
+        self.ends.insert(position, end)
+
+
+def overlapping(frame: pd.DataFrame, good: pd.Series, series_columns: list[str]) -> pd.Series:
+    """Good rows that share a day with an earlier good row of the same series, which was itself kept.
+
+    An observation without dates covers any period. Sorting finds the few series with an overlap at all; only those are
+    walked in file order.
+    """
+    rows = frame.loc[good]
+    series = codes(rows, series_columns).to_numpy()
+    start, end = days(rows)
+    suspicious = suspicious_series(series, start, end)
+    refused = pd.Series(False, index=frame.index)
+    periods_of: dict[int, KeptPeriods] = {}
+    for position in np.flatnonzero(np.isin(series, suspicious)):
+        periods = periods_of.setdefault(int(series[position]), KeptPeriods())
+        if periods.shares_a_day(int(start[position]), int(end[position])):
+            refused.loc[rows.index[int(position)]] = True
+        else:
+            periods.keep(int(start[position]), int(end[position]))
+    return refused
+
+
+def codes(frame: pd.DataFrame, columns: list) -> pd.Series:
+    """A number for each combination of the columns' values, missing ones among them."""
+    return frame.groupby(columns, sort=False, dropna=False).ngroup()

@@ -1,0 +1,147 @@
+"""Which part of a creative's showing a row is: strata and days from the columns of platforms, and rows that sum up others.
+
+The headers by which platforms call these columns stand here and nowhere else.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import pandas as pd
+
+from countryreward.data.importers.parsing import MISSING_WORDS
+from countryreward.data.importers.table_files import RawTable
+from countryreward.data.tables import STRATA
+
+HEADERS: dict[str, tuple[str, ...]] = {
+    "placement": (
+        "placement", "placement type", "publisher platform", "platform", "platform position", "network",
+        "network type", "ad network type", "network (with search partners)", "publisher", "inventory", "ad slot", "site",
+        "top vs other", "top vs. other",
+    ),
+    "device": (
+        "device", "device type", "device category", "device platform", "platform (device)", "impression device",
+        "conversion device", "operating system", "os",
+    ),
+    "ad_set": (
+        "ad set", "ad set id", "ad set name", "adset", "adset id", "adset name", "ad group", "ad group id",
+        "ad group name", "adgroup", "adgroup id", "adgroup name", "line item", "line item id", "line item name",
+        "campaign", "campaign id", "campaign name",
+    ),
+    "audience": (
+        "audience", "audience name", "audience segment", "targeting", "age", "age range", "age group", "gender", "sex",
+        "region", "region (user location)", "province", "city", "city (user location)", "dma", "dma region",
+        "metro area", "language", "interest", "income", "household income", "parental status", "new or returning",
+    ),
+}  # fmt: skip
+"""Stratum -> headers of columns that tell it, in the form of `plain`."""
+
+PERIODS: dict[str, int] = {
+    "day": 1, "date": 1,
+    "week": 7, "week start": 7, "week starting": 7, "week of": 7, "week (monday to sunday)": 7,
+}  # fmt: skip
+"""Headers of a row's first day -> its days, used where there are no period columns; the first that is there counts."""
+
+REPEATED: tuple[str, ...] = (
+    "conversion action", "conversion action name", "conversion action category", "conversion name", "conversion type",
+    "conversion category", "conversion source", "conversion event", "conversion window", "action type", "event",
+    "event name", "event type", "goal", "result type", "result indicator", "attribution window", "attribution setting",
+    "attribution model", "click type", "asset", "asset id", "asset name", "asset type", "extension", "extension type",
+    "carousel card", "card",
+)  # fmt: skip
+"""Headers of columns in whose rows platforms count the same impressions again: such rows are no parts."""
+
+ROW_IDS: tuple[str, ...] = (
+    "", "#", "row", "row id", "row number", "row no", "index", "no", "no.", "nr", "nr.", "line", "line number",
+    "record", "record id", "record number", "uuid", "guid", "key", "exported at", "export time", "downloaded at",
+    "file", "file name", "filename", "unnamed: 0", "index level 0",
+)  # fmt: skip
+"""Headers of columns that number the rows or say when and where they were written: no part of what a row says."""
+
+_PARTS = (
+    "(?:ad groups?|ad sets?|adsets?|ads?|ages?|age groups?|age ranges?|audiences?|campaigns?|cities|countries|creatives?|days?|"
+    "devices?|device types?|dmas?|genders?|languages?|markets?|networks?|placements?|platforms?|positions?|products?|"
+    "regions?|rows?|states?|traffic)"
+)
+_TOTAL = re.compile(
+    rf"(?:(?:grand|sub|report|overall|account|campaign|ad group|ad set)[ -]?)?totals?(?:\s*[:(–—-].*|\s+of\s+\d.*|\s+{_PARTS})?"
+    rf"|\(?all\)?(?:\s+{_PARTS})?|summary|sum|overall|combined"
+    r"|gesamt|gesamtsumme|summe|insgesamt|alle(?: geräte)?|total général|tous|toutes|tous les appareils|total general"
+    r"|todos|todas|todos los dispositivos|todos os dispositivos|totale|totaal|tutti|tutte|suma|razem|toplam|итого|всего|все"
+    r"|合計|総計|すべて|总计|總計|合计|小计|全部|합계|총계|전체"
+)
+
+
+def plain(header: str) -> str:
+    """A header as the lists of this module write it: composed form, lower case, single spaces for `_`, `-` and white space."""
+    return " ".join(re.sub(r"[_\s-]+", " ", unicodedata.normalize("NFC", header)).lower().split())
+
+
+def is_total(text: pd.Series) -> pd.Series:
+    """Cells that say they sum up others: Total, Total: Ads, All devices, 合計; but not Total Comfort, which is a name."""
+    says = {cell: bool(_TOTAL.fullmatch(" ".join(cell.lower().split()))) for cell in text.dropna().unique()}
+    return text.map(says).fillna(False).astype(bool)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Strata:
+    """The columns of a file that say which part of a creative's showing a row is."""
+
+    columns: Mapping[str, Mapping[str, pd.Series]]
+    """Stratum -> the file's header -> its cells, in the file's order."""
+
+    def cells(self) -> Iterator[tuple[str, str, pd.Series]]:
+        """Stratum, header and cells of each column."""
+        for stratum, found in self.columns.items():
+            for name, text in found.items():
+                yield stratum, name, text
+
+    @property
+    def recognised(self) -> dict[str, list[str]]:
+        """Stratum -> headers of those that nobody mapped."""
+        return {
+            stratum: names
+            for stratum, found in self.columns.items()
+            if (names := [name for name in found if name != stratum])
+        }
+
+    def frame(self, index: pd.Index) -> pd.DataFrame:
+        """One text per stratum: the cell, or `Age=25-34; Gender=f` where several columns tell one; missing where none does."""
+        return pd.DataFrame({stratum: _joined(self.columns.get(stratum, {}), index) for stratum in STRATA})
+
+
+def read_strata(raw: RawTable) -> Strata:
+    """The mapped strata, and of the others those whose header is known."""
+    columns: dict[str, dict[str, pd.Series]] = {}
+    for stratum in STRATA:
+        if stratum in raw.frame:
+            columns[stratum] = {stratum: raw.column(stratum).str.strip()}
+            continue
+        named = [name for name in raw.others if plain(name) in HEADERS[stratum]]
+        found = {name: cells for name in named if (cells := _told(raw, name)).notna().any()}
+        if found:
+            columns[stratum] = found
+    return Strata(columns=columns)
+
+
+def _told(raw: RawTable, name: str) -> pd.Series:
+    """A column that nobody mapped, its words that mean an empty cell missing."""
+    words = MISSING_WORDS | {word.strip().lower() for word in raw.source.missing}
+    cells = raw.other(name)
+    return cells.where(~cells.str.lower().isin(words))
+
+
+def _joined(columns: Mapping[str, pd.Series], index: pd.Index) -> pd.Series:
+    if not columns:
+        return pd.Series(None, index=index, dtype="str")
+    if len(columns) == 1:
+        return next(iter(columns.values()))
+    combinations = pd.DataFrame(columns)
+    code = combinations.groupby(list(combinations), dropna=False, sort=False).ngroup()
+    distinct = combinations.drop_duplicates()
+    texts = [
+        "; ".join(f"{name}={cell}" for name, cell in zip(combinations, row, strict=True) if isinstance(cell, str))
+        for row in distinct.itertuples(index=False, name=None)
+    ]
+    return code.map(dict(zip(code.loc[distinct.index], (text or None for text in texts), strict=True))).astype("str")
