@@ -216,3 +216,16 @@ def test_texts_with_parts():
     assert read_tags('["a", NaN, 7]') == ["a", "7"]
     assert read_tags("coffee; gift;") == ["coffee", "gift"]
     assert read_tags("[1") is None
+    assert read_tags('["o\\u0308"]') == ["ö"]
+    assert read_attributes('{"o\\u0308": "o\\u0308"}') == {"ö": "ö"}
+
+
+def test_both_sides_of_a_pair_file_are_one_column():
+    texts = {"orders_a": column("1.240", "2.010"), "orders_b": column("985", "870")}
+    found = number_columns(texts)
+    assert (told(found["orders_a"]), told(found["orders_b"])) == ([1240, 2010], [985, 870])
+    assert [found[name].decided for name in texts] == ["orders_a and orders_b: '1.240' is read as 1240", ""]
+    texts = {"rate_b": column("1.31", "0.9"), "rate_a": column("0.85", "0.62")}
+    found = number_columns(texts)
+    assert told(found["rate_a"]) == pytest.approx([0.0085, 0.0062])
+    assert told(found["rate_b"]) == pytest.approx([0.0131, 0.009])

@@ -107,7 +107,8 @@ def tables(draw: st.DrawFn) -> Table:
     for name in ("impressions", "clicks", "orders"):
         if name in columns:
             decimals[name] = draw(st.sampled_from([None, None, None, None, 2, 3]))
-    rate_way = draw(st.sampled_from(["share", "percent", "sign", "spaced sign"]))
+    as_text = form in ("csv", "tsv") or draw(st.booleans())
+    rate_way = draw(st.sampled_from(["share", "percent", *(["sign", "spaced sign"] if as_text else [])]))
     rows = [_row(draw, place, columns, ids, decimals, rate_way) for place in range(count)]
     counts = "impressions" in columns and "clicks" in columns
     if counts:
@@ -125,7 +126,8 @@ def tables(draw: st.DrawFn) -> Table:
     rates = [row["rate"] for row in rows if row.get("rate")]
     if rate_way == "percent" and rates:
         # Documented: rates of which none is above .5 are shares, where no counts say otherwise.
-        assume(max(rates) > 0.005 or (counts and form != "parquet"))
+        beside = [row for row in rows if row["rate"] and row.get("impressions") and row.get("clicks")]
+        assume(max(rates) > 0.005 or beside)
     mark, separator = draw(
         st.sampled_from(
             [(".", "none"), (".", "none"), (",", "none"), (".", "group"), (",", "group"), (".", "space"), (",", "space"),
@@ -151,11 +153,9 @@ def tables(draw: st.DrawFn) -> Table:
             source["dates"] = "month-first"
     names = ["creative_id", "market", *(DATES if dated else ()), *columns]
     if form == "parquet":
-        content = _parquet(rows, names, way, draw(st.booleans()))
-        if not isinstance(rows[0]["creative_id"], str):
-            raise AssertionError
+        content = _parquet(rows, names, way, as_text)
     elif form == "jsonl":
-        content = _jsonl(rows, names, way, draw(st.booleans()))
+        content = _jsonl(rows, names, way, as_text)
     else:
         content = _delimited(draw, rows, names, way, form, source)
     return Table(rows, f"table.{form}", content, source, ids == "exponents", way | {"form": form, "columns": names})
@@ -277,8 +277,6 @@ def _jsonl(rows: list[dict[str, Any]], names: list[str], way: dict[str, Any], as
             else:
                 content[name] = float("nan") if value is None else value
         lines.append(json.dumps(content, ensure_ascii=False))
-    if not as_text and way["rate"] != "share":
-        way["rate"] = "percent"
     return ("\n".join(lines) + "\n").encode()
 
 

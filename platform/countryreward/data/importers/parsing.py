@@ -65,7 +65,7 @@ class Parsed(NamedTuple):
 
 def number_kind(column: str) -> NumberKind | None:
     """What the numbers of a column are; None: it holds none."""
-    return NUMBER_KINDS.get(column) or NUMBER_KINDS.get(column.removesuffix("_a").removesuffix("_b"))
+    return NUMBER_KINDS.get(column) or NUMBER_KINDS.get(_without_side(column))
 
 
 def is_id(column: str) -> bool:
@@ -158,48 +158,77 @@ def number_columns(
     5. Otherwise the column is refused (`ambiguous_number`).
 
     Rates: `_shares`. Exponents that hide digits of a count or an amount, such as 1.2E+05, are `lost_digits`.
+    The columns of the two sides of a pair file are one column here.
     """
+    sides: dict[str, list[str]] = {}
+    for name in sorted(texts):
+        sides.setdefault(_without_side(name), []).append(name)
+    joined = {base: pd.concat([texts[name] for name in names], ignore_index=True) for base, names in sides.items()}
+    in_numbers = {base for base, names in sides.items() if all(name in typed for name in names)}
     columns: dict[str, _Column] = {}
     codes: dict[str, np.ndarray] = {}
-    for name, text in texts.items():
-        codes[name], distinct = pd.factorize(text)
-        columns[name] = _column(name, pd.Series(distinct, dtype="str"))
-    chosen: dict[str, str | None] = {}
+    for base, text in joined.items():
+        codes[base], distinct = pd.factorize(text)
+        columns[base] = _column(" and ".join(sides[base]), base, pd.Series(distinct, dtype="str"))
+    marks = _marks(columns, style, in_numbers)
+    parsed = {
+        base: _parsed(column, marks[base], codes[base], typed=base in in_numbers, option=option)
+        for base, column in columns.items()
+    }
+    if "rate" in joined and joined["rate"].notna().any():
+        beside = [parsed[name].values for name in ("clicks", "impressions") if name in parsed]
+        alike = len(beside) == 2 and all(len(counts) == len(joined["rate"]) for counts in beside)
+        parsed["rate"] = _shares(
+            columns["rate"].name,
+            parsed["rate"],
+            pd.Series(np.append(columns["rate"].signed, False)[codes["rate"]]),
+            unit=rates,
+            option=rates_option,
+            counts=(beside[0], beside[1]) if alike else None,
+            percent_named=any(name in percent_named for name in sides["rate"]),
+        )
+    return {
+        name: part
+        for base, names in sides.items()
+        for name, part in zip(names, _split(parsed[base], [texts[name].index for name in names]), strict=True)
+    }
+
+
+def _without_side(name: str) -> str:
+    return name.removesuffix("_a").removesuffix("_b")
+
+
+def _split(parsed: Parsed, sides: list[pd.Index]) -> list[Parsed]:
+    """A column of several sides, taken apart again; what was decided is told once."""
+    parts = []
+    end = 0
+    for index in sides:
+        rows = slice(end, end := end + len(index))
+        refused = {reason: mask.iloc[rows].set_axis(index) for reason, mask in parsed.refused.items()}
+        refused = {reason: mask for reason, mask in refused.items() if mask.any()}
+        parts.append(Parsed(parsed.values.iloc[rows].set_axis(index), refused, "" if parts else parsed.decided))
+    return parts
+
+
+def _marks(columns: Mapping[str, _Column], style: NumberStyle, typed: Collection[str]) -> dict[str, str | None]:
+    """Column -> its decimal mark, None where it cannot be decided."""
+    marks: dict[str, str | None] = {}
     evidence: set[str] = set()
     for name, column in columns.items():
         if name in typed or style != "auto":
-            chosen[name] = "point" if name in typed else style
+            marks[name] = "point" if name in typed else style
             continue
-        chosen[name], shown = _decide(column)
-        if shown and chosen[name]:
-            evidence.add(str(chosen[name]))
+        marks[name], shown = _decide(column)
+        if shown and marks[name]:
+            evidence.add(str(marks[name]))
     for name, column in columns.items():
-        if chosen[name] is None and len(evidence) == 1 and _fit(column, *evidence) and _may_follow(column, *evidence):
-            (chosen[name],) = evidence
-    parsed = {
-        name: _parsed(column, chosen[name], codes[name], texts[name].index, typed=name in typed, option=option)
-        for name, column in columns.items()
-    }
-    for name, column in columns.items():
-        if column.kind == "rate" and texts[name].notna().any():
-            suffix = name.removeprefix("rate")
-            beside = [parsed[other].values for other in ("clicks" + suffix, "impressions" + suffix) if other in parsed]
-            signed = np.append(column.signed, False)[codes[name]]
-            parsed[name] = _shares(
-                name,
-                parsed[name],
-                pd.Series(signed, index=texts[name].index),
-                unit=rates,
-                option=rates_option,
-                counts=(beside[0], beside[1]) if len(beside) == 2 else None,
-                percent_named=name in percent_named,
-            )
-    return parsed
+        if marks[name] is None and len(evidence) == 1 and _fit(column, *evidence) and _may_follow(column, *evidence):
+            (marks[name],) = evidence
+    return marks
 
 
-def _column(name: str, distinct: pd.Series) -> _Column:
-    kind = number_kind(name)
-    assert kind, f"{name} is no column of numbers"
+def _column(name: str, base: str, distinct: pd.Series) -> _Column:
+    kind = NUMBER_KINDS[base]
     cells = distinct
     for pattern, by in (
         ("[\u200b\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]", ""),
@@ -312,14 +341,14 @@ def _may_follow(column: _Column, mark: str) -> bool:
 
 
 def _parsed(
-    column: _Column, mark: str | None, codes: np.ndarray, index: pd.Index, *, typed: bool, option: str
+    column: _Column, mark: str | None, codes: np.ndarray, *, typed: bool, option: str
 ) -> Parsed:
     """A column's rows, with what is refused of them."""
     filled = codes >= 0
 
     def rows(mask: np.ndarray) -> pd.Series:
         """Of distinct cells to rows."""
-        return pd.Series(np.append(mask, False)[codes] & filled, index=index)
+        return pd.Series(np.append(mask, False)[codes] & filled)
 
     refused: dict[str, pd.Series] = {}
     read = column.read
@@ -346,7 +375,7 @@ def _parsed(
             refused[reason] = rows(mask)
     if undecided and read.any():
         refused["ambiguous_number"] = rows(read & ~bad)
-    by_row = pd.Series(np.append(values, np.nan)[codes], index=index)
+    by_row = pd.Series(np.append(values, np.nan)[codes])
     if column.kind == "whole":
         by_row = by_row.astype("Int64")
     return Parsed(by_row, refused, "" if typed else _told(column, mark, option))
@@ -652,7 +681,7 @@ def read_attributes(cell: str) -> dict[str, str] | None:
         content = _json(cell)
         if not isinstance(content, dict):
             return None
-        return {name: plain_text(value) for name, value in content.items() if value is not None}
+        return {composed(name): composed(plain_text(value)) for name, value in content.items() if value is not None}
     pairs = [part.partition("=") for part in cell.split(";") if part.strip()]
     if any(not equals or not name.strip() for name, equals, _ in pairs):
         return None
@@ -663,7 +692,7 @@ def read_tags(cell: str) -> list[str] | None:
     """A cell's tags, from a JSON list or a;b; None where it is a broken list."""
     if cell.lstrip().startswith("["):
         content = _json(cell)
-        return [plain_text(value) for value in content if value is not None] if isinstance(content, list) else None
+        return [composed(plain_text(value)) for value in content if value is not None] if isinstance(content, list) else None
     return [part.strip() for part in cell.split(";") if part.strip()]
 
 
