@@ -5,14 +5,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from countryreward.data.importers.parsing import (
-    Parsed,
-    date_columns,
-    id_column,
-    number_columns,
-    read_attributes,
-    read_tags,
-)
+from countryreward.data.importers.date_columns import date_columns
+from countryreward.data.importers.number_columns import number_columns
+from countryreward.data.importers.parsing import Parsed, id_column, read_attributes, read_tags
 from countryreward.data.quarantine import REASONS
 
 

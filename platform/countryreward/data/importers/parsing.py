@@ -1,55 +1,25 @@
-"""Columns of text to columns of values. How numbers and dates are written is decided for whole columns, never cell by cell.
+"""What cells mean, column by column: ids, words for an empty cell, texts with parts.
 
-Every parser says which rows it could not read and why; none raises for a cell. A column that can be read in two ways is refused,
-row by row, with the option that decides it. The rules stand in `number_columns`, `date_columns` and `id_column`, and for people
-in docs/data.md.
+Numbers and dates are in `number_columns.py` and `date_columns.py`. Every parser says which rows it could not
+read and why; none raises for a cell.
 """
 
-import datetime as dt
 import json
 import re
 import unicodedata
-from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeVar
+from collections.abc import Callable, Collection
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
 
-NumberStyle = Literal["auto", "point", "comma"]
-DateStyle = Literal["auto", "iso", "day-first", "month-first"]
-RateUnit = Literal["auto", "share", "percent"]
-NumberKind = Literal["whole", "units", "rate", "amount", "number"]
-
-NUMBER_KINDS: dict[str, NumberKind] = {
-    "impressions": "whole",
-    "clicks": "whole",
-    "conversions": "units",
-    "score_n": "whole",
-    "votes_1": "whole",
-    "votes_2": "whole",
-    "votes_tie": "whole",
-    "orders": "units",
-    "rate": "rate",
-    "value": "amount",
-    "score": "number",
-    "score_sd": "number",
-}
-"""Column -> what its numbers are. whole: fractions are refused. units: whole as a rule. rate: a share or per cent. amount: money,
-may carry a currency sign. number: any. A pair file's columns carry `_a` or `_b` behind these names."""
-
 ATTRIBUTE = "attribute:"
 """Beginning of the name of a column that is one attribute of a product."""
-DATES = ("period_start", "period_end")
 MISSING_WORDS = frozenset({"", "nan", "na", "n/a", "null", "none", "#n/a", "-", "--", "<na>", "nat", r"\n", "–", "—"})
 """Words, in small letters, that mean an empty cell."""
 _NAMES = ("image_uri", "image_a", "image_b", "market")  # texts in which NA may stand for itself, beside ids
-_EXACT = 2.0**53  # above it a float64 skips whole numbers
-_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
-_MONTH_NAMES = (
-    "january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november",
-    "december",
-)  # fmt: skip
+EXACT = 2.0**53
+"""Above it a float64 skips whole numbers."""
 Cell = TypeVar("Cell")
 
 
@@ -63,9 +33,8 @@ class Parsed(NamedTuple):
     """How the column was read, or why it could not be, in a sentence; empty where there was nothing to decide."""
 
 
-def number_kind(column: str) -> NumberKind | None:
-    """What the numbers of a column are; None: it holds none."""
-    return NUMBER_KINDS.get(column) or NUMBER_KINDS.get(_without_side(column))
+def matches(text: pd.Series, pattern: str) -> np.ndarray:
+    return text.str.fullmatch(pattern).fillna(False).to_numpy(dtype=bool, copy=True)
 
 
 def is_id(column: str) -> bool:
@@ -93,540 +62,6 @@ def composed(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
-# Numbers.
-
-
-@dataclass(frozen=True)
-class _Reading:
-    """The distinct cells of a column under one decimal mark."""
-
-    fits: np.ndarray
-    """Which cells are numbers so."""
-    values: np.ndarray
-    """float64; NaN where they are none."""
-    separators: int
-    """How many different separators of thousands the cells use; a column written in one way has at most one."""
-
-
-@dataclass
-class _Column:
-    """The distinct cells of a column of numbers, read under both decimal marks."""
-
-    name: str
-    kind: NumberKind
-    cells: pd.Series
-    """Without spaces, per cent and currency signs around them."""
-    signed: np.ndarray
-    """Which carry a per cent sign."""
-    currencies: set[str]
-    readings: dict[str, _Reading]
-    """point, comma"""
-
-    @property
-    def read(self) -> np.ndarray:
-        """The cells that are numbers under at least one mark."""
-        return self.readings["point"].fits | self.readings["comma"].fits
-
-
-def number_columns(
-    texts: Mapping[str, pd.Series],
-    *,
-    style: NumberStyle = "auto",
-    option: str = "decimal",
-    typed: Collection[str] = (),
-    rates: RateUnit = "auto",
-    rates_option: str = "rates",
-    percent_named: Collection[str] = (),
-) -> dict[str, Parsed]:
-    """The number columns of one file: float64, whole ones Int64.
-
-    texts: column -> cells as text; names of `NUMBER_KINDS`, with `_a` and `_b` in pair files. option, rates_option: what these
-    options are called in the configuration, for messages. typed: columns that were numbers in the file, whose text is ours.
-    percent_named: columns whose header in the file speaks of per cent.
-
-    A cell is read with a point or a comma as the decimal mark, and the other one, spaces or apostrophes between groups of three
-    digits (1,240.5; 1.240,5; 1 240,5; 1'240.5; also 1,23,456.7). style `auto` decides it for the column, from all its cells:
-
-    1. one mark reads all cells that are numbers, the other does not: that one. Neither does: the column is written in several
-       ways and is refused (`ambiguous_number`).
-    2. Both do, with different values: then all the cells that differ have exactly three digits behind one mark, as 1.240.
-       They are thousands where the numbers are counts (1.24 of an impression is none); where orders have other cells below 1,000
-       without a mark; and in any column that has such cells and a cell that ends in 0, since 1.24 is written as 1.240 only
-       where all cells have three decimals.
-    3. A rate is at most 100: a reading above it is out.
-    4. Otherwise the mark that other columns of the file have shown; orders only if they then are whole.
-    5. Otherwise the column is refused (`ambiguous_number`).
-
-    Rates: `_shares`. Exponents that hide digits of a count or an amount, such as 1.2E+05, are `lost_digits`.
-    The columns of the two sides of a pair file are one column here.
-    """
-    sides: dict[str, list[str]] = {}
-    for name in sorted(texts):
-        sides.setdefault(_without_side(name), []).append(name)
-    joined = {base: pd.concat([texts[name] for name in names], ignore_index=True) for base, names in sides.items()}
-    in_numbers = {base for base, names in sides.items() if all(name in typed for name in names)}
-    columns: dict[str, _Column] = {}
-    codes: dict[str, np.ndarray] = {}
-    for base, text in joined.items():
-        codes[base], distinct = pd.factorize(text)
-        columns[base] = _column(" and ".join(sides[base]), base, pd.Series(distinct, dtype="str"))
-    marks = _marks(columns, style, in_numbers)
-    parsed = {
-        base: _parsed(column, marks[base], codes[base], typed=base in in_numbers, option=option)
-        for base, column in columns.items()
-    }
-    if "rate" in joined and joined["rate"].notna().any():
-        beside = [parsed[name].values for name in ("clicks", "impressions") if name in parsed]
-        alike = len(beside) == 2 and all(len(counts) == len(joined["rate"]) for counts in beside)
-        parsed["rate"] = _shares(
-            columns["rate"].name,
-            parsed["rate"],
-            pd.Series(np.append(columns["rate"].signed, False)[codes["rate"]]),
-            unit=rates,
-            option=rates_option,
-            counts=(beside[0], beside[1]) if alike else None,
-            percent_named=any(name in percent_named for name in sides["rate"]),
-        )
-    return {
-        name: part
-        for base, names in sides.items()
-        for name, part in zip(names, _split(parsed[base], [texts[name].index for name in names]), strict=True)
-    }
-
-
-def _without_side(name: str) -> str:
-    return name.removesuffix("_a").removesuffix("_b")
-
-
-def _split(parsed: Parsed, sides: list[pd.Index]) -> list[Parsed]:
-    """A column of several sides, taken apart again; what was decided is told once."""
-    parts = []
-    end = 0
-    for index in sides:
-        rows = slice(end, end := end + len(index))
-        refused = {reason: mask.iloc[rows].set_axis(index) for reason, mask in parsed.refused.items()}
-        refused = {reason: mask for reason, mask in refused.items() if mask.any()}
-        parts.append(Parsed(parsed.values.iloc[rows].set_axis(index), refused, "" if parts else parsed.decided))
-    return parts
-
-
-def _marks(columns: Mapping[str, _Column], style: NumberStyle, typed: Collection[str]) -> dict[str, str | None]:
-    """Column -> its decimal mark, None where it cannot be decided."""
-    marks: dict[str, str | None] = {}
-    evidence: set[str] = set()
-    for name, column in columns.items():
-        if name in typed or style != "auto":
-            marks[name] = "point" if name in typed else style
-            continue
-        marks[name], shown = _decide(column)
-        if shown and marks[name]:
-            evidence.add(str(marks[name]))
-    for name, column in columns.items():
-        if marks[name] is None and len(evidence) == 1 and _fit(column, *evidence) and _may_follow(column, *evidence):
-            (marks[name],) = evidence
-    return marks
-
-
-def _column(name: str, base: str, distinct: pd.Series) -> _Column:
-    kind = NUMBER_KINDS[base]
-    cells = distinct
-    for pattern, by in (
-        ("[\u200b\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]", ""),
-        ("[\t\u00a0\u2000-\u200a\u202f\u205f\u3000]", " "),
-        ("[\u2018\u2019\u02bc\u00b4`]", "'"),
-        ("\u2212", "-"),
-        ("^ +| +$", ""),
-    ):
-        cells = cells.str.replace(pattern, by, regex=True)
-    signed = np.zeros(len(cells), dtype=bool)
-    currencies: set[str] = set()
-    if kind == "rate":
-        signed = cells.str.contains("[%٪％]", regex=True).to_numpy(dtype=bool, copy=True)
-        cells = cells.str.replace("^[%٪％] *| *[%٪％]$", "", regex=True)
-    if kind == "amount":
-        cells, currencies = _without_currency(cells)
-    return _Column(
-        name, kind, cells, signed, currencies, {"point": _reading(cells, "."), "comma": _reading(cells, ",")}
-    )
-
-
-_CURRENCY = r"(?:[A-Za-z]{0,3}[$€£¥₩₹₽₺฿₫₴₦₪₱₡]|[A-Z]{3}|Kčs?|Kč|zł|kr\.?|Rs\.?|Fr\.?|Ft|lei|TL)"
-_AMOUNT = re.compile(rf"([+-]?) ?({_CURRENCY})? ?([+-]?[0-9.,].*?) ?({_CURRENCY})?")
-
-
-def _without_currency(cells: pd.Series) -> tuple[pd.Series, set[str]]:
-    """The cells without a currency's sign or code before or behind the number, and the currencies found."""
-    if not cells.str.contains("[^0-9.,+' -]", regex=True).any():
-        return cells, set()
-    bare: list[str] = []
-    found: set[str] = set()
-    for cell in cells.to_list():
-        match = _AMOUNT.fullmatch(cell)
-        if not match or (match[2] and match[4]):
-            bare.append(cell)
-            continue
-        found |= {sign for sign in (match[2], match[4]) if sign}
-        bare.append(match[1] + match[3])
-    return pd.Series(bare, index=cells.index, dtype="str"), found
-
-
-def _reading(cells: pd.Series, mark: str) -> _Reading:
-    decimal = re.escape(mark)
-    exponent = "(?:[eE][+-]?[0-9]+)?"
-    plain = _matches(cells, f"[+-]?(?:[0-9]+{decimal}?[0-9]*|{decimal}[0-9]+){exponent}")
-    bodies = cells.where(pd.Series(plain, index=cells.index))
-    fits, separators = plain.copy(), 0
-    for separator in (",", ".", " ", "'"):
-        if separator == mark or not cells.str.contains(separator, regex=False).any():
-            continue
-        group = re.escape(separator)
-        pattern = f"[+-]?[1-9][0-9]{{0,2}}(?:{group}[0-9]{{3}})+(?:{decimal}[0-9]*)?"
-        if separator == ",":
-            pattern += r"|[+-]?[1-9][0-9]?(?:,[0-9]{2})+,[0-9]{3}(?:\.[0-9]*)?"
-        grouped = _matches(cells, pattern) & ~fits
-        if grouped.any():
-            rows = pd.Series(grouped, index=cells.index)
-            bodies = bodies.mask(rows, cells.str.replace(separator, "", regex=False))
-            fits |= grouped
-            separators += 1
-    values = np.full(len(cells), np.nan)
-    if fits.any():
-        bodies = bodies[fits] if mark == "." else bodies[fits].str.replace(",", ".", regex=False)
-        values[fits] = bodies.to_numpy(dtype=object).astype(np.float64)
-    return _Reading(fits, values, separators)
-
-
-def _fit(column: _Column, mark: str) -> bool:
-    """Whether one mark reads all cells of the column that are numbers at all."""
-    reading = column.readings[mark]
-    return bool(reading.fits[column.read].all()) and reading.separators <= 1
-
-
-def _decide(column: _Column) -> tuple[str | None, bool]:
-    """(the decimal mark or None, whether the column's cells show it). Rules 1 to 3 of `number_columns`."""
-    read = column.read
-    fitting = [mark for mark in column.readings if _fit(column, mark)]
-    if not read.any():
-        return "point", False
-    if len(fitting) < 2:
-        return (fitting[0], True) if fitting else (None, False)
-    point, comma = (column.readings[mark].values for mark in ("point", "comma"))
-    differs = read & (point != comma)
-    if not differs.any():
-        return "point", False
-    larger = np.abs(point[differs]) > np.abs(comma[differs])
-    if larger.any() and not larger.all():
-        return None, False  # 1.240 beside 1,240: what is a thousand in one is none in the other
-    thousands, decimals = ("point", "comma") if larger.all() else ("comma", "point")
-    as_decimals = column.readings[decimals].values[differs]
-    if column.kind == "rate" and (np.abs(column.readings[thousands].values[read]) > 100).any():
-        return decimals, True
-    unmarked = read & ~differs & (point != 0) & _matches(column.cells, "[+-]?[0-9]+")
-    small, large = (unmarked & (np.abs(point) < 1000)).any(), (unmarked & (np.abs(point) >= 1000)).any()
-    whole = (as_decimals % 1 == 0).all()
-    if column.kind == "whole" and not whole:
-        return thousands, True
-    ends_in_zero = column.cells[differs].str.endswith("0").any()
-    if small and not large and (ends_in_zero or (column.kind == "units" and not whole)):
-        return thousands, True
-    return None, False
-
-
-def _may_follow(column: _Column, mark: str) -> bool:
-    """Rule 4: whether an undecided column may be read with the mark that others have shown."""
-    if column.kind != "units":
-        return True
-    values = column.readings[mark].values[column.read]
-    return bool((values % 1 == 0).all())
-
-
-def _parsed(
-    column: _Column, mark: str | None, codes: np.ndarray, *, typed: bool, option: str
-) -> Parsed:
-    """A column's rows, with what is refused of them."""
-    filled = codes >= 0
-
-    def rows(mask: np.ndarray) -> pd.Series:
-        """Of distinct cells to rows."""
-        return pd.Series(np.append(mask, False)[codes] & filled)
-
-    refused: dict[str, pd.Series] = {}
-    read = column.read
-    undecided = mark is None or len(column.currencies) > 1
-    infinite = _matches(column.cells.str.lower(), "[+-]?(?:inf|infinity)")
-    values = np.full(len(read), np.nan)
-    if not undecided:
-        reading = column.readings[str(mark)]
-        infinite |= np.isinf(reading.values)
-        values = np.where(np.isfinite(reading.values), reading.values, np.nan)
-        read = reading.fits
-    lost = np.zeros(len(read), dtype=bool)
-    if column.kind in ("whole", "units", "amount") and not typed:
-        lost = _hides_digits(column.cells) & np.isfinite(values)
-    wrong = ~read & ~infinite
-    if column.kind != "rate":
-        wrong |= column.signed
-    if column.kind == "whole":
-        wrong |= np.isfinite(values) & ~lost & ((values % 1 != 0) | (np.abs(values) > _EXACT))
-    bad = wrong | lost | infinite
-    values = np.where(bad, np.nan, values)
-    for reason, mask in (("not_a_number", infinite), ("wrong_type", wrong), ("lost_digits", lost)):
-        if mask.any():
-            refused[reason] = rows(mask)
-    if undecided and read.any():
-        refused["ambiguous_number"] = rows(read & ~bad)
-    by_row = pd.Series(np.append(values, np.nan)[codes])
-    if column.kind == "whole":
-        by_row = by_row.astype("Int64")
-    return Parsed(by_row, refused, "" if typed else _told(column, mark, option))
-
-
-def _told(column: _Column, mark: str | None, option: str) -> str:
-    """What was decided of a column, on an example."""
-    point, comma = (column.readings[name] for name in ("point", "comma"))
-    if len(column.currencies) > 1:
-        return (
-            f"{column.name} is refused: it holds several currencies, {', '.join(sorted(column.currencies))}; give one"
-        )
-    if mark is None:
-        both = np.flatnonzero(point.fits & comma.fits & (point.values != comma.values))
-        if _fit(column, "point") and _fit(column, "comma"):
-            cell, as_point, as_comma = column.cells.iloc[both[0]], point.values[both[0]], comma.values[both[0]]
-            return (
-                f"{column.name} is refused: {cell!r} can be {as_point:.15g} or {as_comma:.15g}, and no cell decides it; "
-                f"set {option} to point ({as_point:.15g}) or comma ({as_comma:.15g})"
-            )
-        examples = [np.flatnonzero(column.read & ~reading.fits) for reading in (comma, point)]
-        shown = [repr(column.cells.iloc[found[0]]) for found in examples if len(found)]
-        return (
-            f"{column.name} is refused: numbers are written in several ways ({', '.join(shown) or 'separators'}); "
-            f"write them in one, or set {option}"
-        )
-    chosen, other = (point, comma) if mark == "point" else (comma, point)
-    two_ways = np.flatnonzero(chosen.fits & other.fits & (chosen.values != other.values))
-    marked = np.flatnonzero(
-        chosen.fits & column.cells.str.contains("[, ']", regex=True).to_numpy(dtype=bool, copy=True)
-    )
-    examples = two_ways if len(two_ways) else marked
-    if not len(examples):
-        return ""
-    return f"{column.name}: {column.cells.iloc[examples[0]]!r} is read as {chosen.values[examples[0]]:.15g}"
-
-
-def _hides_digits(cells: pd.Series) -> np.ndarray:
-    """Cells in exponent notation with fewer decimals than the exponent: 1.23E+06 was 1,230,000 or anything near it."""
-    found = np.zeros(len(cells), dtype=bool)
-    for place in np.flatnonzero(_matches(cells, "[+-]?[0-9.,]+[eE][+]?[0-9]+")):
-        mantissa, _, exponent = cells.iloc[place].lower().partition("e")
-        decimals = len(re.split("[.,]", mantissa)[1]) if re.search("[.,]", mantissa) else 0
-        found[place] = int(exponent) > decimals
-    return found
-
-
-def _shares(
-    name: str,
-    parsed: Parsed,
-    signed: pd.Series,
-    *,
-    unit: RateUnit,
-    option: str,
-    counts: tuple[pd.Series, pd.Series] | None,
-    percent_named: bool,
-) -> Parsed:
-    """A column of rates as shares: all of it is per cent, or none.
-
-    signed: rows with a per cent sign. counts: clicks and impressions beside it. `auto`: where rows have counts, all of them
-    must say the same; else per cent when all rows (but for zeros) have a sign, or when a value is above 1 and none is a
-    hundredth of the largest (a share beside a percentage would be); shares when no value is above .5 and the header does not
-    say per cent: .85 can be a share of 85 % or .85 %. Anything else is refused (`ambiguous_rate`).
-    """
-    values = parsed.values
-    positive = values > 0
-    told = ""
-    if unit == "auto" and positive.any():
-        unit, told = _rate_unit(name, values[positive], signed[positive], counts, percent_named, option)
-    refused = dict(parsed.refused)
-    if unit == "auto" and positive.any():
-        refused["ambiguous_rate"] = positive
-        return Parsed(values.where(~positive), refused, told)
-    percent = signed if unit == "share" else pd.Series(unit == "percent", index=values.index)
-    values = values.where(~percent, values / 100)
-    above = values > 1
-    if above.any():
-        refused["rate_above_one"] = above
-        values = values.where(~above)
-    return Parsed(values, refused, "; ".join(filter(None, (parsed.decided, told))))
-
-
-def _rate_unit(
-    name: str,
-    values: pd.Series,
-    signed: pd.Series,
-    counts: tuple[pd.Series, pd.Series] | None,
-    percent_named: bool,
-    option: str,
-) -> tuple[RateUnit, str]:
-    """(share or percent, or auto where it cannot be decided; what was decided and why). values: those above zero."""
-    largest, smallest = float(values.max()), float(values.min())
-    if signed.all():
-        return "percent", ""
-    way_out = f"set {option} to share (0.016) or percent (1.6)"
-    if signed.any():
-        return "auto", f"{name} is refused: some cells have a per cent sign and some have none; write them in one way"
-    if counts is not None:
-        clicks, impressions = (
-            column[values.index].to_numpy(dtype=float, na_value=np.nan, copy=True) for column in counts
-        )
-        with np.errstate(divide="ignore", invalid="ignore"):
-            ratio = values.to_numpy() / (clicks / impressions)
-        ratio = ratio[np.isfinite(ratio)]
-        if len(ratio):
-            if (ratio > 10).all():
-                return "percent", f"{name} is read as per cent: so say the counts beside it"
-            if (ratio <= 10).all() and largest <= 1:
-                return "share", f"{name} is read as shares: so say the counts beside it"
-            return "auto", f"{name} is refused: it does not agree with the counts beside it; {way_out}"
-    if largest <= 0.5 and not percent_named:
-        return "share", f"{name} is read as shares: {largest:.6g}, the largest, is {largest:.4%}"
-    if largest <= 1:
-        told = (
-            "its header says per cent, and no value is above 1"
-            if percent_named
-            else f"{largest:.6g} can be a share or per cent"
-        )
-        return "auto", f"{name} is refused: {told}; {way_out}"
-    if percent_named or largest < 100 * smallest:
-        return "percent", f"{name} is read as per cent: {largest:.6g}, the largest, is no share"
-    return "auto", f"{name} is refused: {smallest:.6g} and {largest:.6g} can be shares or per cent; {way_out}"
-
-
-# Dates.
-
-_MIDNIGHT = r"(?:[T ]+(?:0?0:00(?::00(?:\.0+)?)?|12:00(?::00)? ?AM))?(?:Z|[+]00:?00)?"
-_YEAR_FIRST = re.compile(
-    rf"(?:([0-9]{{4}})(?:-([0-9]{{1,2}})-|/([0-9]{{1,2}})/|\. ?([0-9]{{1,2}})\. ?)([0-9]{{1,2}})\.?|"
-    rf"((?:19|20)[0-9]{{2}})([0-9]{{2}})([0-9]{{2}})){_MIDNIGHT}"
-)
-_NUMERIC = re.compile(
-    rf"([0-9]{{1,2}})(?:/([0-9]{{1,2}})/|-([0-9]{{1,2}})-|\. ?([0-9]{{1,2}})\. ?)([0-9]{{4}}){_MIDNIGHT}"
-)
-_DAY_NAMED = re.compile(r"([0-9]{1,2})(?:st|nd|rd|th|\.)?[ -]?([A-Za-z]{3,9})\.?,?[ -]?([0-9]{4})")
-_MONTH_NAMED = re.compile(r"([A-Za-z]{3,9})\.? ?([0-9]{1,2})(?:st|nd|rd|th)?,? ([0-9]{4})")
-
-
-class _Day(NamedTuple):
-    """A date cell: the day itself, or two numbers of which one is the day and the other the month."""
-
-    day: dt.date | None = None
-    first: int = 0
-    second: int = 0
-    year: int = 0
-    dotted: bool = False
-
-
-def date_columns(
-    texts: Mapping[str, pd.Series], *, style: DateStyle = "auto", option: str = "dates"
-) -> dict[str, Parsed]:
-    """Days as datetime64[s], of all date columns of one file together.
-
-    Read are 2026-03-01, 2026/3/1, 20260301, `Mar 1, 2026`, `1 March 2026`, and day and month as numbers (1.3.2026, 3/1/2026,
-    3-1-2026), each also with a time of midnight. style: `iso` takes dates with the year first alone; `day-first` and
-    `month-first` say it of day and month as numbers; `auto` infers it from the cells of all the columns: a number above 12 is
-    no month. Where none is, points mean day first, and anything else is refused (`ambiguous_date`) unless day and month are the
-    same number; where both orders are shown, too. option: what it is called in the configuration.
-    """
-    factored = {name: pd.factorize(text) for name, text in texts.items()}
-    cells = {name: [_day(str(cell)) for cell in distinct] for name, (_, distinct) in factored.items()}
-    orders = {dotted: _order(cells.values(), style, dotted=dotted) for dotted in (True, False)}
-    parsed = {}
-    for name, (codes, distinct) in factored.items():
-        days: list[dt.date | None] = []
-        unclear = np.zeros(len(distinct), dtype=bool)
-        example = ""
-        for place, cell in enumerate(cells[name]):
-            day = cell.day if cell is not None else None
-            if cell is not None and day is None and style != "iso":
-                order = orders[cell.dotted]
-                if order == "unclear" and cell.first != cell.second:
-                    unclear[place] = True
-                    example = example or str(distinct[place])
-                else:
-                    month_first = order == "month-first"
-                    month, number = (cell.first, cell.second) if month_first else (cell.second, cell.first)
-                    day = _date(cell.year, month, number)
-                    if style == "auto" and not example and day and cell.first != cell.second:
-                        example = f"{distinct[place]!r} is read as {day.isoformat()}"
-            if style == "iso" and cell is not None and not _YEAR_FIRST.fullmatch(str(distinct[place]).strip()):
-                day = None
-            days.append(day)
-        refused = {}
-        values = np.array([np.datetime64(day, "s") if day else np.datetime64("NaT", "s") for day in days], "M8[s]")
-        by_row = np.append(values, np.datetime64("NaT", "s"))[codes]
-        index = texts[name].index
-        unclear_rows = pd.Series(np.append(unclear, False)[codes], index=index)
-        wrong = pd.Series(np.isnat(by_row) & (codes >= 0), index=index) & ~unclear_rows
-        if unclear.any():
-            refused["ambiguous_date"] = unclear_rows
-            example = f"refused: {example!r} can be day first or month first; set {option} to day-first or month-first"
-        if wrong.any():
-            refused["bad_date"] = wrong
-        parsed[name] = Parsed(pd.Series(by_row, index=index), refused, f"{name}: {example}" if example else "")
-    return parsed
-
-
-def _order(columns: Iterable[list[_Day | None]], style: DateStyle, *, dotted: bool) -> str:
-    """day-first, month-first or unclear, for dates with points between their numbers or for the others."""
-    if style in ("day-first", "month-first"):
-        return style
-    cells = [cell for column in columns for cell in column if cell and cell.day is None and cell.dotted is dotted]
-    cells = [
-        cell for cell in cells if _date(cell.year, cell.first, cell.second) or _date(cell.year, cell.second, cell.first)
-    ]
-    day_first = any(cell.first > 12 for cell in cells)
-    month_first = any(cell.second > 12 for cell in cells)
-    if day_first and month_first:
-        return "unclear"
-    if month_first:
-        return "month-first"
-    return "day-first" if day_first or dotted else "unclear"
-
-
-def _day(text: str) -> _Day | None:
-    cell = re.sub("[\u200e\u200f]", "", re.sub("[\u00a0\u2009\u202f]", " ", text)).strip()
-    if match := _YEAR_FIRST.fullmatch(cell):
-        parts = [part for part in match.groups() if part]
-        day = _date(*(int(part) for part in parts))
-        return _Day(day=day) if day else None
-    if match := _NUMERIC.fullmatch(cell):
-        first, second, year = (int(part) for part in match.groups() if part)
-        return _Day(first=first, second=second, year=year, dotted=match[4] is not None)
-    if match := _DAY_NAMED.fullmatch(cell):
-        day = _date(int(match[3]), _month(match[2]), int(match[1]))
-        return _Day(day=day) if day else None
-    if match := _MONTH_NAMED.fullmatch(cell):
-        day = _date(int(match[3]), _month(match[1]), int(match[2]))
-        return _Day(day=day) if day else None
-    return None
-
-
-def _month(name: str) -> int:
-    """1 to 12 for an English month, whole or its first letters; 0 for another word."""
-    word = name.lower()
-    short = "sep" if word == "sept" else word
-    if short in _MONTHS:
-        return _MONTHS.index(short) + 1
-    return _MONTH_NAMES.index(word) + 1 if word in _MONTH_NAMES else 0
-
-
-def _date(year: int, month: int, day: int) -> dt.date | None:
-    try:
-        return dt.date(year, month, day)
-    except ValueError:
-        return None
-
-
-# Ids.
-
 _ROUNDED = r"[+-]?[0-9]+(?:[.,][0-9]+)?[eE]\+[0-9]+|[+-]?[0-9]\.[0-9]+[eE][0-9]+"
 
 
@@ -645,24 +80,21 @@ def id_column(text: pd.Series) -> tuple[pd.Series, pd.Series]:
     codes, distinct = pd.factorize(text)
     cells = pd.Series(distinct, dtype="str")
     cells = cells.str.replace('^="([^"]*)"$', r"\1", regex=True)
-    lost = _matches(cells, _ROUNDED)
-    floats = _matches(cells, r"-?[0-9]+\.0+")
+    lost = matches(cells, _ROUNDED)
+    floats = matches(cells, r"-?[0-9]+\.0+")
     if floats.any() and (floats | lost).all():
         cells = cells.where(~pd.Series(floats), cells.str.replace(r"\.0+$", "", regex=True))
-        large = _matches(cells, "-?[0-9]{16,}") & floats
+        large = matches(cells, "-?[0-9]{16,}") & floats
         lost |= large & np.array(
-            [abs(int(cell)) > _EXACT if big else False for cell, big in zip(cells, large, strict=True)]
+            [abs(int(cell)) > EXACT if big else False for cell, big in zip(cells, large, strict=True)]
         )
-    long = _matches(cells, "[0-9]{16,}")
+    long = matches(cells, "[0-9]{16,}")
     behind = "".join(cell[15:] for cell in cells[long])
     if len(behind) >= 6 and not behind.strip("0"):
         lost |= long
     filled = codes >= 0
     values = pd.Series(np.array([*cells, None], dtype=object)[codes], index=text.index, dtype="str")
     return values, pd.Series(np.append(lost, False)[codes] & filled, index=text.index)
-
-
-# Texts with parts.
 
 
 def attributes(text: pd.Series) -> tuple[pd.Series, pd.Series]:
@@ -692,7 +124,11 @@ def read_tags(cell: str) -> list[str] | None:
     """A cell's tags, from a JSON list or a;b; None where it is a broken list."""
     if cell.lstrip().startswith("["):
         content = _json(cell)
-        return [composed(plain_text(value)) for value in content if value is not None] if isinstance(content, list) else None
+        return (
+            [composed(plain_text(value)) for value in content if value is not None]
+            if isinstance(content, list)
+            else None
+        )
     return [part.strip() for part in cell.split(";") if part.strip()]
 
 
@@ -700,7 +136,7 @@ def plain_text(value: object) -> str:
     """A JSON value as text: a text itself, a whole float without .0, anything else as JSON."""
     if isinstance(value, str):
         return value
-    if isinstance(value, float) and value.is_integer() and abs(value) <= _EXACT:
+    if isinstance(value, float) and value.is_integer() and abs(value) <= EXACT:
         return str(int(value))
     return json.dumps(value, ensure_ascii=False)
 
@@ -726,7 +162,3 @@ def _each(
     cells = [empty() if not isinstance(cell, str) else parse(cell) for cell in text.to_numpy(dtype=object)]
     bad = pd.Series([cell is None for cell in cells], index=text.index, dtype=bool)
     return pd.Series(cells, index=text.index, dtype=object), bad
-
-
-def _matches(text: pd.Series, pattern: str) -> np.ndarray:
-    return text.str.fullmatch(pattern).fillna(False).to_numpy(dtype=bool, copy=True)
