@@ -224,3 +224,10 @@ def test_both_sides_of_a_pair_file_are_one_column():
     found = number_columns(texts)
     assert told(found["rate_a"]) == pytest.approx([0.0085, 0.0062])
     assert told(found["rate_b"]) == pytest.approx([0.0131, 0.009])
+
+
+def test_impressions_are_at_least_the_clicks():
+    texts = {"impressions": column("5.000", "10.000"), "clicks": column("50", "60")}
+    assert told(number_columns(texts)["impressions"]) == [5000, 10000]  # 50 clicks on 5 impressions are none
+    texts = {"impressions": column("5.000", "10.000"), "clicks": column("5", "6")}
+    assert told(number_columns(texts)["impressions"]) == ["ambiguous_number"] * 2

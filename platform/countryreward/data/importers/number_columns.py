@@ -3,6 +3,7 @@
 A column that can be read in two ways is refused, row by row, with the option that decides it. docs/data.md explains them.
 """
 
+import itertools
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -98,8 +99,9 @@ def number_columns(
        without a mark; and in any column that has such cells and a cell that ends in 0, since 1.24 is written as 1.240 only
        where all cells have three decimals.
     3. A rate is at most 100: a reading above it is out.
-    4. Otherwise the mark that other columns of the file have shown; orders only if they then are whole.
-    5. Otherwise the column is refused (`ambiguous_number`).
+    4. A reading that gives a row more clicks than impressions is out, where the other gives none.
+    5. Otherwise the mark that other columns of the file have shown; orders only if they then are whole.
+    6. Otherwise the column is refused (`ambiguous_number`).
 
     Rates: `_shares`. Exponents that hide digits of a count or an amount, such as 1.2E+05, are `lost_digits`.
     The columns of the two sides of a pair file are one column here.
@@ -114,7 +116,7 @@ def number_columns(
     for base, text in joined.items():
         codes[base], distinct = pd.factorize(text)
         columns[base] = _column(" and ".join(sides[base]), base, pd.Series(distinct, dtype="str"))
-    marks = _marks(columns, style, in_numbers)
+    marks = _marks(columns, codes, style, in_numbers)
     parsed = {
         base: _parsed(column, marks[base], codes[base], typed=base in in_numbers, option=option)
         for base, column in columns.items()
@@ -154,7 +156,9 @@ def _split(parsed: Parsed, sides: list[pd.Index]) -> list[Parsed]:
     return parts
 
 
-def _marks(columns: Mapping[str, _Column], style: NumberStyle, typed: Collection[str]) -> dict[str, str | None]:
+def _marks(
+    columns: Mapping[str, _Column], codes: Mapping[str, np.ndarray], style: NumberStyle, typed: Collection[str]
+) -> dict[str, str | None]:
     """Column -> its decimal mark, None where it cannot be decided."""
     marks: dict[str, str | None] = {}
     evidence: set[str] = set()
@@ -165,10 +169,42 @@ def _marks(columns: Mapping[str, _Column], style: NumberStyle, typed: Collection
         marks[name], shown = _decide(column)
         if shown and marks[name]:
             evidence.add(str(marks[name]))
+    found = _by_clicks(columns, codes, marks)
+    marks |= found
+    evidence |= set(found.values())
     for name, column in columns.items():
         if marks[name] is None and len(evidence) == 1 and _fit(column, *evidence) and _may_follow(column, *evidence):
             (marks[name],) = evidence
     return marks
+
+
+def _by_clicks(
+    columns: Mapping[str, _Column], codes: Mapping[str, np.ndarray], marks: Mapping[str, str | None]
+) -> dict[str, str]:
+    """Rule 4: marks of impressions and clicks that are decided by each other."""
+    pair = ("impressions", "clicks")
+    if any(name not in columns for name in pair) or len(codes["impressions"]) != len(codes["clicks"]):
+        return {}
+    options = [
+        [mark] if (mark := marks[name]) else [each for each in ("point", "comma") if _fit(columns[name], each)]
+        for name in pair
+    ]
+
+    def values(name: str, mark: str) -> np.ndarray:
+        return np.append(columns[name].readings[mark].values, np.nan)[codes[name]]
+
+    possible = [
+        both
+        for both in itertools.product(*options)
+        if not (values("clicks", both[1]) > values("impressions", both[0])).any()
+    ]
+    decided = [{both[place] for both in possible} for place in (0, 1)]
+    return {
+        name: mark
+        for name, found in zip(pair, decided, strict=True)
+        if marks[name] is None and len(found) == 1
+        for mark in found
+    }
 
 
 def _column(name: str, base: str, distinct: pd.Series) -> _Column:
@@ -277,7 +313,7 @@ def _decide(column: _Column) -> tuple[str | None, bool]:
 
 
 def _may_follow(column: _Column, mark: str) -> bool:
-    """Rule 4: whether an undecided column may be read with the mark that others have shown."""
+    """Rule 5: whether an undecided column may be read with the mark that others have shown."""
     if column.kind != "units":
         return True
     values = column.readings[mark].values[column.read]
