@@ -11,7 +11,7 @@ import pandas as pd
 
 from countryreward import markets
 from countryreward.data.data_config import ImportConfig
-from countryreward.data.importers.parsing import date_columns
+from countryreward.data.importers.date_columns import date_columns
 from countryreward.data.importers.periods import overlapping
 from countryreward.data.importers.row_parts import SERIES, add_parts, refuse_totals
 from countryreward.data.importers.strata import PERIODS, is_total, plain, read_strata
