@@ -18,6 +18,7 @@ from countryreward.data.market_table import MARKET_TABLE, read_market_file
 from countryreward.errors import UserError
 from countryreward.markets import Market
 from countryreward.scoring.contracts import market_code
+from tests.unit.conftest import random_world
 from tests.unit.test_failed_stages import export
 
 KANSAI = Market(code="JP-kansai", name="Kansai", adjective="Kansai Japanese", parents=("JP",))
@@ -277,3 +278,61 @@ def test_a_followed_service_tells_its_markets() -> None:
     asyncio.run(scorer.look())
     assert scorer.markets == ("EU",)
     assert markets.name("EU") == "Europe"
+
+
+def test_past_ads_of_a_parent_speak_where_a_market_has_none_and_the_verdict_says_so(tmp_path: Path) -> None:
+    from countryreward.scoring.verdicts import build_verdict
+
+    base, _ = random_world(tmp_path, seed=0, products=4, markets=("DE", "FR", "KR"))
+    markets.define(
+        [EUROPE, KANSAI, Market(code="K1", name="Seoul", adjective="Seoul Korean", parents=("JP-kansai", "KR"))]
+    )
+    assert [found and found.market for found in map(base.market, ("EU", "JP-kansai", "K1", "KR", "BR"))] == [
+        "DE", None, "KR", "KR", None,
+    ]  # fmt: skip
+    assert base.markets == ["DE", "FR", "KR"]
+    lookup: Any = SimpleNamespace(base=base, evidence=lambda found, most: ())
+    options: dict[str, Any] = {
+        "lookup": lookup, "evidence": 0, "temperature": None, "decides": True, "abstain_below": 0.0, "model_version": None,
+        "note": None,
+    }  # fmt: skip
+    found: Any = SimpleNamespace(prior=SimpleNamespace(n=3))
+    notes = [build_verdict(market, 1.0, found=found, **options).note for market in ("EU", "DE")]
+    assert notes == ["there are no past ads from Europe; these are from Germany", None]
+
+
+def test_a_client_asks_the_service_for_markets_that_it_does_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
+    from countryreward.api import schemas
+    from countryreward.client import AsyncClient
+
+    asked = []
+    client = AsyncClient("http://127.0.0.1:1", "key")
+
+    async def get(path: str, kind: Any) -> Any:
+        asked.append(path)
+        own = schemas.DefinedMarket(code="EU", name="Europe", adjective="European", parents=["DE"])
+        return schemas.MarketsAnswer(request_id="r", markets=[], defined=[own])
+
+    monkeypatch.setattr(client._connection, "get", get)
+    assert asyncio.run(client._codes(["KR", "Japan"])) == ["KR", "JP"]
+    assert asked == []
+    assert asyncio.run(client._codes(["europe", "KR"])) == ["EU", "KR"]
+    assert asyncio.run(client._codes(["eu"])) == ["EU"]
+    assert asked == ["v1/markets"]
+    with pytest.raises(UserError, match="'Oz' is no country and no market of the service"):
+        asyncio.run(client._codes(["Oz"]))
+
+
+def test_a_prompt_says_the_adjective_of_a_defined_market() -> None:
+    from transformers import AutoTokenizer
+
+    from countryreward.models.product_text import ProductText, check_market
+    from countryreward.models.tiny_backbone import SHIPPED
+
+    markets.define([KANSAI])
+    words = ProductText(AutoTokenizer.from_pretrained(SHIPPED))
+    check_market("JP-kansai", words.of("Cup for the Japanese market", None, {}))
+    check_market("JP-kansai", words.of("Cup for the Kansai Japanese market", None, {}))
+    for market, title in (("JP", "Cup for the Kansai Japanese market"), ("JP-kansai", "Cup for the Korean market")):
+        with pytest.raises(UserError, match="names the market"):
+            check_market(market, words.of(title, None, {}))

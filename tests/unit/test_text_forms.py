@@ -23,7 +23,7 @@ def test_a_product_and_a_copy_are_equal_in_both_forms(text: str) -> None:
     assert nfd(text) != text
 
     def product(words: str) -> Product:
-        return Product(title=words, category=words, attributes={words: words}, tags=[words])
+        return Product(title=words, category=words, attributes={words: words}, tags=[words], product_id=words)
 
     assert product(nfd(text)) == product(text)
     assert product(nfd(text)).title == text

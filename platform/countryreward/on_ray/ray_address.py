@@ -63,7 +63,7 @@ def _silence(address: str) -> str:
     except grpc.FutureTimeoutError:
         return f"nothing like Ray answered within {_ANSWER_WITHIN_S:.0f} s"
     except grpc.RpcError as error:
-        return f"no Ray, or another version, answered ({error.code().name})"  # pyright: ignore[reportAttributeAccessIssue]
+        return f"what answered there said {error.code().name}"  # pyright: ignore[reportAttributeAccessIssue]
     finally:
         channel.close()
     return ""

@@ -40,6 +40,7 @@ class Product:
             category=self.category and _composed(self.category),
             attributes={_composed(name): _composed(value) for name, value in self.attributes.items()},
             tags=[_composed(tag) for tag in self.tags],
+            product_id=self.product_id and _composed(self.product_id),
         )
 
 
