@@ -39,8 +39,8 @@ def main(config: Config) -> Artifact:
     if artifact and evidence_rows(artifact.manifest.counts, "kept"):  # one without failed, and fails again
         print(f"import: {config.out} is up to date")
         return artifact
-    with publish(config.out, kind="dataset", config=options) as draft, bar("images read") as progress:
-        draft.counts |= import_dataset(config.source, draft.path, progress=progress)
+    with publish(config.out, kind="dataset", config=options) as draft:
+        draft.counts |= import_dataset(config.source, draft.path, bar)
     for table, counts in draft.counts.items():
         print(
             f"import: {table:<13} {counts['input']:,} rows = {counts['kept']:,} kept + {counts['dropped']:,} dropped"

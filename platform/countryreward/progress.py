@@ -7,6 +7,9 @@ from collections.abc import Callable, Iterator
 ShowProgress = Callable[[int, int], None]
 """Called with (how many are done, how many there are)."""
 
+OpenBar = Callable[[str], contextlib.AbstractContextManager[ShowProgress]]
+"""`bar`, or `no_bar`: takes a title."""
+
 
 @contextlib.contextmanager
 def bar(title: str) -> Iterator[ShowProgress]:
@@ -41,6 +44,12 @@ def bar(title: str) -> Iterator[ShowProgress]:
         yield progress
     if not console.is_terminal and last:
         print(f"  {title:<22} {last:,} in {time.monotonic() - started:.1f} s")
+
+
+@contextlib.contextmanager
+def no_bar(title: str) -> Iterator[ShowProgress]:
+    """In place of `bar` where nobody looks on."""
+    yield lambda done, total: None
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ TABLES = ["products", "creatives", "observations"]
 def lines(text: str) -> list[str]:
     """Lines without trailing spaces; what differs from run to run is left out: seconds, the version's folder."""
     bare = [line.rstrip() for line in text.splitlines()]
-    return [line for line in bare if not re.match(r"dataset  |import: -> |  images read ", line)]
+    return [line for line in bare if not re.match(r"dataset  |import: -> |  (images|rows) read ", line)]
 
 
 def import_sample(name: str, out: Path) -> None:

@@ -7,9 +7,11 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from countryreward.data.data_config import ImagesConfig, ImportConfig, TableSource
+from countryreward.data.data_config import ImagesConfig, ImportConfig, RecordsConfig, TableSource
+from countryreward.data.dataset import Dataset
 from countryreward.data.importers.import_dataset import import_dataset, notes
 from countryreward.data.importers.strata import is_total, plain
+from countryreward.data.records import build_records
 from tests.unit.test_importers import png
 
 VALUES = ["impressions", "clicks", "conversions", "value", "rate", "orders", "score", "score_sd", "score_n"]
@@ -141,9 +143,31 @@ def test_days_and_weeks_are_periods(tmp_path: Path):
     assert counts["recognised"] == {"period": ["Day"]}
 
 
-def test_a_week_has_seven_days(tmp_path: Path):
-    rows, _, _ = imported(tmp_path, "creative_id,market,Week,impressions,clicks\na,BR,2026-03-02,100,1\n")
-    assert [(str(row["period_start"]), str(row["period_end"])) for row in rows] == [("2026-03-02", "2026-03-08")]
+@pytest.mark.parametrize(
+    ("header", "cell", "first", "last"),
+    [
+        ("Week", "2026-03-02", "2026-03-02", "2026-03-08"), ("week_start", "3/30/2026", "2026-03-30", "2026-04-05"),
+        ("Week", "2026-03-02 - 2026-03-08", "2026-03-02", "2026-03-08"), ("Date", "Mar 1, 2026", "2026-03-01", "2026-03-01"),
+        ("Date range", "2026-03-02 – 2026-03-04", "2026-03-02", "2026-03-04"), ("Month", "2026-02", "2026-02-01", "2026-02-28"),
+        ("Month", "February 2024", "2024-02-01", "2024-02-29"), ("Month", "2026-12-01", "2026-12-01", "2026-12-31"),
+    ],
+)  # fmt: skip
+def test_weeks_months_and_ranges(tmp_path: Path, header: str, cell: str, first: str, last: str):
+    rows, _, counts = imported(tmp_path, f'creative_id,market,{header},impressions,clicks\na,BR,"{cell}",100,1\n')
+    assert [(str(row["period_start"]), str(row["period_end"])) for row in rows] == [(first, last)]
+    assert counts["recognised"] == {"period": [header]}
+
+
+def test_beside_days_a_row_without_one_is_their_sum(tmp_path: Path):
+    text = "creative_id,market,Day,impressions,clicks\na,BR,,300,3\na,BR,2026-03-01,100,1\na,BR,2026-03-02,200,2\nb,BR,--,9,1\n"
+    rows, refused, _ = imported(tmp_path, text)
+    assert refused == [(0, "total_row")]
+    assert counted(rows) == [("a", 100, 1), ("a", 200, 2), ("b", 9, 1)]
+
+
+def test_days_that_can_be_months_are_refused_with_the_option(tmp_path: Path):
+    text = "creative_id,market,Day,impressions,clicks\na,BR,1/3/2026,100,1\na,BR,2/3/2026,200,2\n"
+    assert imported(tmp_path, text)[1] == [(0, "ambiguous_date"), (1, "ambiguous_date")]
 
 
 def test_days_of_the_week_are_no_dates(tmp_path: Path):
@@ -367,3 +391,47 @@ def test_an_experiment_is_not_mixed_with_what_the_platform_chose(tmp_path: Path)
     text = "creative_id,market,hour,delivery,impressions,clicks\na,BR,8,randomised,100,1\na,BR,8,optimised,100,1\na,BR,9,,100,1\n"
     rows, _, _ = imported(tmp_path, text, delivery="randomised")
     assert [(row["delivery"], row["impressions"]) for row in rows] == [("optimised", 100), ("randomised", 200)]
+
+
+# What the labels become
+
+
+def winners(folder: Path) -> dict[str, tuple[str, float]]:
+    """Market -> the creative that won and its pooled value."""
+    records = build_records(Dataset.read(folder / "out"), RecordsConfig(label_kind="hard")).frame
+    return {
+        row["market"]: (row["creative_a"], row["value_a"]) if row["label"] == 1 else (row["creative_b"], row["value_b"])
+        for row in records.to_dict("records")
+    }
+
+
+@pytest.mark.parametrize("header", ["Device", "Hour of the day", "Impression device"])
+def test_the_ad_with_more_clicks_over_all_rows_wins(tmp_path: Path, header: str):
+    imported(tmp_path, DEVICES.replace("Device", header), DATED)
+    assert winners(tmp_path) == {"BR": ("a", 0.015)}
+
+
+def test_the_ad_without_clicks_loses(tmp_path: Path):
+    text = "Ad ID,Country,Impressions,Link clicks\na,Brazil,5000,60\nb,Brazil,5200,\na,KR,4000,25\nb,KR,4100,33\n"
+    columns = {**PLATFORM, "clicks": "Link clicks"}
+    rows, refused, _ = imported(tmp_path, text, columns, empty_clicks="zero")
+    assert refused == []
+    assert counted(rows, "market") == [
+        ("a", "BR", 5000, 60),
+        ("a", "KR", 4000, 25),
+        ("b", "BR", 5200, 0),
+        ("b", "KR", 4100, 33),
+    ]
+    assert winners(tmp_path) == {"BR": ("a", 0.012), "KR": ("b", 33 / 4100)}
+
+
+def test_a_rate_in_per_cent_beside_counts_decides_nothing(tmp_path: Path):
+    imported(tmp_path, "creative_id,market,impressions,clicks,rate\na,DE,5000,50,1.0\nb,DE,5000,60,1.2\n")
+    assert winners(tmp_path) == {"DE": ("b", 0.012)}
+
+
+def test_empty_conversions_are_said(tmp_path: Path):
+    _, _, counts = imported(tmp_path, "creative_id,market,impressions,clicks,conversions\na,DE,50,5,\nb,DE,50,5,1\n")
+    assert notes(counts) == [
+        "conversions empty in 1 rows: not known; where that means none, set source.empty_clicks to zero"
+    ]

@@ -20,36 +20,37 @@ from countryreward.data.importers.votes import import_votes
 from countryreward.data.market_table import define_market_file
 from countryreward.data.quarantine import Quarantine
 from countryreward.data.tables import OBSERVATIONS
-from countryreward.progress import ShowProgress
+from countryreward.progress import OpenBar, no_bar
 
 
-def import_dataset(config: ImportConfig, folder: Path, progress: ShowProgress | None = None) -> dict[str, Any]:
+def import_dataset(config: ImportConfig, folder: Path, bar: OpenBar = no_bar) -> dict[str, Any]:
     """Import three tables or a pair file, and votes, into `folder`; returns counts by table, each of which adds up.
 
     Markets of `config.markets` are known to the process from then on. Writes products.parquet, creatives.parquet,
     images/part-*.parquet, observations.parquet, quarantine.jsonl, pairs.parquet for a pair file and votes.parquet for votes
     (schemas: `data/tables.py`). A bad row is quarantined and the job goes on; a file that is missing, unreadable or lacks a
-    column is a `UserError`. progress: called with (images done, all).
+    column is a `UserError`. bar: shows how many rows and images have been read.
     """
     if config.markets:
         define_market_file(config.markets, folder)
     quarantine = Quarantine("import")
     if config.pairs.path:
-        counts = import_pairs(config, folder, quarantine, progress)
+        counts = import_pairs(config, folder, quarantine, bar)
     else:
         counts = {}
         counts["products"], products = import_products(config.products, folder, quarantine)
-        counts["creatives"], creatives = import_creatives(
-            config.creatives, config.images, products, folder, quarantine, progress
-        )
+        with bar("images read") as progress:
+            counts["creatives"], creatives = import_creatives(
+                config.creatives, config.images, products, folder, quarantine, progress
+            )
         if config.observations.path:
-            counts["observations"] = import_observations(config, creatives, folder, quarantine)
+            counts["observations"] = import_observations(config, creatives, folder, quarantine, bar)
         else:
             write_sorted(
                 pd.DataFrame(columns=OBSERVATIONS.names), OBSERVATIONS, folder / "observations.parquet", ["creative_id"]
             )
     if config.votes.path:
-        counts["votes"] = import_votes(config, folder, quarantine)
+        counts["votes"] = import_votes(config, folder, quarantine, bar)
     quarantine.write(folder)
     return counts
 
@@ -68,6 +69,10 @@ def notes(counts: Mapping[str, Any]) -> list[str]:
         lines.append(f"{part} read from {', '.join(repr(header) for header in headers)}")
     for column, cells in counts.get("not_used", {}).items():
         lines.append(f"{column} not used in {cells:,} rows, whose kind needs other columns")
+    for column, cells in counts.get("not_told", {}).items():
+        lines.append(
+            f"{column} empty in {cells:,} rows: not known; where that means none, set source.empty_clicks to zero"
+        )
     return lines
 
 

@@ -11,13 +11,13 @@ import pandas as pd
 
 from countryreward import markets
 from countryreward.data.data_config import ImportConfig
-from countryreward.data.importers.date_columns import date_columns
-from countryreward.data.importers.periods import overlapping
+from countryreward.data.importers.periods import FoundPeriods, codes, found_periods, overlapping
 from countryreward.data.importers.row_parts import SERIES, add_parts, refuse_totals
-from countryreward.data.importers.strata import PERIODS, is_total, plain, read_strata
+from countryreward.data.importers.strata import is_total, plain, read_strata
 from countryreward.data.importers.table_files import RawTable, read_table, write_sorted
 from countryreward.data.quarantine import Quarantine, RowChecks, tally
 from countryreward.data.tables import DELIVERIES, KINDS, OBSERVATIONS, STRATA
+from countryreward.progress import OpenBar, no_bar
 
 NEEDED = {"counts": ("impressions", "clicks"), "rate": ("rate",), "orders": ("orders",), "score": ("score",)}
 """Kind -> the values without which there is no such evidence."""
@@ -51,6 +51,8 @@ class Values(NamedTuple):
     """kind and the columns of `VALUES`; missing where the row's kind does not use them."""
     not_used: dict[str, int]
     """Column -> filled cells that the kinds of their rows do not use."""
+    not_told: dict[str, int]
+    """Conversions and value -> rows of counts in which their cell is empty although the file has the column."""
 
 
 class Parts(NamedTuple):
@@ -60,6 +62,8 @@ class Parts(NamedTuple):
     """period_start, period_end and the strata."""
     recognised: dict[str, list[str]]
     """`period` or a stratum -> the file's headers that tell it, of those that nobody mapped."""
+    decisions: list[str]
+    """How the file was read."""
 
     @property
     def headers(self) -> set[str]:
@@ -68,7 +72,7 @@ class Parts(NamedTuple):
 
 
 def import_observations(
-    config: ImportConfig, creatives: set[str], folder: Path, quarantine: Quarantine
+    config: ImportConfig, creatives: set[str], folder: Path, quarantine: Quarantine, bar: OpenBar = no_bar
 ) -> dict[str, Any]:
     """Write observations.parquet; returns the counts, with `decisions` (how the file was read), `recognised` (headers of strata
     and days that nobody mapped) and `not_used` (filled cells that their rows' kinds do not use) where there are any.
@@ -77,7 +81,9 @@ def import_observations(
     rows of one series that share a day the first in the file is kept.
     """
     known = ("creative_id", *CONTEXT, *VALUES)
-    raw = read_table(config.observations, field="observations", known=known, required=("creative_id", "market"))
+    required = ("creative_id", "market")
+    with bar("rows read") as progress:
+        raw = read_table(config.observations, field="observations", known=known, required=required, progress=progress)
     checks = RowChecks(
         raw.frame,
         table="observations",
@@ -109,7 +115,12 @@ def import_observations(
         quarantine=quarantine,
         dropped={"added_to_another_row": together} if together else None,
     )
-    facts = {"decisions": raw.decisions, "recognised": parts.recognised, "not_used": values.not_used}
+    facts = {
+        "decisions": parts.decisions,
+        "recognised": parts.recognised,
+        "not_used": values.not_used,
+        "not_told": values.not_told,
+    }
     return counts | {name: found for name, found in facts.items() if found}
 
 
@@ -185,7 +196,13 @@ def value_columns(
     more = value["conversions"] > value["impressions"].astype("float64")
     checks.refuse(more, "conversions_exceed_impressions", "conversions" + suffix)
     not_used = {name + suffix: int((filled[name] & ~used[name] & checks.good).sum()) for name in VALUES}
-    return Values(pd.DataFrame({"kind": kind, **value}), {name: cells for name, cells in not_used.items() if cells})
+    not_told = {
+        name + suffix: int((~filled[name] & used[name] & checks.good).sum())
+        for name in ("conversions", "value")
+        if name + suffix in raw.frame
+    }
+    frame = pd.DataFrame({"kind": kind, **value})
+    return Values(frame, *({name: rows for name, rows in found.items() if rows} for found in (not_used, not_told)))
 
 
 def delivery_column(checks: RowChecks, raw: RawTable, default: str) -> pd.Series:
@@ -201,31 +218,30 @@ def part_columns(checks: RowChecks, raw: RawTable, row: pd.DataFrame) -> Parts:
 
     row: creative_id, market, kind and values.
     """
-    periods, header = period_columns(checks, raw)
-    found = read_strata(raw)
-    strata = refuse_totals(checks, pd.concat([row, periods], axis=1), found)
-    recognised = {"period": [header]} if header else {}
-    return Parts(pd.concat([periods, strata.frame(row.index)], axis=1), recognised | found.recognised)
+    periods, found = period_columns(checks, raw)
+    told = read_strata(raw)
+    if found:  # beside days a row without one is their sum
+        dated = (checks.good & periods["period_start"].notna()).groupby(codes(row, ["creative_id", "market", "kind"]))
+        undated = periods["period_start"].isna() & dated.transform("any")
+        checks.refuse(undated, "total_row", found.header, found.cells)
+    strata = refuse_totals(checks, pd.concat([row, periods], axis=1), told)
+    recognised = {"period": [found.header]} if found else {}
+    decisions = [found.decided] if found and found.decided else []
+    frame = pd.concat([periods, strata.frame(row.index)], axis=1)
+    return Parts(frame, recognised | told.recognised, raw.decisions + decisions)
 
 
-def period_columns(checks: RowChecks, raw: RawTable) -> tuple[pd.DataFrame, str]:
-    """`period_start` and `period_end`, days included, both or neither; and the header they were read from where none was mapped.
-
-    Without period columns, a column of days or of weeks' first days (`PERIODS`) in which most cells are dates is the period.
-    """
+def period_columns(checks: RowChecks, raw: RawTable) -> tuple[pd.DataFrame, FoundPeriods | None]:
+    """`period_start` and `period_end`, days included, both or neither; and where none was mapped the column of days, weeks or
+    months that they were read from (`found_periods`)."""
     names = ("period_start", "period_end")
-    if not any(name in raw.frame for name in names):
-        for header in sorted(
-            (name for name in raw.others if plain(name) in PERIODS), key=lambda name: PERIODS[plain(name)]
-        ):
-            cells = raw.other(header)
-            first = date_columns({header: cells}, style=raw.source.dates, option=f"{raw.field}.dates")[header]
-            bad = first.refused.get("bad_date", pd.Series(False, index=cells.index))
-            if 2 * bad.sum() < cells.notna().sum():
-                for reason, rows in first.refused.items():
-                    checks.refuse(rows, reason, header, cells)
-                last = first.values + pd.Timedelta(days=PERIODS[plain(header)] - 1)
-                return pd.DataFrame({"period_start": first.values, "period_end": last}), header
+    found = None if any(name in raw.frame for name in names) else found_periods(raw)
+    if found:
+        for reason, rows in found.refused.items():
+            checks.refuse(rows, reason, found.header, found.cells)
+        start, end = (found.frame[name] for name in names)
+        checks.refuse(start > end, "period_reversed", found.header, found.cells)
+        return found.frame, found
     parsed = {name: raw.days(name) for name in names}
     for name in names:
         for reason, rows in parsed[name].refused.items():
@@ -234,7 +250,7 @@ def period_columns(checks: RowChecks, raw: RawTable) -> tuple[pd.DataFrame, str]
     checks.refuse(start.isna() & end.notna(), "missing_value", "period_start")
     checks.refuse(end.isna() & start.notna(), "missing_value", "period_end")
     checks.refuse(start > end, "period_reversed", "period_start")
-    return pd.DataFrame({"period_start": start, "period_end": end}), ""
+    return pd.DataFrame({"period_start": start, "period_end": end}), None
 
 
 def side_names(suffixes: Sequence[str] = ("_a", "_b")) -> list[str]:

@@ -25,22 +25,22 @@ from countryreward.data.importers.table_files import RawTable, read_table, write
 from countryreward.data.quarantine import Quarantine, RowChecks, tally
 from countryreward.data.tables import COPY, LISTED_PAIRS, OBSERVATIONS, STRATA
 from countryreward.errors import UserError
-from countryreward.progress import ShowProgress
+from countryreward.progress import OpenBar, ShowProgress, no_bar
 
 SIDES = ("a", "b")
 _COPY = tuple(f"{name}_{side}" for name in COPY for side in SIDES)
 _KNOWN = ("product_id", *DESCRIPTION, "image_a", "image_b", *_COPY, *CONTEXT, *side_names())
 
 
-def import_pairs(
-    config: ImportConfig, folder: Path, quarantine: Quarantine, progress: ShowProgress | None = None
-) -> dict[str, Any]:
+def import_pairs(config: ImportConfig, folder: Path, quarantine: Quarantine, bar: OpenBar = no_bar) -> dict[str, Any]:
     """Write all tables and pairs.parquet from a pair file; returns the counts by table.
 
     A creative is a product with an image and words: its id is product_id + "/" + image, and where there are words "+" and their
     hash. Rows of products, creatives and observations stand for the first pair row they occur in.
     """
-    raw = read_table(config.pairs, field="pairs", known=_KNOWN, required=("product_id", "image_a", "image_b", "market"))
+    required = ("product_id", "image_a", "image_b", "market")
+    with bar("rows read") as progress:
+        raw = read_table(config.pairs, field="pairs", known=_KNOWN, required=required, progress=progress)
     if not any(name in raw.frame for name in side_names()):
         raise UserError(
             f"pairs: {config.pairs.path} has no values of the two images, only {', '.join(raw.names)}; a winner alone is no "
@@ -65,7 +65,8 @@ def import_pairs(
     shared = pd.concat([market, parts.frame, delivery, raw.column("source")], axis=1)
 
     counts: dict[str, Any] = {"products": _import_products(raw, checks, folder)}
-    counts["creatives"] = _import_creatives(creatives, checks, config.images, folder, progress)
+    with bar("images read") as progress:
+        counts["creatives"] = _import_creatives(creatives, checks, config.images, folder, progress)
     sides = {side: pd.concat([creatives[side]["creative_id"], shared, values[side].frame], axis=1) for side in SIDES}
     _refuse_conflicts(checks, sides)
 
@@ -94,9 +95,10 @@ def import_pairs(
         dropped={"repeated": int(repeated.sum())},
     )
     facts = {
-        "decisions": raw.decisions,
+        "decisions": parts.decisions,
         "recognised": parts.recognised,
         "not_used": values["a"].not_used | values["b"].not_used,
+        "not_told": values["a"].not_told | values["b"].not_told,
     }
     counts["pairs_file"] |= {name: found for name, found in facts.items() if found}
     return counts
@@ -125,7 +127,7 @@ def _import_creatives(
     checks: RowChecks,
     images: ImagesConfig,
     folder: Path,
-    progress: ShowProgress | None,
+    progress: ShowProgress,
 ) -> dict[str, Any]:
     """One creative per product, image and words; pair rows of a refused one are refused."""
     both = pd.concat([creatives[side].loc[checks.good].assign(row=lambda frame: frame.index) for side in SIDES])

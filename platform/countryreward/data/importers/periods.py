@@ -1,9 +1,14 @@
 """Periods of observations: days as numbers, and rows of one series that share a day."""
 
 from bisect import bisect_left
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+
+from countryreward.data.importers.date_columns import date_columns
+from countryreward.data.importers.strata import PERIODS, plain, read_cells
+from countryreward.data.importers.table_files import RawTable
 
 _EVER = (-(2**24), 2**24)  # days of an observation without dates: it covers any period
 
@@ -43,6 +48,50 @@ class KeptPeriods:
         position = bisect_left(self.starts, start)
         self.starts.insert(position, start)
         self.ends.insert(position, end)
+
+
+class FoundPeriods(NamedTuple):
+    """Periods from a column that nobody mapped."""
+
+    header: str
+    cells: pd.Series
+    frame: pd.DataFrame
+    """period_start, period_end"""
+    refused: dict[str, pd.Series]
+    """As in `Parsed`."""
+    decided: str
+    """As in `Parsed`."""
+
+
+def found_periods(raw: RawTable) -> FoundPeriods | None:
+    """Periods from a column whose header is one of days, weeks or months (`PERIODS`) and most of whose cells are dates.
+
+    The finest such column counts. A cell is the first day (of a month also 2026-03 or March 2026), or a range that says both
+    days: 2026-03-02 - 2026-03-08.
+    """
+    named = [name for name in raw.others if plain(name) in PERIODS]
+    for header in sorted(named, key=lambda name: list(PERIODS).index(plain(name))):
+        cells, unit = read_cells(raw, header), PERIODS[plain(header)]
+        ends = cells.str.extract(r"^(.*\S)(?:\s+(?:-|to)\s+|\s*[–—~]\s*)(\S.*)$")
+        first = ends[0].fillna(cells)
+        if unit == "month":
+            first = first.str.replace(r"^([0-9]{4}-[0-9]{1,2})$", r"\1-01", regex=True)
+            first = first.str.replace(r"^([A-Za-z]{3,9}\.?,? ?[0-9]{4})$", r"1 \1", regex=True)
+        texts = {"first day": first, "last day": ends[1]}
+        start, end = date_columns(texts, style=raw.source.dates, option=f"{raw.field}.dates").values()
+        refused = {reason: rows.copy() for reason, rows in start.refused.items()}
+        for reason, rows in end.refused.items():
+            refused[reason] = refused.get(reason, False) | rows
+        if 2 * refused.get("bad_date", pd.Series(False)).sum() >= cells.notna().sum():
+            continue
+        last = {
+            "day": start.values,
+            "week": start.values + pd.Timedelta(days=6),
+            "month": start.values + pd.offsets.MonthEnd(0),
+        }[unit]
+        frame = pd.DataFrame({"period_start": start.values, "period_end": end.values.fillna(last)})
+        return FoundPeriods(header, cells, frame, refused, f"{header}, {start.decided}" if start.decided else "")
+    return None
 
 
 def overlapping(frame: pd.DataFrame, good: pd.Series, series_columns: list[str]) -> pd.Series:

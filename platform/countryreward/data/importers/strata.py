@@ -37,11 +37,12 @@ HEADERS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 """Stratum -> headers of columns that tell it, in the form of `plain`."""
 
-PERIODS: dict[str, int] = {
-    "day": 1, "date": 1,
-    "week": 7, "week start": 7, "week starting": 7, "week of": 7, "week (monday to sunday)": 7,
+PERIODS: dict[str, str] = {
+    "day": "day", "date": "day", "date range": "day",
+    "week": "week", "week start": "week", "week starting": "week", "week of": "week", "week (monday to sunday)": "week",
+    "month": "month", "month of": "month",
 }  # fmt: skip
-"""Headers of a row's first day -> its days, used where there are no period columns; the first that is there counts."""
+"""Headers of columns of periods -> how long a period is whose cell says its first day alone; the finest first."""
 
 REPEATED: tuple[str, ...] = (
     "conversion action", "conversion action name", "conversion action category", "conversion name", "conversion type",
@@ -119,13 +120,13 @@ def read_strata(raw: RawTable) -> Strata:
             columns[stratum] = {stratum: raw.column(stratum).str.strip()}
             continue
         named = [name for name in raw.others if plain(name) in HEADERS[stratum]]
-        found = {name: cells for name in named if (cells := _told(raw, name)).notna().any()}
+        found = {name: cells for name in named if (cells := read_cells(raw, name)).notna().any()}
         if found:
             columns[stratum] = found
     return Strata(columns=columns)
 
 
-def _told(raw: RawTable, name: str) -> pd.Series:
+def read_cells(raw: RawTable, name: str) -> pd.Series:
     """A column that nobody mapped, its words that mean an empty cell missing."""
     words = MISSING_WORDS | {word.strip().lower() for word in raw.source.missing}
     cells = raw.other(name)

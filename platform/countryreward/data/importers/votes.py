@@ -16,6 +16,7 @@ from countryreward.data.importers.table_files import RawTable, read_table, write
 from countryreward.data.quarantine import Quarantine, RowChecks, tally
 from countryreward.data.tables import VOTES
 from countryreward.errors import UserError
+from countryreward.progress import OpenBar, no_bar
 
 SIDES = ("creative_1", "creative_2")
 NUMBERS = ("votes_1", "votes_2", "votes_tie")
@@ -36,13 +37,14 @@ _VOTE_IDS = (
 _KEY = [*SIDES, "market", "period_start", "period_end", "voter_class"]
 
 
-def import_votes(config: ImportConfig, folder: Path, quarantine: Quarantine) -> dict[str, Any]:
+def import_votes(config: ImportConfig, folder: Path, quarantine: Quarantine, bar: OpenBar = no_bar) -> dict[str, Any]:
     """Write votes.parquet; returns the counts. The creatives are those of creatives.parquet in the folder.
 
     A row is the votes on a pair (votes_1, votes_2, votes_tie) or, with `winner`, one vote. The smaller id stands first; votes of
     one pair, market, period and voter class are added. Raises `UserError` for a file that has both or neither.
     """
-    raw = read_table(config.votes, field="votes", known=COLUMNS, required=(*SIDES, "market"))
+    with bar("votes read") as progress:
+        raw = read_table(config.votes, field="votes", known=COLUMNS, required=(*SIDES, "market"), progress=progress)
     single = "winner" in raw.frame
     if single == any(name in raw.frame for name in NUMBERS[:2]):
         raise UserError(
@@ -57,7 +59,7 @@ def import_votes(config: ImportConfig, folder: Path, quarantine: Quarantine) -> 
     )
     market = market_column(checks, raw, config.market_aliases)
     numbers = _winners(checks, raw) if single else _numbers(checks, raw)
-    periods, header = period_columns(checks, raw)
+    periods, found = period_columns(checks, raw)
     frame = pd.concat(
         [*(raw.column(name) for name in (*SIDES, "voter_class", "source")), market, periods, numbers], axis=1
     )
@@ -74,7 +76,7 @@ def import_votes(config: ImportConfig, folder: Path, quarantine: Quarantine) -> 
     added = len(good) - len(kept)
     dropped = {"added_to_another_row": added} if added else None
     counts = tally("votes", input=len(frame), kept=len(kept), quarantine=quarantine, dropped=dropped)
-    facts = {"decisions": raw.decisions, "recognised": {"period": [header]} if header else {}}
+    facts = {"decisions": raw.decisions, "recognised": {"period": [found.header]} if found else {}}
     return counts | {name: found for name, found in facts.items() if found}
 
 
