@@ -30,6 +30,7 @@ def main(config: Config) -> Artifact:
         is_known,
         notes,
         source_fingerprint,
+        why_none,
     )
     from countryreward.progress import bar
 
@@ -51,7 +52,8 @@ def main(config: Config) -> Artifact:
             print(f"import: {table:<13} {line}")
     print(f"import: -> {config.out}; what was refused and why: {config.out}/quarantine.jsonl")
     if not evidence_rows(draft.counts, "kept"):
-        refused = f"none of {evidence_rows(draft.counts, 'input'):,} rows was kept; see {config.out}/quarantine.jsonl"
+        rows = evidence_rows(draft.counts, "input")
+        refused = f"none of {rows:,} rows was kept; see {config.out}/quarantine.jsonl{why_none(draft.counts)}"
         raise UserError(f"observations, votes: {refused}" if "votes" in draft.counts else f"observations: {refused}")
     return open_artifact(config.out, kind="dataset")
 

@@ -61,7 +61,7 @@ def read_delimited(request: FileRequest, handle: BinaryIO) -> FileContent:
         columns = zip(*batch, strict=True)
         batches.append(pa.record_batch([pa.array(column, pa.string()) for column in columns], schema=schema))
         batch.clear()
-        if request.progress:
+        if request.progress and len(batches) > 1:
             show_rows(request.progress, handle, rows)
 
     for row in _records(request, layout, handle):

@@ -139,7 +139,7 @@ def read_jsonl(request: FileRequest, handle: BinaryIO) -> FileContent:
         names = dict.fromkeys(name for row in batch for name in row)
         batches.append((len(batch), {name: pa.array([row.get(name) for row in batch], pa.string()) for name in names}))
         batch.clear()
-        if request.progress:
+        if request.progress and len(batches) > 1:
             show_rows(request.progress, handle, rows)
 
     for line in text_of(handle, encoding):
@@ -182,7 +182,7 @@ def read_parquet(request: FileRequest, handle: BinaryIO) -> FileContent:
     groups: list[pa.Table] = []
     for group in range(file.num_row_groups):
         groups.append(file.read_row_group(group, columns=text))
-        if request.progress:
+        if request.progress and file.num_row_groups > 1:
             request.progress(sum(table.num_rows for table in groups), rows)
     table = pa.concat_tables(groups) if groups else schema.empty_table().select(text)
     for field in schema:

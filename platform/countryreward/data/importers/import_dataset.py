@@ -4,6 +4,7 @@ The caller publishes the folder (`artifacts.publish`); `source_fingerprint` tell
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from countryreward.data.importers.products import import_creatives, import_produ
 from countryreward.data.importers.table_files import write_sorted
 from countryreward.data.importers.votes import import_votes
 from countryreward.data.market_table import define_market_file
-from countryreward.data.quarantine import Quarantine
+from countryreward.data.quarantine import REASONS, Quarantine
 from countryreward.data.tables import OBSERVATIONS
 from countryreward.progress import OpenBar, no_bar
 
@@ -58,6 +59,14 @@ def import_dataset(config: ImportConfig, folder: Path, bar: OpenBar = no_bar) ->
 def evidence_rows(counts: Mapping[str, Any], name: str) -> int:
     """Rows of observations and votes that came in (`input`), were `kept`, ..., by the counts of an import."""
     return sum(counts[table][name] for table in ("observations", "votes") if table in counts)
+
+
+def why_none(counts: Mapping[str, Any]) -> str:
+    """The most frequent reason for which evidence was refused, with its way out, to be put behind a sentence."""
+    reasons: Counter[str] = Counter()
+    for table in ("observations", "votes", "pairs_file"):
+        reasons.update(counts.get(table, {}).get("quarantined_by_reason", {}))
+    return "".join(f" ({rows:,} {reason}: {REASONS[reason]})" for reason, rows in reasons.most_common(1))
 
 
 def notes(counts: Mapping[str, Any]) -> list[str]:

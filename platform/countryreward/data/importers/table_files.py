@@ -21,6 +21,7 @@ from countryreward.data.importers import parsing
 from countryreward.data.importers.date_columns import DATES, date_columns
 from countryreward.data.importers.delimited_files import read_delimited
 from countryreward.data.importers.file_contents import (
+    BATCH,
     FileContent,
     FileRequest,
     as_text,
@@ -166,7 +167,8 @@ def read_table(
     field: the configuration's name of the table. known: our column names; one ending in ":" is a prefix. required:
     those that the file or the constants must give. skip: known columns that are not text (`RawTable.binary`). nested: whether
     the options are `field`.path, `field`.columns and `field`.constants, or `field`, columns and constants. verbatim: columns
-    whose words stand for themselves, NA too. progress: called with (rows read, estimate of all).
+    whose words stand for themselves, NA too. progress: called with (rows read, estimate of all), for tables of
+    more than `BATCH` rows.
 
     An empty cell is missing; so are the words of `parsing.MISSING_WORDS`, but not in ids, markets and names of images, where NA
     may be a code, and in titles all but NA; `source.missing` are missing everywhere.
@@ -212,7 +214,7 @@ def read_table(
                 f"{field}: {source.path} cannot be read ({error}); write the file again, text as UTF-8"
             ) from None
     rows = content.rows
-    if progress:
+    if progress and rows > BATCH:
         progress(rows, rows)
     words = {ours: _missing_words(ours, source, verbatim) for ours in columns}
     cells = {ours: _without_words(_composed(text), words[ours]) for ours, text in columns.items()}
