@@ -83,8 +83,8 @@ def test_public_names_are_loaded_when_asked_for():
     code = "import countryreward as c; print(c.__version__, *sorted(c.__all__)); print(c.PriorScorer.__module__)"
     said = python(code).splitlines()
     assert said == [
-        "0.1.0 AsyncClient Client CountryReward PairRequest PriorScorer Product Ranking ScoreRequest Scorer UserError"
-        " Verdict __version__",
+        "0.1.0 AsyncClient Client Copy CountryReward Creative KnownResult PairRequest PriorScorer Product Ranking ScoreRequest"
+        " Scorer SideResult UserError Verdict __version__",
         "countryreward.scoring.prior_scorer",
     ]
     assert python("from countryreward import PriorScorer; print(PriorScorer.__name__)") == "PriorScorer"

@@ -197,9 +197,10 @@ def test_attention_focus_is_what_eager_attention_says(layer) -> None:
 def test_norm_focus_reads_states_before_or_after_the_final_norm() -> None:
     paper = judged(model(reading="paper"), *PAIRS, focus=True)
     lengths = batch_for(model(reading="paper"), *PAIRS).last + 1
-    assert_close(paper.focus, (1 / lengths)[:, None].expand(3, 3), atol=1e-7, rtol=1e-4)  # all norms equal
+    assert_close(paper.focus[:, :3], (1 / lengths)[:, None].expand(3, 3), atol=1e-7, rtol=1e-4)  # all norms equal
+    assert paper.focus[:, 3:].tolist() == [[1.0, 1.0]] * 3  # ads without words: nothing was overlooked
     inner = judged(model(reading="paper", focus_layer="inner"), *PAIRS, focus=True)
-    assert (inner.focus * lengths[:, None] - 1).abs().max() > 0.01
+    assert (inner.focus[:, :3] * lengths[:, None] - 1).abs().max() > 0.01
 
 
 def test_focus_is_averaged_over_both_orders() -> None:
