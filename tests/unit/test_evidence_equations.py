@@ -19,11 +19,10 @@ def pairs_of(clicks: np.ndarray, shown: np.ndarray) -> eq.Contrasts:
 
 def test_contrast_of_one_cell_by_hand():
     made = pairs_of(np.array([[30, 20]]), np.array([[1000, 1000]]))
-    # w = 500, p = .025, V = 500 x .025 x .975 = 12.1875; (O - E) = 500 x .01 = 5
     assert made.rate_a == pytest.approx([0.03])
     assert made.rate_b == pytest.approx([0.02])
-    assert made.difference == pytest.approx([5 / 12.1875])
-    assert made.variance == pytest.approx([1 / 12.1875])
+    assert made.difference == pytest.approx([math.log(1.5)])
+    assert made.variance == pytest.approx([1 / 30 - 1 / 1000 + 1 / 20 - 1 / 1000])
     assert made.cells_share == pytest.approx([1])
     assert len(made.heterogeneity[0]) == 0
 
@@ -34,12 +33,26 @@ def test_contrast_of_two_cells_is_that_of_mantel_and_haenszel():
     # w = 900 in both cells: rates .011 and .044 against .010 and .040
     assert made.rate_a == pytest.approx([0.0275])
     assert made.rate_b == pytest.approx([0.025])
+    assert made.difference == pytest.approx([math.log(0.0275 / 0.025)])
+    # R = (99 x 1000 + 44 x 9000) / 10000, S = (10 x 9000 + 360 x 1000) / 10000
+    r, s = 49.5, 45.0
+    assert made.variance == pytest.approx([(0.09 * 109 - 0.099 + 0.09 * 404 - 1.584) / (r * s)])
     p = np.array([109, 404]) / 10_000
     information = 900 * p * (1 - p)
-    assert made.variance == pytest.approx([1 / information.sum()])
-    assert made.difference == pytest.approx([900 * 0.005 / information.sum()])
     assert made.cells_share == pytest.approx([(information**2).sum() / information.sum() ** 2])
     assert made.heterogeneity[1] == pytest.approx(np.array([0.001, 0.004]) / (p * (1 - p)))
+
+
+def test_a_winner_that_was_shown_far_more_often_wins_by_no_less():
+    # rates of .020 and .010, a log ratio of .69; one step from equality would say .51 and -1.00
+    made = pairs_of(np.array([[2000, 10], [1000, 20]]), np.array([[100_000, 1000], [100_000, 1000]]))
+    assert made.difference == pytest.approx([math.log(2), -math.log(2)])
+
+
+def test_one_side_without_a_click_is_one_step_away():
+    made = pairs_of(np.array([[5, 0]]), np.array([[1000, 1000]]))
+    assert made.difference == pytest.approx([2.5 / (500 * 0.0025 * 0.9975)])
+    assert made.variance == pytest.approx([1 / (500 * 0.0025 * 0.9975)])
 
 
 def test_without_a_click_nothing_is_known():

@@ -34,7 +34,7 @@ class Contrasts:
     """Successes per impression, standardised over the common cells (Mantel-Haenszel weights)."""
     rate_b: Floats
     difference: Floats
-    """Log-odds of a success with A over B (one-step estimate of Yusuf and Peto); its sign is that of rate_a - rate_b."""
+    """Log of the rate of A over that of B (Mantel-Haenszel rate ratio); its sign is that of rate_a - rate_b."""
     variance: Floats
     """Sampling variance of `difference`; infinite where there was no success at all."""
     cells_share: Floats
@@ -55,9 +55,11 @@ def contrast(
 ) -> Contrasts:
     """Compare both creatives of each pair within common cells. success, shown, pair: [K]; every shown > 0.
 
-    In cell s, with weight w = n_A n_B / (n_A + n_B) and pooled rate p: rate_A - rate_B has variance p (1 - p) / w, the
-    Mantel-Haenszel difference is sum w (rate_A - rate_B) / sum w, and the one-step log odds ratio
-    sum w (rate_A - rate_B) / sum w p (1 - p) with variance 1 / sum w p (1 - p) (Yusuf, Peto et al. 1985).
+    In cell s with N = n_A + n_B, weight w = n_A n_B / N and pooled rate p: the Mantel-Haenszel rates are sum w rate / sum w, and
+    the difference is their log ratio, log(R / S) with R = sum x_A n_B / N, S = sum x_B n_A / N and variance sum (n_A n_B (x_A +
+    x_B) / N^2 - x_A x_B / N) / (R S) (Greenland and Robins 1985). Where one side has no success, R or S is 0 and one step from
+    equality stands for it: sum w (rate_A - rate_B) / sum w p (1 - p), variance 1 / sum w p (1 - p) (Yusuf, Peto et al. 1985). One
+    step everywhere would not do: with one side shown much more often, as platforms do, it bends large differences to 0.
     variance_per_success: of money instead of clicks, so that the rate's variance is p times it: with exponential values, twice
     the mean value. 1: successes are counted, and binomial.
     """
@@ -73,8 +75,13 @@ def contrast(
 
     with np.errstate(divide="ignore", invalid="ignore"):
         total, scales, weights = by_pair(information), by_pair(scale), by_pair(weight)
-        difference = np.where(scales > 0, by_pair(weight * gap) / scales, 0.0)
-        variance = np.where(total > 0, 1 / total, np.inf)
+        shown = shown_a + shown_b
+        over, under = by_pair(success_a * shown_b / shown), by_pair(success_b * shown_a / shown)
+        spread = weight * pooled * variance_per_success - np.where(binomial, success_a * success_b / shown, 0.0)
+        both = (over > 0) & (under > 0) & (total > 0)
+        one_step = np.where(scales > 0, by_pair(weight * gap) / scales, 0.0)
+        difference = np.where(both, np.log(over / under), one_step)
+        variance = np.where(both, by_pair(spread) / (over * under), np.where(total > 0, 1 / total, np.inf))
         share = np.where(total > 0, by_pair(information**2) / total**2, 1.0)
         rate_a = by_pair(weight * success_a / shown_a) / weights
         rate_b = by_pair(weight * success_b / shown_b) / weights
