@@ -37,7 +37,12 @@ def _png(data: bytes) -> bytes:
         if not may_skip or (name in _PNG_KEPT and _checksum_fits(view[start:end])):
             kept.append(view[start:end])
         start = end
-    return b"".join([*kept, view[start:]])
+    return _joined(data, [*kept, view[start:]])
+
+
+def _joined(data: bytes, parts: list[memoryview]) -> bytes:
+    """The parts of a file; the file itself where they are all of it: it may be large."""
+    return data if sum(map(len, parts)) == len(data) else b"".join(parts)
 
 
 def _checksum_fits(chunk: memoryview) -> bool:
@@ -61,7 +66,7 @@ def _jpeg(data: bytes) -> bytes:
         if marker not in _JPEG_METADATA or (length >= shortest and data.startswith(beginning, start + 4)):
             kept.append(view[start:end])
         start = end
-    return b"".join([*kept, view[start:]])
+    return _joined(data, [*kept, view[start:]])
 
 
 def _webp(data: bytes) -> bytes:
