@@ -78,9 +78,9 @@ def test_a_header_after_a_number_of_lines(tmp_path: Path):
 
 def test_what_was_found_is_told(tmp_path: Path):
     raw = read(tmp_path / "t.csv", "Ad report\n" + PLAIN.replace(",", ";"))
-    assert raw.decisions == [
-        "observations: line 2 is the header; what stands before it is left out ('Ad report')",
-        "observations: cells are separated by semicolons",
+    assert raw.decisions() == [
+        "line 2 is the header; what stands before it is left out ('Ad report')",
+        "cells are separated by semicolons",
     ]
 
 
@@ -178,7 +178,7 @@ def test_typed_numbers_need_no_mark(tmp_path: Path):
     assert raw.numbers("orders").values.to_list() == [1.125, 2.375]
     raw = read(tmp_path / "t.jsonl", '{"creative_id": "a", "market": "DE", "orders": "1.125"}\n')
     assert list(raw.numbers("orders").refused) == ["ambiguous_number"]
-    assert raw.decisions == [
+    assert raw.decisions() == [
         "orders is refused: '1.125' can be 1.125 or 1125, and no cell decides it; "
         "set observations.decimal to point (1.125) or comma (1125)"
     ]
@@ -377,3 +377,10 @@ def test_a_zip_of_a_mac_names_its_members_in_utf_8_without_saying_so(tmp_path: P
         data[at : at + 2] = flags.to_bytes(2, "little")
     path.write_bytes(bytes(data))
     assert ImageSource(ImagesConfig(root=str(path))).read("머그.png") == png(0)
+
+
+def test_a_column_that_cannot_be_decided_and_is_not_needed_costs_nothing_and_is_not_told(tmp_path: Path):
+    content = "creative_id,market,impressions,clicks,rate,score\na,DE,5000,50,7,4.125\nb,DE,5000,60,0.02,3.875\n"
+    counted, kept, refused = imported(tmp_path, content)
+    assert (len(kept), refused) == (2, [])
+    assert counted["decisions"] == ["score: '4.125' is read as 4.125"]  # the mark that the rate shows

@@ -323,7 +323,7 @@ def wrong_cells(table: Table, folder: Path) -> tuple[list[str], int, int]:
         return [f"{len(raw.frame)} rows of {len(table.rows)}"], 0, 0
     wrong: list[str] = []
     right = refused = 0
-    decisions = " ".join(raw.decisions)
+    decisions = " ".join(raw.decisions())
     lost = raw.lost_digits.get("creative_id")
     for name in table.told["columns"]:
         numbers = raw.numbers(name) if name in NUMBERS else raw.days(name) if name in DATES else None

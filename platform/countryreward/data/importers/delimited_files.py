@@ -195,9 +195,9 @@ def _layout_notes(request: FileRequest, place: int, head: list[str], delimiter: 
     before = [line for line in head[:place] if line.strip()]
     if before and request.source.skip_lines is None:
         shown = before[0].strip()[:40]
-        notes.append(f"{request.field}: line {place + 1} is the header; what stands before it is left out ({shown!r})")
+        notes.append(f"line {place + 1} is the header; what stands before it is left out ({shown!r})")
     if delimiter != _DELIMITERS[request.ending][0]:
-        notes.append(f"{request.field}: cells are separated by {_DELIMITER_NAMES.get(delimiter, repr(delimiter))}")
+        notes.append(f"cells are separated by {_DELIMITER_NAMES.get(delimiter, repr(delimiter))}")
     return tuple(notes)
 
 

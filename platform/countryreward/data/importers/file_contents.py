@@ -108,7 +108,7 @@ def encoding_of(request: FileRequest, handle: BinaryIO) -> tuple[str, tuple[str,
         return "utf-8-sig", ()
     for mark, encoding in ((b"\xff\xfe\0\0", "utf-32"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16")):
         if start.startswith(mark):
-            return encoding, (f"{request.field}: read as {encoding.upper()}, as its first bytes say",)
+            return encoding, (f"read as {encoding.upper()}, as its first bytes say",)
     if b"\0" in start:
         raise UserError(
             f"{request.field}: {request.source.path} is no UTF-8 text: it has zero bytes, as UTF-16 without a byte order mark "

@@ -228,7 +228,7 @@ def part_columns(checks: RowChecks, raw: RawTable, row: pd.DataFrame) -> Parts:
     recognised = {"period": [found.header]} if found else {}
     decisions = [found.decided] if found and found.decided else []
     frame = pd.concat([periods, strata.frame(row.index)], axis=1)
-    return Parts(frame, recognised | told.recognised, raw.decisions + decisions)
+    return Parts(frame, recognised | told.recognised, raw.decisions(checks) + decisions)
 
 
 def period_columns(checks: RowChecks, raw: RawTable) -> tuple[pd.DataFrame, FoundPeriods | None]:

@@ -33,7 +33,8 @@ def import_products(source: TableSource, folder: Path, quarantine: Quarantine) -
     for name in ("product_id", "title"):
         checks.refuse(raw.column(name).isna(), "missing_value", name)
     counts, kept = write_products(raw, checks, folder)
-    return counts | ({"decisions": raw.decisions} if raw.decisions else {}), kept
+    decisions = raw.decisions(checks)
+    return counts | ({"decisions": decisions} if decisions else {}), kept
 
 
 def write_products(raw: RawTable, checks: RowChecks, folder: Path) -> tuple[dict[str, Any], set[str]]:
@@ -115,7 +116,8 @@ def import_creatives(
     frame = pd.concat([frame, copy_columns(checks, raw)], axis=1)
     stream = raw.binary("image_bytes") if embedded else None
     counts, kept = write_creatives(frame, checks, images, folder, stream, progress)
-    return counts | ({"decisions": raw.decisions} if raw.decisions else {}), kept
+    decisions = raw.decisions(checks)
+    return counts | ({"decisions": decisions} if decisions else {}), kept
 
 
 def copy_columns(checks: RowChecks, raw: RawTable, suffix: str = "") -> pd.DataFrame:

@@ -95,11 +95,18 @@ class RawTable:
         """A column of `date_columns.DATES`, decided together."""
         return self._days[name] if name in self._days else _no_days(self.column(name))
 
-    @property
-    def decisions(self) -> list[str]:
-        """What was decided about the file and its columns, and what was refused because it could not be, in sentences."""
-        parsed = [*self._numbers.values(), *self._days.values()]
-        return [*self.notes, *(column.decided for column in parsed if column.decided)]
+    def decisions(self, checks: RowChecks | None = None) -> list[str]:
+        """What was decided about the file and its columns, in sentences; and what could not be, where it has cost rows.
+
+        checks: of the rows so far; without, every column that could not be decided is told.
+        """
+        reasons = None if checks is None else checks.quarantine.counts(checks.table)
+        told = list(self.notes)
+        for column in (*self._numbers.values(), *self._days.values()):
+            unclear = [reason for reason in column.refused if reason.startswith("ambiguous")]
+            if column.decided and (not unclear or reasons is None or any(reason in reasons for reason in unclear)):
+                told.append(column.decided)
+        return told
 
     @functools.cached_property
     def _numbers(self) -> dict[str, Parsed]:
