@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from countryreward.command import run
 from countryreward.data.artifacts import Artifact, current, open_artifact, publish
-from countryreward.data.data_config import TableSource
+from countryreward.data.data_config import TableSource, spellings
 
 
 @dataclass(kw_only=True)
@@ -23,9 +23,12 @@ class Config:
     won: bool = True
     """Of creatives' designs, only the one that did best in a market; false: those of all creatives observed there."""
     market_aliases: dict[str, str] = field(default_factory=dict)
-    """Spelling in the file -> ISO 3166 alpha-2 code."""
+    """Spelling in the file -> code of a country (ISO 3166) or of the dataset's own market."""
     out: str = "runs/demo/designs"
     """Folder to publish."""
+
+    def __post_init__(self) -> None:
+        self.market_aliases = spellings(self.market_aliases, "market_aliases")
 
 
 def main(config: Config) -> Artifact:

@@ -19,6 +19,7 @@ import train_designer
 import train_reward
 import tune_reward
 from countryreward.equations.readings import READINGS
+from countryreward.errors import UserError
 from countryreward.generation.generation_config import TasksConfig
 from countryreward.job_options import options_of, parse_options, with_underscores
 from countryreward.renamed_options import current_arguments
@@ -160,3 +161,10 @@ def test_dashes_of_options_are_underscores_and_those_of_keys_stay(job: Any, argu
 def test_a_key_with_a_dash_arrives() -> None:
     config = parsed(import_data, "--source.market_aliases.korea-mall=KR", "--source.market_aliases.us-store", "US")
     assert config.source.market_aliases == {"korea-mall": "KR", "us-store": "US"}
+
+
+def test_spellings_of_markets_are_texts_and_what_yaml_lost_is_refused() -> None:
+    config = parsed(import_data, "--source.market_aliases={5: KR, '7': JP, 'NO': DE, NA: N-AMERICA}")
+    assert config.source.market_aliases == {"5": "KR", "7": "JP", "NO": "DE", "NA": "N-AMERICA"}
+    with pytest.raises(UserError, match=r"market_aliases: a spelling is False, as YAML reads NO.*in quotes"):
+        parsed(import_data, "--source.market_aliases={NO: DE}")

@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -19,6 +20,17 @@ def expand(path: str, field_name: str) -> str:
             f"{field_name}: {path!r} names the environment variable {unset[1]}, which is not set; export it, or write the path"
         )
     return expanded
+
+
+def spellings(aliases: Mapping[str, str], field_name: str) -> dict[str, str]:
+    """Aliases whose spellings are texts: YAML reads a number of a shop as a number. Raises `UserError` for what it reads as true,
+    false or nothing, for that has lost its spelling."""
+    lost = [spelling for spelling in aliases if spelling is None or isinstance(spelling, bool)]
+    if lost:
+        raise UserError(
+            f"{field_name}: a spelling is {lost[0]}, as YAML reads NO, on, yes or null; write it in quotes, 'NO'"
+        )
+    return {str(spelling): code for spelling, code in aliases.items()}
 
 
 @dataclass(kw_only=True)
@@ -93,7 +105,7 @@ class ImportConfig:
     images: ImagesConfig = field(default_factory=lambda: ImagesConfig(root="runs/demo/export/images"))
     """Where the images are read from, and which are accepted."""
     market_aliases: dict[str, str] = field(default_factory=dict)
-    """Spelling in the file -> ISO 3166 alpha-2 code, beyond codes and names, which are always understood."""
+    """Spelling in the file -> code of a country (ISO 3166) or of `markets`, beyond codes and names that are understood anyway."""
     markets: str = ""
     """YAML file of markets that are no countries (regions, languages, segments); docs/data.md shows one."""
     empty_clicks: Literal["refuse", "zero"] = "refuse"
@@ -104,6 +116,7 @@ class ImportConfig:
 
     def __post_init__(self) -> None:
         self.markets = expand(self.markets, "markets")
+        self.market_aliases = spellings(self.market_aliases, "market_aliases")
         tables = [self.products.path, self.creatives.path, self.observations.path]
         if self.pairs.path and any(tables):
             raise UserError(

@@ -3,7 +3,7 @@
 import warnings
 from dataclasses import dataclass, field
 
-from countryreward.data.data_config import ImagesConfig, expand
+from countryreward.data.data_config import ImagesConfig, expand, spellings
 from countryreward.errors import UserError
 from countryreward.retrieval.retrieval_config import RetrievalConfig
 
@@ -61,7 +61,7 @@ class TableScoring:
     markets: list[str] = field(default_factory=list)
     """Markets that every row is asked for; empty: the row's own `market`, or where there is no such column all of the model's."""
     market_aliases: dict[str, str] = field(default_factory=dict)
-    """Spelling in the table -> ISO 3166 alpha-2 code, beyond codes and names, which are always understood."""
+    """Spelling in the table -> code of a country (ISO 3166) or of the model's own market, beyond codes and names."""
     images: ImagesConfig = field(default_factory=ImagesConfig)
     """Where the images are; root empty: the folder `images` beside the table, or the table's own where there is none."""
     abstain_below: float = 0.0
@@ -75,6 +75,7 @@ class TableScoring:
 
     def __post_init__(self) -> None:
         self.pairs = expand(self.pairs, "pairs")
+        self.market_aliases = spellings(self.market_aliases, "market_aliases")
         RewardScorerConfig(abstain_below=self.abstain_below, batch_size=self.batch_size)  # checks both
         if self.part_rows < 1:
             raise UserError(f"part_rows: {self.part_rows} must be at least 1")
