@@ -70,7 +70,7 @@ def test_every_quarantine_reason_has_its_line() -> None:
 def test_every_reason_to_drop_is_explained() -> None:
     source = Path(records.__file__).read_text(encoding="utf-8")
     reasons = set(re.findall(r'(?<!\.)drop\([^\n]*"(\w+)"\)', source)) | set(re.findall(r'dropped\["(\w+)"\]', source))
-    assert {"tie", "repeated_pair", "crosses_split"} <= reasons
+    assert {"same_creative", "repeated_pair", "crosses_split"} <= reasons
     for reason in reasons | {"undated", "straddles_window", "repeated"}:
         assert f"`{reason}`" in PAGE, reason
 

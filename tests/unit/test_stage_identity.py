@@ -26,12 +26,12 @@ from countryreward.data.marketplace.marketplace_config import MarketplaceConfig
 
 ROOT = Path(__file__).parents[2]
 DATASET = {
-    "creatives.parquet": "e07e452e1650761c",
+    "creatives.parquet": "f61efa55fc867476",
     "images/part-00000.parquet": "f39dc7edf1c02798",
-    "observations.parquet": "ae3e04aba2649512",
+    "observations.parquet": "e16d4ba5405f6485",
     "products.parquet": "6a7d2e26f36058c1",
 }
-RECORDS = {"records.parquet": "2908527773334b23", "units.parquet": "c0d0187763307f4f"}
+RECORDS = {"records.parquet": "5e9eaca36e88ce83", "units.parquet": "c0d0187763307f4f"}
 DESIGNS = {"designs.parquet": "1fe2acad1ec17658"}
 EXPORT = {
     "creatives.csv": "2cd2c53bb019b7db",
@@ -85,15 +85,21 @@ def test_an_import_is_recognised_by_these_options_and_holds_these_rows(tmp_path:
     artifact = import_data.main(import_data.Config(source=sample_source(), out=str(tmp_path / "dataset")))
     options = dict(artifact.manifest.config)
     fingerprint = options.pop("fingerprint")
+    read = {
+        "columns": {},
+        "constants": {},
+        "skip_lines": None,
+        "decimal": "auto",
+        "dates": "auto",
+        "rates": "auto",
+        "missing": [],
+    }
     assert options == {
-        "products": {"path": "docs/sample/products.csv", "columns": {}, "constants": {}},
-        "creatives": {"path": "docs/sample/creatives.csv", "columns": {}, "constants": {}},
-        "observations": {
-            "path": "docs/sample/observations.csv",
-            "columns": {},
-            "constants": {"source": "made up"},
-        },
-        "pairs": {"path": "", "columns": {}, "constants": {}},
+        "products": {"path": "docs/sample/products.csv", **read},
+        "creatives": {"path": "docs/sample/creatives.csv", **read},
+        "observations": {"path": "docs/sample/observations.csv", **read, "constants": {"source": "made up"}},
+        "pairs": {"path": "", **read},
+        "votes": {"path": "", **read},
         "images": {
             "root": "docs/sample/images",
             "store": "embed",
@@ -103,6 +109,9 @@ def test_an_import_is_recognised_by_these_options_and_holds_these_rows(tmp_path:
             "workers": 4,
         },
         "market_aliases": {"Korea": "KR"},
+        "markets": "",
+        "empty_clicks": "refuse",
+        "delivery": "unknown",
     }
     assert sorted(fingerprint) == [
         "docs/sample/creatives.csv",
@@ -146,7 +155,9 @@ def test_records_are_recognised_by_these_options_and_hold_these_rows(tmp_path: P
         "label_kind": None,
         "orientation": None,
         "orientation_seed": 3,
-        "min_impressions": 100,
+        "label_outcome": "clicks",
+        "min_impressions": 0,
+        "reveal_markets": 0.0,
         "split": {
             "by": "image",
             "validation": 0.2,
@@ -177,7 +188,16 @@ def test_designs_are_recognised_by_these_options_and_hold_these_rows(tmp_path: P
     )
     artifact = import_designs.main(config)
     assert artifact.manifest.config == {
-        "designs": {"path": str(tmp_path / "designs.csv"), "columns": {}, "constants": {}},
+        "designs": {
+            "path": str(tmp_path / "designs.csv"),
+            "columns": {},
+            "constants": {},
+            "skip_lines": None,
+            "decimal": "auto",
+            "dates": "auto",
+            "rates": "auto",
+            "missing": [],
+        },
         "sha256": hashlib.sha256((tmp_path / "designs.csv").read_bytes()).hexdigest(),
         "won": True,
         "market_aliases": {},

@@ -167,13 +167,13 @@ def describe(facts: dict[str, Any]) -> str:
     unidentified = facts["not_identified"]
     if unidentified and unidentified["as_delivered"]:
         how = (
-            "in spite of what delivery adds here"
+            ", in spite of what delivery adds here"
             if unidentified["fitted"]
-            else "since nothing randomised tells what delivery adds"
+            else ": nothing randomised tells what delivery adds"
         )
         lines.append(
             f"won as delivered  {unidentified['as_delivered']:,} records: the platform may have chosen who saw which ad;"
-            f" {share(unidentified['share'])} of winners are not identified as the better ad {how}"
+            f" {share(unidentified['share'])} of winners are not identified as the better ad{how}"
         )
     effect = facts["minimum_detectable_effect"]
     lines.append(
