@@ -332,8 +332,11 @@ def test_periods_overlap_within_a_stratum_only(tmp_path: Path):
 
 def test_empty_clicks_beside_impressions(tmp_path: Path):
     text = "creative_id,market,impressions,clicks,conversions\na,BR,5000,60,\nb,BR,5200,,\n"
-    rows, refused, _ = imported(tmp_path, text)
+    rows, refused, counts = imported(tmp_path, text)
     assert (counted(rows), refused) == ([("a", 5000, 60)], [(1, "missing_value")])
+    assert (
+        notes(counts)[0] == "clicks empty in 1 rows: not known; where that means none, set source.empty_clicks to zero"
+    )
     assert "source.empty_clicks" in (tmp_path / "out" / "quarantine.jsonl").read_text()
 
 
@@ -435,3 +438,65 @@ def test_empty_conversions_are_said(tmp_path: Path):
     assert notes(counts) == [
         "conversions empty in 1 rows: not known; where that means none, set source.empty_clicks to zero"
     ]
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+def test_other_formats_tell_parts_too(tmp_path: Path, ending: str):
+    imported(tmp_path, "creative_id,market,impressions,clicks\n")
+    frame = pd.DataFrame(
+        {
+            "creative_id": ["a", "a", "a", "b"],
+            "market": "BR",
+            "Device": pd.Series(["mobile", "desktop", "All", "mobile"], dtype="category"),
+            "Date": pd.to_datetime(["2026-03-01"] * 4),
+            "hour": [8, 8, None, 9],
+            "impressions": [9000, 1000, 10000, 9500],
+            "clicks": [90.0, 60.0, 150.0, None],
+        }
+    )
+    path = tmp_path / f"observations.{ending}"
+    if ending == "parquet":
+        frame.to_parquet(path)
+    else:
+        frame.assign(Date="2026-03-01").to_json(path, orient="records", lines=True)
+    config = ImportConfig(
+        products=TableSource(path=str(tmp_path / "products.csv")),
+        creatives=TableSource(path=str(tmp_path / "creatives.csv")),
+        observations=TableSource(path=str(path)),
+        images=ImagesConfig(root=str(tmp_path / "images")),
+        empty_clicks="zero",
+    )
+    (tmp_path / ending).mkdir()
+    counts = import_dataset(config, tmp_path / ending)["observations"]
+    assert counts["quarantined_by_reason"] == {"total_row": 1}
+    assert counts["recognised"] == {"device": ["Device"], "period": ["Date"]}
+    rows = pq.read_table(tmp_path / ending / "observations.parquet").to_pylist()
+    assert counted(rows, "device") == [("a", "desktop", 1000, 60), ("a", "mobile", 9000, 90), ("b", "mobile", 9500, 0)]
+
+
+def test_a_pair_file_has_the_same_rules(tmp_path: Path):
+    imported(tmp_path, "creative_id,market,impressions,clicks\n")
+    (tmp_path / "pairs.csv").write_text(
+        "product_id,image_a,image_b,market,Device,impressions_a,clicks_a,rate_a,impressions_b,clicks_b,rate_b\n"
+        "mug,a.png,b.png,BR,mobile,9000,90,1.0,9500,,\nmug,a.png,b.png,BR,desktop,1000,60,6.0,500,6,1.2\n"
+        "mug,a.png,b.png,BR,All devices,10000,150,1.5,10000,6,0.06\n"
+    )
+    empty = TableSource()
+    config = ImportConfig(
+        products=empty, creatives=empty, observations=empty, pairs=TableSource(path=str(tmp_path / "pairs.csv")),
+        images=ImagesConfig(root=str(tmp_path / "images")), empty_clicks="zero", delivery="rotated",
+    )  # fmt: skip
+    (tmp_path / "pairs").mkdir()
+    counts = import_dataset(config, tmp_path / "pairs")["pairs_file"]
+    assert (counts["kept"], counts["quarantined_by_reason"]) == (2, {"total_row": 1})
+    rows = pq.read_table(tmp_path / "pairs" / "observations.parquet").to_pylist()
+    assert counted(rows, "device", "delivery") == [
+        ("mug/a.png", "desktop", "rotated", 1000, 60), ("mug/a.png", "mobile", "rotated", 9000, 90),
+        ("mug/b.png", "desktop", "rotated", 500, 6), ("mug/b.png", "mobile", "rotated", 9500, 0),
+    ]  # fmt: skip
+
+
+def test_a_row_that_was_loaded_twice_is_a_copy(tmp_path: Path):
+    text = "creative_id,market,_fivetran_synced,impressions,clicks\na,BR,2026-04-01,90,9\na,BR,2026-04-02,90,9\n"
+    rows, refused, _ = imported(tmp_path, text)
+    assert (counted(rows), refused) == ([("a", 90, 9)], [(1, "duplicate_key")])

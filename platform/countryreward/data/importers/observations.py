@@ -52,7 +52,7 @@ class Values(NamedTuple):
     not_used: dict[str, int]
     """Column -> filled cells that the kinds of their rows do not use."""
     not_told: dict[str, int]
-    """Conversions and value -> rows of counts in which their cell is empty although the file has the column."""
+    """Clicks, conversions and value -> rows with impressions in which their cell is empty; without clicks the row is refused."""
 
 
 class Parts(NamedTuple):
@@ -177,6 +177,7 @@ def value_columns(
         "empty beside impressions; where that means none, set source.empty_clicks to zero", checks.frame.index
     )
     half = only_impressions & (kind.isna() | (named == "counts"))
+    without_clicks = int((half & checks.good).sum())
     checks.refuse(half, "missing_value", "clicks" + suffix, said)
     checks.refuse(kind.isna() & filled["clicks"] & ~filled["impressions"], "missing_value", "impressions" + suffix)
     checks.refuse(kind.isna(), "missing_value", "kind" if not suffix else f"value{suffix}")
@@ -196,7 +197,7 @@ def value_columns(
     more = value["conversions"] > value["impressions"].astype("float64")
     checks.refuse(more, "conversions_exceed_impressions", "conversions" + suffix)
     not_used = {name + suffix: int((filled[name] & ~used[name] & checks.good).sum()) for name in VALUES}
-    not_told = {
+    not_told = {"clicks" + suffix: without_clicks} | {
         name + suffix: int((~filled[name] & used[name] & checks.good).sum())
         for name in ("conversions", "value")
         if name + suffix in raw.frame

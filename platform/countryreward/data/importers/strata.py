@@ -56,6 +56,7 @@ REPEATED: tuple[str, ...] = (
 ROW_IDS: tuple[str, ...] = (
     "", "#", "row", "row id", "row number", "row no", "index", "no", "no.", "nr", "nr.", "line", "line number",
     "record", "record id", "record number", "uuid", "guid", "key", "exported at", "export time", "downloaded at",
+    "extracted at", "loaded at", "ingested at", "synced at", "fetched at", "last updated", "updated at", "airbyte extracted at", "airbyte raw id", "fivetran synced",
     "file", "file name", "filename", "unnamed: 0", "index level 0",
 )  # fmt: skip
 """Headers of columns that number the rows or say when and where they were written: no part of what a row says."""
