@@ -177,9 +177,9 @@ class KnownResult:
 
 
 def _number(name: str, value: Any, *, whole: bool = False, negative: bool = False) -> None:
-    """Raises `UserError` unless it is a finite number (whole: an integer) of at least 0, or of either sign."""
-    if isinstance(value, bool) or not isinstance(value, int if whole else int | float) or not math.isfinite(value):
-        raise UserError(f"{name}: {value!r} is none; write a {'whole' if whole else 'finite'} number")
+    """Raises `UserError` unless it is a number up to 2^53 (whole: an integer) of at least 0, or of either sign."""
+    if isinstance(value, bool) or not isinstance(value, int if whole else int | float) or not abs(value) <= 2**53:
+        raise UserError(f"{name}: {str(value)[:40]} is none; write a {'whole' if whole else 'finite'} number")
     if value < 0 and not negative:
         raise UserError(f"{name}: {value} is below 0; write at least 0")
 
