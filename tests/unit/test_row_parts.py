@@ -158,6 +158,13 @@ def test_weeks_months_and_ranges(tmp_path: Path, header: str, cell: str, first: 
     assert counts["recognised"] == {"period": [header]}
 
 
+def test_two_columns_of_first_and_last_days(tmp_path: Path):
+    text = "creative_id,market,Reporting starts,Reporting ends,impressions,clicks\na,BR,2026-03-01,2026-03-31,100,1\n"
+    rows, _, counts = imported(tmp_path, text)
+    assert [(str(row["period_start"]), str(row["period_end"])) for row in rows] == [("2026-03-01", "2026-03-31")]
+    assert counts["recognised"] == {"period": ["Reporting starts", "Reporting ends"]}
+
+
 def test_beside_days_a_row_without_one_is_their_sum(tmp_path: Path):
     text = "creative_id,market,Day,impressions,clicks\na,BR,,300,3\na,BR,2026-03-01,100,1\na,BR,2026-03-02,200,2\nb,BR,--,9,1\n"
     rows, refused, _ = imported(tmp_path, text)

@@ -224,9 +224,9 @@ def part_columns(checks: RowChecks, raw: RawTable, row: pd.DataFrame) -> Parts:
     if found:  # beside days a row without one is their sum
         dated = (checks.good & periods["period_start"].notna()).groupby(codes(row, ["creative_id", "market", "kind"]))
         undated = periods["period_start"].isna() & dated.transform("any")
-        checks.refuse(undated, "total_row", found.header, found.cells)
+        checks.refuse(undated, "total_row", found.headers[0], found.cells)
     strata = refuse_totals(checks, pd.concat([row, periods], axis=1), told)
-    recognised = {"period": [found.header]} if found else {}
+    recognised = {"period": found.headers} if found else {}
     decisions = [found.decided] if found and found.decided else []
     frame = pd.concat([periods, strata.frame(row.index)], axis=1)
     return Parts(frame, recognised | told.recognised, raw.decisions(checks) + decisions)
@@ -239,9 +239,9 @@ def period_columns(checks: RowChecks, raw: RawTable) -> tuple[pd.DataFrame, Foun
     found = None if any(name in raw.frame for name in names) else found_periods(raw)
     if found:
         for reason, rows in found.refused.items():
-            checks.refuse(rows, reason, found.header, found.cells)
+            checks.refuse(rows, reason, found.headers[0], found.cells)
         start, end = (found.frame[name] for name in names)
-        checks.refuse(start > end, "period_reversed", found.header, found.cells)
+        checks.refuse(start > end, "period_reversed", found.headers[0], found.cells)
         return found.frame, found
     parsed = {name: raw.days(name) for name in names}
     for name in names:

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from countryreward.data.importers.date_columns import date_columns
-from countryreward.data.importers.strata import PERIODS, plain, read_cells
+from countryreward.data.importers.strata import PERIOD_ENDS, PERIODS, plain, read_cells
 from countryreward.data.importers.table_files import RawTable
 
 _EVER = (-(2**24), 2**24)  # days of an observation without dates: it covers any period
@@ -53,7 +53,7 @@ class KeptPeriods:
 class FoundPeriods(NamedTuple):
     """Periods from a column that nobody mapped."""
 
-    header: str
+    headers: list[str]
     cells: pd.Series
     frame: pd.DataFrame
     """period_start, period_end"""
@@ -66,18 +66,24 @@ class FoundPeriods(NamedTuple):
 def found_periods(raw: RawTable) -> FoundPeriods | None:
     """Periods from a column whose header is one of days, weeks or months (`PERIODS`) and most of whose cells are dates.
 
-    The finest such column counts. A cell is the first day (of a month also 2026-03 or March 2026), or a range that says both
-    days: 2026-03-02 - 2026-03-08.
+    The finest such column counts; after them two columns of first and last days (`PERIOD_ENDS`). A cell is the first day (of a
+    month also 2026-03 or March 2026), or a range that says both days: 2026-03-02 - 2026-03-08.
     """
+    header_of = {plain(name): name for name in raw.others}
+    both = [
+        (header_of[one], header_of[other]) for one, other in PERIOD_ENDS.items() if {one, other} <= header_of.keys()
+    ]
     named = [name for name in raw.others if plain(name) in PERIODS]
-    for header in sorted(named, key=lambda name: list(PERIODS).index(plain(name))):
-        cells, unit = read_cells(raw, header), PERIODS[plain(header)]
+    named.sort(key=lambda name: list(PERIODS).index(plain(name)))
+    for header, end_header in [*((name, "") for name in named), *both]:
+        cells, unit = read_cells(raw, header), PERIODS.get(plain(header), "day")
         ends = cells.str.extract(r"^(.*\S)(?:\s+(?:-|to)\s+|\s*[–—~]\s*)(\S.*)$")
         first = ends[0].fillna(cells)
+        second = read_cells(raw, end_header) if end_header else ends[1]
         if unit == "month":
             first = first.str.replace(r"^([0-9]{4}-[0-9]{1,2})$", r"\1-01", regex=True)
             first = first.str.replace(r"^([A-Za-z]{3,9}\.?,? ?[0-9]{4})$", r"1 \1", regex=True)
-        texts = {"first day": first, "last day": ends[1]}
+        texts = {"first day": first, "last day": second}
         start, end = date_columns(texts, style=raw.source.dates, option=f"{raw.field}.dates").values()
         refused = {reason: rows.copy() for reason, rows in start.refused.items()}
         for reason, rows in end.refused.items():
@@ -90,7 +96,8 @@ def found_periods(raw: RawTable) -> FoundPeriods | None:
             "month": start.values + pd.offsets.MonthEnd(0),
         }[unit]
         frame = pd.DataFrame({"period_start": start.values, "period_end": end.values.fillna(last)})
-        return FoundPeriods(header, cells, frame, refused, f"{header}, {start.decided}" if start.decided else "")
+        headers = [header, end_header] if end_header else [header]
+        return FoundPeriods(headers, cells, frame, refused, f"{header}, {start.decided}" if start.decided else "")
     return None
 
 

@@ -38,11 +38,18 @@ HEADERS: dict[str, tuple[str, ...]] = {
 """Stratum -> headers of columns that tell it, in the form of `plain`."""
 
 PERIODS: dict[str, str] = {
-    "day": "day", "date": "day", "date range": "day",
+    "day": "day", "date": "day", "date range": "day", "start date (in utc)": "day",
     "week": "week", "week start": "week", "week starting": "week", "week of": "week", "week (monday to sunday)": "week",
     "month": "month", "month of": "month",
 }  # fmt: skip
 """Headers of columns of periods -> how long a period is whose cell says its first day alone; the finest first."""
+
+PERIOD_ENDS: dict[str, str] = {
+    "reporting starts": "reporting ends",
+    "period start": "period end",
+    "period starts": "period ends",
+}
+"""Headers of a row's first day -> that of its last, used where both are there and no period columns."""
 
 REPEATED: tuple[str, ...] = (
     "conversion action", "conversion action name", "conversion action category", "conversion name", "conversion type",
@@ -56,7 +63,8 @@ REPEATED: tuple[str, ...] = (
 ROW_IDS: tuple[str, ...] = (
     "", "#", "row", "row id", "row number", "row no", "index", "no", "no.", "nr", "nr.", "line", "line number",
     "record", "record id", "record number", "uuid", "guid", "key", "exported at", "export time", "downloaded at",
-    "extracted at", "loaded at", "ingested at", "synced at", "fetched at", "last updated", "updated at", "airbyte extracted at", "airbyte raw id", "fivetran synced",
+    "extracted at", "loaded at", "ingested at", "synced at", "fetched at", "last updated", "updated at",
+    "airbyte extracted at", "airbyte raw id", "fivetran synced",
     "file", "file name", "filename", "unnamed: 0", "index level 0",
 )  # fmt: skip
 """Headers of columns that number the rows or say when and where they were written: no part of what a row says."""

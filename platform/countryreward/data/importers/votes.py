@@ -76,7 +76,7 @@ def import_votes(config: ImportConfig, folder: Path, quarantine: Quarantine, bar
     added = len(good) - len(kept)
     dropped = {"added_to_another_row": added} if added else None
     counts = tally("votes", input=len(frame), kept=len(kept), quarantine=quarantine, dropped=dropped)
-    facts = {"decisions": raw.decisions(checks), "recognised": {"period": [found.header]} if found else {}}
+    facts = {"decisions": raw.decisions(checks), "recognised": {"period": found.headers} if found else {}}
     return counts | {name: found for name, found in facts.items() if found}
 
 
