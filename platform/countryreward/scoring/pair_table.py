@@ -19,9 +19,9 @@ from countryreward.data.creative_identity import stored_copy
 from countryreward.data.data_config import ImagesConfig, TableSource
 from countryreward.data.decoding import ImageError
 from countryreward.data.images import ImageSource
-from countryreward.data.importers.parsing import tags
+from countryreward.data.importers.parsing import ATTRIBUTE, tags
 from countryreward.data.importers.products import described
-from countryreward.data.importers.table_files import ATTRIBUTE, RawTable, read_table, table_digest
+from countryreward.data.importers.table_files import RawTable, read_table, table_digest
 from countryreward.data.quarantine import Quarantine, RowChecks
 from countryreward.data.tables import COPY
 from countryreward.errors import UserError

@@ -57,6 +57,7 @@ class FileRequest:
 
 
 def is_known(name: str, known: Sequence[str]) -> bool:
+    """Whether a column is one of ours, or begins with a known prefix that ends in ":"."""
     return name in known or any(prefix.endswith(":") and name.startswith(prefix) and name != prefix for prefix in known)
 
 
@@ -67,6 +68,7 @@ def our_name(theirs: str, source: TableSource) -> str:
 
 @contextlib.contextmanager
 def open_file(path: str, option: str) -> Iterator[BinaryIO]:
+    """A local file or one in storage. Raises `UserError`, with the option that names it, where it cannot be opened."""
     try:
         if "://" in path:
             filesystem, inner = fs.FileSystem.from_uri(path)
@@ -192,6 +194,7 @@ def read_parquet(request: FileRequest, handle: BinaryIO) -> FileContent:
 
 
 def is_bytes(kind: pa.DataType) -> bool:
+    """Whether a type of Parquet is raw bytes."""
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind)
 
 

@@ -34,6 +34,7 @@ class Parsed(NamedTuple):
 
 
 def matches(text: pd.Series, pattern: str) -> np.ndarray:
+    """Which cells the whole pattern matches; a missing cell it does not."""
     return text.str.fullmatch(pattern).fillna(False).to_numpy(dtype=bool, copy=True)
 
 
@@ -58,7 +59,7 @@ def is_missing(text: str, words: Collection[str] = MISSING_WORDS) -> bool:
 
 
 def composed(text: str) -> str:
-    """Text in composed form (NFC), the one form in which texts are compared; control of what enters."""
+    """Text in composed form (NFC), the one form in which texts are compared."""
     return unicodedata.normalize("NFC", text)
 
 

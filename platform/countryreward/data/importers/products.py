@@ -12,9 +12,9 @@ from countryreward.data.creative_identity import copy_hash
 from countryreward.data.data_config import ImagesConfig, TableSource
 from countryreward.data.decoding import ImageError, ImageFacts, inspect
 from countryreward.data.images import ImageSource, ImageWriter
-from countryreward.data.importers.parsing import attributes, tags
+from countryreward.data.importers.parsing import ATTRIBUTE, attributes, tags
 from countryreward.data.importers.periods import codes
-from countryreward.data.importers.table_files import ATTRIBUTE, RawTable, read_table, write_sorted
+from countryreward.data.importers.table_files import RawTable, read_table, write_sorted
 from countryreward.data.quarantine import Quarantine, RowChecks, tally
 from countryreward.data.tables import COPY, CREATIVES, PRODUCTS
 from countryreward.errors import UserError

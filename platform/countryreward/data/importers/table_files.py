@@ -34,7 +34,7 @@ from countryreward.data.importers.file_contents import (
     read_parquet,
 )
 from countryreward.data.importers.number_columns import number_columns, number_kind
-from countryreward.data.importers.parsing import ATTRIBUTE, Parsed  # noqa: F401 (importers find ATTRIBUTE here)
+from countryreward.data.importers.parsing import Parsed
 from countryreward.data.quarantine import RowChecks
 from countryreward.errors import UserError
 from countryreward.progress import ShowProgress
