@@ -13,8 +13,8 @@ from countryreward.equations import evidence as eq
 
 def pairs_of(clicks: np.ndarray, shown: np.ndarray) -> eq.Contrasts:
     """Each row's first creative against its second. [R, 2] each."""
-    columns = (clicks[:, 0], shown[:, 0], clicks[:, 1], shown[:, 1])
-    return eq.contrast(*(column.astype(float) for column in columns), np.arange(len(clicks)), len(clicks))
+    y, n = clicks.astype(float), shown.astype(float)
+    return eq.contrast(y[:, 0], n[:, 0], y[:, 1], n[:, 1], np.arange(len(clicks)), len(clicks))
 
 
 def test_contrast_of_one_cell_by_hand():

@@ -104,9 +104,10 @@ def test_bass_is_imported_whole(bass: Imported):
 def test_bass_drops_the_pairs_that_cross_the_image_split(bass: Imported):
     pairs, frame = bass.records.counts["pairs"], bass.records.frame
     assert pairs["input"] == 19_474
-    assert pairs["dropped_by_reason"] == {"crosses_split": 12_688, "tie": 22}
-    assert pairs["records"] == 6_764
-    assert bass.records.counts["splits"] == {"test": 2_894, "train": 2_826, "validation": 1_044}
+    assert pairs["dropped_by_reason"] == {"crosses_split": 12_702}
+    assert pairs["records"] == 6_772
+    assert (frame["label"] == 0.5).sum() == 8
+    assert bass.records.counts["splits"] == {"test": 2_900, "train": 2_828, "validation": 1_044}
     split = bass.records.units.set_index("unit")["split"]
     assert (frame["hash_a"].map(split) == frame["split"]).all()
     assert (frame["hash_b"].map(split) == frame["split"]).all()
@@ -123,6 +124,9 @@ def test_bass_labels_are_those_of_the_file(bass: Imported):
         for row in file.itertuples()
     }
     frame = bass.records.frame
+    ties = frame["label"] == 0.5
+    assert (frame["value_a"] == frame["value_b"])[ties].all()
+    frame = frame[~ties]
     ours = frame["creative_a"].where(frame["label"] == 1, frame["creative_b"])
     keys = zip(frame["market"], frame["creative_a"], frame["creative_b"], strict=True)
     assert [winner[market, frozenset((a, b))] for market, a, b in keys] == ours.tolist()
@@ -136,8 +140,8 @@ def test_data_check_of_bass(bass: Imported):
     facts = check(bass.dataset, bass.records)
     assert facts["noise_ceiling"] is None
     assert facts["discordant_share"] == pytest.approx(0.1616, abs=0.0005)
-    assert facts["markets"] == {"CN": 3380, "US": 3384}
-    assert "noise ceiling     unknown: no impressions and clicks" in describe(facts)
+    assert facts["markets"] == {"CN": 3386, "US": 3386}
+    assert "noise ceiling     unknown" in describe(facts)
 
 
 @needs("retail")
@@ -157,9 +161,10 @@ def test_retail_is_imported_whole_and_understands_its_countries(retail: Imported
 def test_retail_records_assume_equal_exposure_and_say_so(retail: Imported):
     pairs, frame = retail.records.counts["pairs"], retail.records.frame
     ties = int((retail.source["orders_a"] == retail.source["orders_b"]).sum())
-    assert pairs["dropped_by_reason"] == {"tie": ties} == {"tie": 147}
-    assert pairs["records"] == 897
-    assert retail.records.counts["splits"] == {"test": 338, "train": 380, "validation": 179}
+    assert pairs["dropped_by_reason"] == {}
+    assert pairs["records"] == 1_044
+    assert (frame["label"] == 0.5).sum() == ties == 147
+    assert retail.records.counts["splits"] == {"test": 392, "train": 439, "validation": 213}
     assert frame["equal_exposure_assumed"].all()
     assert set(frame["kind"]) == {"orders"}
     assert frame["soft_label"].isna().all()

@@ -151,13 +151,14 @@ def test_votes_label_pairs():
         columns=["creative_1", "creative_2", "market", "votes_1", "votes_2", "votes_tie", "voter_class"],
     )
     data = replace(dataset(creatives, [counts("c1", "BR", 100), counts("c2", "BR", 300)]), votes=votes)
-    frame = build_records(data, AS_GIVEN).frame.set_index(["market", "creative_b"])
-    row = frame.loc[("KR", "c2")]
+    frame = build_records(data, AS_GIVEN).frame
+    frame.index = pd.Index(frame["market"] + "-" + frame["creative_b"])
+    row = frame.to_dict("index")["KR-c2"]
     assert (row["kind"], row["value_a"], row["value_b"], row["label"]) == ("votes", 17, 37, 0)
     assert row["soft_label"] < 0.05
-    assert frame.loc[("KR", "c3"), "label"] == 0.5
-    assert frame.loc[("KR", "c3"), "soft_label"] == pytest.approx(0.5)
-    assert frame.loc[("BR", "c2"), "kind"] == "counts"
+    assert frame["label"]["KR-c3"] == 0.5
+    assert frame["soft_label"]["KR-c3"] == pytest.approx(0.5)
+    assert frame["kind"]["BR-c2"] == "counts"
 
 
 def test_conversions_and_value_label_where_they_are_told():
@@ -180,7 +181,7 @@ def test_one_picture_with_two_headlines_is_a_pair_and_the_same_words_twice_are_o
     data = dataset([("c1", "p", "h1"), ("c2", "p", "h1"), ("c3", "p", "h1")], [
         counts("c1", "KR", 100), counts("c2", "KR", 400), counts("c3", "KR", 500)
     ])  # fmt: skip
-    creatives = data.creatives.assign(copy_hash=["w1", None, "w1"])
+    creatives = data.creatives.assign(copy_hash=pd.Series(["w1", None, "w1"], dtype="str"))
     row = build_records(replace(data, creatives=creatives), AS_GIVEN).frame.iloc[0]
     assert (row["creative_a"], row["copy_a"], row["value_a"]) == ("c1", "w1", 600 / 20_000)
     assert (row["creative_b"], row["label"]) == ("c2", 0)
