@@ -171,4 +171,4 @@ def test_retail_records_assume_equal_exposure_and_say_so(retail: Imported):
     assert (frame.groupby("product_id")["split"].nunique() == 1).all()
     facts = check(retail.dataset, retail.records)
     assert facts["noise_ceiling"] is None
-    assert facts["markets"]["IE"] == 100
+    assert facts["markets"]["IE"] == 120
