@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats
+from scipy import integrate, special, stats
 
 from countryreward.equations import evidence as eq
 
@@ -58,22 +58,64 @@ def test_one_side_without_a_click_is_one_step_away():
 def test_without_a_click_nothing_is_known():
     made = pairs_of(np.array([[0, 0]]), np.array([[100, 5000]]))
     assert (made.difference[0], made.variance[0]) == (0, np.inf)
-    assert eq.probability_better(made.difference, made.variance, 0.3).tolist() == [0.5]
+    assert better(made, 0.3).tolist() == [0.5]
+
+
+def better(made: eq.Contrasts, between: float, bias: float = 0.0) -> np.ndarray:
+    each = np.ones(len(made.rate_a))
+    return eq.probability_better(made, made.variance, between * each, bias * each)
+
+
+def fitted(made: eq.Contrasts, expected: float = 0.2) -> float:
+    pairs = len(made.rate_a)
+    return eq.fit_between(made, made.variance, np.ones(pairs), np.ones(pairs, bool), expected=expected, worth=4.0)
 
 
 def test_soft_label_by_hand():
-    # prior variance 2 x .3^2 = .18, evidence 1 with variance .18: half of z = 1 / sqrt(.18) survives as sqrt(1/2)
-    soft = eq.probability_better(np.array([1.0, -1.0, 1.0]), np.full(3, 0.18), np.array([0.3, 0.3, 0.0]))
-    z = math.sqrt(0.5) / math.sqrt(0.18)
-    assert soft == pytest.approx([stats.norm.cdf(z), stats.norm.cdf(-z), 0.5])
+    made = pairs_of(np.array([[300, 200], [200, 300], [300, 200]]), np.full((3, 2), 100_000))
+    each = np.full(3, 1.0)
+    # prior variance 2 x .3^2 = .18 and evidence with variance .18: half of z survives as sqrt(1/2)
+    soft = eq.probability_better(made, 0.18 * each, 0.3 * each, 0 * each)
+    z = math.log(1.5) / math.sqrt(0.18) * math.sqrt(0.5)
+    assert soft == pytest.approx([stats.norm.cdf(z), stats.norm.cdf(-z), stats.norm.cdf(z)])
+    assert better(made, 0.0).tolist() == [0.5, 0.5, 0.5]
+    # what delivery adds is noise: .18 of 2 x .3^2
+    assert eq.probability_better(made, 1e-9 * each, 0.3 * each, 0.3 * each) == pytest.approx(soft)
+
+
+def test_few_successes_are_taken_as_they_are():
+    made = pairs_of(np.array([[3, 1], [0, 2], [0, 0]]), np.array([[100, 100], [10, 1000], [10, 10]]))
+    ratio = stats.norm(scale=0.4 * math.sqrt(2))
+
+    def posterior(a: int, b: int, exposure: float) -> float:
+        like = lambda t: ratio.pdf(t) * special.expit(t + exposure) ** a * special.expit(-t - exposure) ** b  # noqa: E731
+        return integrate.quad(like, 0, 8)[0] / integrate.quad(like, -8, 8)[0]
+
+    assert better(made, 0.4) == pytest.approx([posterior(3, 1, 0), posterior(0, 2, math.log(0.01)), 0.5], abs=2e-3)
+
+
+@pytest.mark.parametrize("clicks", [2, 5, 15])
+def test_few_clicks_do_not_hide_the_spread(clicks: int):
+    rng = np.random.default_rng(8)
+    rates = 0.01 * np.exp(rng.normal(0, 0.3, (4000, 2)))
+    shown = np.full((4000, 2), clicks * 100)
+    made = pairs_of(rng.binomial(shown, rates), shown)
+    assert fitted(made) == pytest.approx(0.3, abs=0.06)
+
+
+def test_one_precise_tie_does_not_hide_a_clear_winner():
+    made = pairs_of(
+        np.array([[10_000, 10_010], [100, 200], [1, 2], [1, 2], [1, 2]]),
+        np.array([[1_000_000] * 2, [10_000] * 2, [100] * 2, [100] * 2, [100] * 2]),
+    )
+    assert better(made, fitted(made))[1] < 0.001
 
 
 @given(st.integers(0, 500), st.integers(500, 10**5), st.integers(0, 500), st.integers(500, 10**5), st.floats(0, 2))
 def test_soft_labels_of_both_orders_sum_to_one(a: int, m: int, b: int, n: int, between: float):
     made = pairs_of(np.array([[a, b], [b, a]]), np.array([[m, n], [n, m]]))
-    soft = eq.probability_better(made.difference, made.variance, between)
+    soft = better(made, between)
     assert soft.sum() == pytest.approx(1, abs=1e-9)
-    assert (soft[0] >= 0.5) == (made.rate_a[0] >= made.rate_b[0]) or soft[0] == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize("between", [0.0, 0.155, 0.4])
@@ -83,16 +125,13 @@ def test_the_spread_within_products_is_found_whatever_the_products_spread(betwee
     rates = np.exp(products + rng.normal(0, between, (6000, 2)))
     shown = rng.integers(2000, 20_000, (6000, 2))
     made = pairs_of(rng.binomial(shown, rates), shown)
-    fitted = eq.fit_between(made.difference, made.variance, np.ones(6000), worth=4.0)
-    assert fitted == pytest.approx(between, abs=0.02 if between == 0 else 0.05 * between)
+    assert fitted(made) == pytest.approx(between, abs=0.02 if between == 0 else 0.05 * between)
 
 
 def test_nearly_nothing_known_gives_nearly_the_default():
     made = pairs_of(np.array([[10, 12]]), np.array([[1000, 1000]]))
-    fitted = eq.fit_between(made.difference, made.variance, np.ones(1), expected=0.2, worth=4.0)
-    assert 0.1 < fitted < 0.25
-    nothing = np.zeros(0)
-    assert eq.fit_between(nothing, nothing, nothing, expected=0.2, worth=4.0) == pytest.approx(0.2)
+    assert 0.1 < fitted(made) < 0.25
+    assert fitted(pairs_of(np.zeros((0, 2)), np.zeros((0, 2)))) == pytest.approx(0.2, abs=1e-3)
 
 
 def test_pure_noise_has_a_noise_ceiling_of_one_half():
@@ -100,8 +139,7 @@ def test_pure_noise_has_a_noise_ceiling_of_one_half():
     rates = np.exp(rng.normal(math.log(0.016), 0.3, (2000, 1)))
     shown = np.full((2000, 2), 3000)
     made = pairs_of(rng.binomial(shown, rates), shown)
-    fitted = eq.fit_between(made.difference, made.variance, np.ones(2000), worth=4.0)
-    soft = eq.probability_better(made.difference, made.variance, fitted)
+    soft = better(made, fitted(made))
     assert np.maximum(soft, 1 - soft).mean() < 0.56
 
 

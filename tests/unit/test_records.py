@@ -107,6 +107,54 @@ def test_ads_that_never_ran_together_are_not_compared():
     assert (row["impressions_a"], row["impressions_b"]) == (2_000, 1_000)  # 30 January is before b ran
 
 
+def test_a_row_that_never_met_the_rival_brings_nothing_in():
+    creatives = [("c1", "p", "h1"), ("c2", "p", "h2"), ("c3", "p", "h1")]  # c1 and c3 are one picture
+
+    def dated(creative: str, clicks: int, impressions: int, start: dt.date, end: dt.date) -> dict:
+        return {**counts(creative, "KR", clicks, impressions), "period_start": start, "period_end": end}
+
+    rows = [
+        dated("c1", 2_500, 50_000, dt.date(2026, 1, 1), dt.date(2026, 2, 1)),
+        dated("c3", 50, 5_000, dt.date(2026, 2, 1), dt.date(2026, 2, 28)),
+        dated("c2", 100, 5_000, dt.date(2026, 2, 10), dt.date(2026, 2, 28)),
+    ]
+    row = build_records(dataset(creatives, rows), AS_GIVEN).frame.iloc[0]
+    assert (row["compared_a"], row["compared_b"], row["label"], row["impressions_a"]) == (0.01, 0.02, 0, 5_000)
+    one_day = [
+        dated("c1", 100, 5_000, dt.date(2026, 1, 1), dt.date(2026, 1, 31)),
+        dated("c2", 300, 5_000, dt.date(2026, 1, 31), dt.date(2026, 2, 28)),
+    ]
+    built = build_records(dataset(TWO, one_day), AS_GIVEN)
+    assert built.counts["pairs"]["dropped_by_reason"] == {"no_common_period": 1}
+
+
+def test_orders_are_added_in_however_many_rows_they_come():
+    weeks = [(1, 7), (8, 14), (15, 21), (22, 28)]
+    rows = [
+        {"creative_id": "c1", "market": "DE", "kind": "orders", "orders": 25.0,
+         "period_start": dt.date(2026, 3, first), "period_end": dt.date(2026, 3, last)}
+        for first, last in weeks
+    ]  # fmt: skip
+    rows += [{"creative_id": "c2", "market": "DE", "kind": "orders", "orders": 60.0,
+              "period_start": dt.date(2026, 3, 1), "period_end": dt.date(2026, 3, 31)}]  # fmt: skip
+    row = build_records(dataset(TWO, rows), AS_GIVEN).frame.iloc[0]
+    assert (row["compared_a"], row["compared_b"], row["label"]) == (100, 60, 1)
+
+
+def test_randomised_beside_optimised_is_compared_as_delivered():
+    rows = [{**counts("c1", "KR", 100), "delivery": "randomised"}, {**counts("c2", "KR", 300), "delivery": "optimised"}]
+    row = build_records(dataset(TWO, rows), AS_GIVEN).frame.iloc[0]
+    assert (row["label"], row["delivery"]) == (0, "optimised")
+
+
+def test_money_without_conversions_has_no_soft_label():
+    rows = [{**counts("c1", "KR", 300), "value": 100.0}, {**counts("c2", "KR", 200), "value": 90.0}]
+    config = RecordsConfig(orientation="as_given", label_outcome="value")
+    row = build_records(dataset(TWO, rows), config).frame.iloc[0]
+    assert row["label"] == 1
+    assert pd.isna(row["soft_label"])
+
+
 def test_ads_in_different_devices_are_not_compared_and_ad_sets_of_one_ad_are():
     rows = [{**counts("c1", "KR", 100), "device": "mobile"}, {**counts("c2", "KR", 300), "device": "desktop"}]
     built = build_records(dataset(TWO, rows), AS_GIVEN)

@@ -5,6 +5,7 @@ have observations. Within a cell counts and orders are summed, scores averaged b
 only one of the two has is left out, however much it is.
 """
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -13,7 +14,8 @@ import pandas as pd
 
 from countryreward.data.tables import COMPARABLE, KINDS, STRATA
 
-_EVER = (-(2**40), 2**40)  # days of an observation without dates: it covers any period
+_EVER = (-(10**6), 10**6)  # days of an observation without dates: it covers any period
+_LEAST_OVERLAP = 0.5  # share of the shorter of both sides' days in a cell that they must have in common
 _CHUNK = 4_000_000  # rows of observations, repeated for every pair of their creative, that are in memory at a time
 
 
@@ -133,12 +135,12 @@ def _cells_of(pairs: pd.DataFrame, rows: pd.DataFrame) -> tuple[pd.DataFrame, "p
     rest = rest[both_have.reindex(rest.index).to_numpy()].reset_index()
     evidence = rest["pair"].unique()
     reason[~reason.index.isin(evidence)] = "no_common_evidence"
-    for strata in ("all_strata", "without_ad_set", "no_strata"):
+    for strata, by_delivery in itertools.product(("all_strata", "without_ad_set", "no_strata"), (True, False)):
         if strata == "no_strata":
             rest = rest[~rest["pair"].map(untold).astype(bool)]
         if rest.empty:
             break
-        cells = _common(rest, strata)
+        cells = _common(rest, strata, by_delivery=by_delivery)
         frames.append(cells)
         found = pd.MultiIndex.from_frame(cells[["pair", "kind"]])
         rest = rest[~pd.MultiIndex.from_frame(rest[["pair", "kind"]]).isin(found)]
@@ -146,26 +148,30 @@ def _cells_of(pairs: pd.DataFrame, rows: pd.DataFrame) -> tuple[pd.DataFrame, "p
     without = np.setdiff1d(evidence, both["pair"].to_numpy(np.int64) if len(both) else np.array([], np.int64))
     if len(without):
         left = long[long["pair"].isin(without)]
-        together = _common(left.assign(kind=left["kind"]), "no_strata")["pair"].unique()
+        together = _common(left, "no_strata", by_delivery=False)["pair"].unique()
         reason[reason.index.isin(without)] = "no_common_period"
         reason[reason.index.isin(together)] = "no_common_stratum"
     both["kind"] = both["kind"].map(dict(enumerate(KINDS)))
     return both[_COLUMNS], reason
 
 
-def _common(long: pd.DataFrame, strata: str) -> pd.DataFrame:
-    """Cells in which both sides of a pair have rows: runs of overlapping periods within one stratum."""
-    comparable = long["delivery"].to_numpy(np.int64) < len(COMPARABLE)
+def _common(long: pd.DataFrame, strata: str, *, by_delivery: bool) -> pd.DataFrame:
+    """Cells in which both sides of a pair have rows: runs of overlapping periods within one stratum, without the rows that meet
+    no row of the other side. by_delivery: comparable and other rows stay apart, and comparable ones alone count where there
+    are."""
+    comparable = (long["delivery"].to_numpy(np.int64) < len(COMPARABLE)) & by_delivery
     keys = np.stack([long["pair"], long["kind"], long[strata], comparable])
     order = np.lexsort((long["start"].to_numpy(), *keys[::-1]))
-    ordered = long.iloc[order]
-    keys = keys[:, order]
-    apart = _runs(keys, ordered["start"].to_numpy(), ordered["end"].to_numpy())
+    keys, ordered = keys[:, order], long.iloc[order]
+    side, start, end = (ordered[name].to_numpy(np.int64) for name in ("side", "start", "end"))
+    met = _meet(keys, side, start, end)
+    keys, ordered, side, start, end = keys[:, met], ordered[met], side[met], start[met], end[met]
+    apart = _runs(keys, start, end) if len(ordered) else np.zeros(0, bool)
     cell = np.cumsum(apart) - 1
     first = np.flatnonzero(apart)
-    side = ordered["side"].to_numpy()
     columns: dict[str, np.ndarray] = {"pair": keys[0][first], "kind": keys[1][first]}
     there = np.ones(len(first), bool)
+    spans = []
     for number in (1, 2):
         mine = side == number
         there &= np.bincount(cell[mine], minlength=len(first)) > 0
@@ -173,8 +179,37 @@ def _common(long: pd.DataFrame, strata: str) -> pd.DataFrame:
             columns[f"{name}_{number}"] = np.bincount(
                 cell[mine], ordered[name].to_numpy(np.float64)[mine], minlength=len(first)
             )
-    columns["delivery"] = pd.Series(ordered["delivery"].to_numpy()).groupby(cell).max().to_numpy()
+        begin, finish = np.full(len(first), _EVER[1]), np.full(len(first), _EVER[0])
+        np.minimum.at(begin, cell[mine], start[mine])
+        np.maximum.at(finish, cell[mine], end[mine])
+        spans.append((begin, finish))
+    for number in (1, 2):  # what was sold in a cell is one number a side, in however many rows it came
+        orders = columns["kind"] == KINDS.index("orders")
+        columns[f"shown_{number}"] = np.where(orders, 1.0, columns[f"shown_{number}"])
+    (begin_1, finish_1), (begin_2, finish_2) = spans
+    days = np.minimum(finish_1, finish_2) - np.maximum(begin_1, begin_2) + 1
+    there &= days >= _LEAST_OVERLAP * (np.minimum(finish_1 - begin_1, finish_2 - begin_2) + 1)
+    columns["delivery"] = pd.Series(ordered["delivery"].to_numpy()).groupby(cell).max().to_numpy(np.int64)
     columns["comparable"] = keys[3][first].astype(bool)
     cells = pd.DataFrame(columns)[there]
     best = cells.groupby(["pair", "kind"])["comparable"].transform("max")
     return cells[cells["comparable"] == best].drop(columns="comparable")
+
+
+def _meet(keys: np.ndarray, side: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """Which rows, sorted by keys [., S] and start, share a day with a row of the other side under the same keys. Bools [S]."""
+    begins = np.ones(keys.shape[1], bool)
+    begins[1:] = (keys[:, 1:] != keys[:, :-1]).any(axis=0)
+    group = begins.cumsum()
+    width = 4 * _EVER[1]
+    met = np.zeros(len(side), bool)
+    for mine, other in ((1, 2), (2, 1)):
+        theirs, ours = side == other, side == mine
+        if not theirs.any():
+            continue
+        place = group[theirs] * width + start[theirs]  # ascending
+        latest = pd.Series(end[theirs]).groupby(group[theirs]).cummax().to_numpy()
+        until = np.searchsorted(place, group[ours] * width + end[ours], side="right") - 1
+        same = (until >= 0) & (group[theirs][until] == group[ours])
+        met[ours] = same & (latest[until] >= start[ours])
+    return met

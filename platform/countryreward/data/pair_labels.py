@@ -72,8 +72,9 @@ def compare(
         if kind == "counts":
             for side in ("1", "2"):
                 frame.loc[at, f"impressions_{side}"] = np.bincount(place, mine[f"shown_{side}"].to_numpy(np.float64))
-            soft, spread = _posterior(pairs.loc[at], contrasts, delivery < len(COMPARABLE))
-            frame.loc[at, "soft"] = soft
+            if np.isfinite(unit):  # without a conversion nobody can tell what money varies by
+                soft, spread = _posterior(pairs.loc[at], contrasts, delivery < len(COMPARABLE))
+                frame.loc[at, "soft"] = soft
     frame = _pooled_values(frame, pairs, rows)
     reason = common.reason.where(frame["kind"].isna(), "")
     return Comparison(frame, reason, spread)
@@ -98,7 +99,8 @@ def spread_between(observations: pd.DataFrame, product: np.ndarray) -> float:
     at, place = np.unique(cells["pair"].to_numpy(np.int64), return_inverse=True)
     contrasts = _contrasts(cells, place, len(at))
     variance = contrasts.variance + 2 * equations.fit_cells(contrasts) ** 2 * contrasts.cells_share
-    return equations.fit_between(contrasts.difference, variance, np.ones(len(at)), worth=equations.DEFAULT_WORTH)
+    everything = np.ones(len(at), bool)
+    return equations.fit_between(contrasts, variance, np.ones(len(at)), everything, worth=equations.DEFAULT_WORTH)
 
 
 def _contrasts(cells: pd.DataFrame, place: np.ndarray, pairs: int, unit: float = 1.0) -> Contrasts:
@@ -161,9 +163,7 @@ def _posterior(pairs: pd.DataFrame, contrasts: Contrasts, comparable: np.ndarray
     told = comparable if comparable.sum() >= _ENOUGH else np.ones(len(pairs), bool)
 
     def fit(at: np.ndarray, expected: float, worth: float) -> float:
-        return equations.fit_between(
-            contrasts.difference[at], variance[at], comparisons[at], expected=expected, worth=worth
-        )
+        return equations.fit_between(contrasts, variance, comparisons, at, expected=expected, worth=worth)
 
     between = fit(told, equations.DEFAULT_BETWEEN, equations.DEFAULT_WORTH)
     delivery = None
@@ -172,11 +172,10 @@ def _posterior(pairs: pd.DataFrame, contrasts: Contrasts, comparable: np.ndarray
         if (~comparable).any():
             both = fit(~comparable, between, equations.DEFAULT_WORTH)
             delivery = float(np.sqrt(max(0.0, both**2 - between**2)))
-        variance = variance + 2 * delivery**2 * ~comparable
     market = pairs["market"].to_numpy(str)
     spreads = {name: fit(told & (market == name), between, equations.MARKET_WORTH) for name in np.unique(market)}
     of_pair = np.array([spreads[name] for name in market])
-    soft = equations.probability_better(contrasts.difference, variance, of_pair)
+    soft = equations.probability_better(contrasts, variance, of_pair, (delivery or 0.0) * ~comparable)
     whole = asdict(Spread(between=between, cells=cells, delivery=delivery))
     return soft, {"all": whole, "between_by_market": spreads}
 

@@ -23,7 +23,8 @@ DEFAULT_WORTH = 4.0
 """Comparisons that the default is worth in the fit over all markets."""
 MARKET_WORTH = 40.0
 """Comparisons that the spread over all markets is worth in the fit of one market."""
-_LARGEST = 25.0  # of a fitted variance: a factor of e^5 between the ads of one product
+_LARGEST = 5.0  # of a fitted spread: a factor of e^5 between the ads of one product
+_ENOUGH_FEW = 20_000  # pairs with few successes that a fit reads
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,43 @@ class Contrasts:
     """Sum over cells of the squared information shares: 1 for one cell, 1/n for n equal ones. Scales a variance per cell."""
     heterogeneity: tuple[Ints, Floats, Floats]
     """(pair, difference, sampling variance) of every cell with a success, of pairs with two or more such cells."""
+    few: "FewSuccesses"
+    """The cells of pairs with so few successes that `difference` and `variance` do not hold what they say."""
+
+
+FEW = 20.0
+"""Below this many successes of either side a pair's likelihood is taken as it is, not as normal."""
+
+
+@dataclass(frozen=True)
+class FewSuccesses:
+    """Pairs with few successes: given a cell's successes T, A has a binomial share n_A e^t / (n_A e^t + n_B) of them at log
+    ratio t."""
+
+    pairs: Ints
+    """[F] positions in the contrasts, ascending."""
+    first: Ints
+    """[F] where each pair's cells begin; the cells of one pair stand together."""
+    success_a: Floats
+    success_b: Floats
+    exposure: Floats
+    """log(n_A / n_B) of each cell."""
+
+    def at(self, wanted: Bools) -> "FewSuccesses":
+        """Those of the wanted pairs [R]."""
+        kept = wanted[self.pairs]
+        cells = np.repeat(kept, np.diff(self.first, append=len(self.success_a)))
+        sizes = np.diff(self.first, append=len(self.success_a))[kept]
+        parts = (values[cells] for values in (self.success_a, self.success_b, self.exposure))
+        return FewSuccesses(self.pairs[kept], np.cumsum(sizes) - sizes, *parts)
+
+    def log_likelihood(self, ratio: Floats) -> Floats:
+        """Log likelihood [F, K] of the log ratios [K], up to a constant of each pair."""
+        if not len(self.pairs):
+            return np.zeros((0, len(ratio)))
+        odds = self.exposure[:, None] + ratio  # [cells, K]
+        cells = self.success_a[:, None] * special.log_expit(odds) + self.success_b[:, None] * special.log_expit(-odds)
+        return np.add.reduceat(cells, self.first, axis=0)
 
 
 def contrast(
@@ -88,7 +126,13 @@ def contrast(
         informative = information > 0
         several = informative & (np.bincount(pair[informative], minlength=n_pairs) > 1)[pair]
         cells = (pair[several], weight[several] * gap[several] / scale[several], 1 / information[several])
-    return Contrasts(rate_a, rate_b, difference, variance, share, cells)
+    scarce = np.minimum(by_pair(success_a), by_pair(success_b)) < (FEW if binomial else 0.0)
+    order = np.argsort(pair, kind="stable")
+    order = order[(scarce & np.isfinite(variance))[pair[order]]]
+    numbers, first = np.unique(pair[order], return_index=True)
+    exposure = np.log(shown_a[order] / shown_b[order])
+    few = FewSuccesses(numbers, first.astype(np.int64), success_a[order], success_b[order], exposure)
+    return Contrasts(rate_a, rate_b, difference, variance, share, cells, few)
 
 
 @dataclass(frozen=True)
@@ -124,46 +168,103 @@ def fit_cells(contrasts: Contrasts) -> float:
 
 
 def fit_between(
-    difference: Floats, variance: Floats, comparisons: Floats, *, expected: float = DEFAULT_BETWEEN, worth: float
+    contrasts: Contrasts,
+    variance: Floats,
+    comparisons: Floats,
+    at: Bools,
+    *,
+    expected: float = DEFAULT_BETWEEN,
+    worth: float,
 ) -> float:
-    """Spread of creatives within a product, from the pairs' differences. difference, variance, comparisons: [R].
+    """Spread of creatives within a product, by the likelihood of the pairs `at` [R].
 
-    A pair's difference has variance 2 tau^2 + `variance`. Method of moments, each pair weighted by 1 / (its variance)^2 and by
-    `comparisons` (2 / m for a product with m creatives: its m (m - 1) / 2 pairs hold m - 1 comparisons).
-    expected, worth: a spread known beforehand, and how many comparisons without noise of their own it is worth.
+    A pair's true log ratio is N(0, 2 tau^2). Its difference is N(truth, variance), where variance [R] may hold more than
+    sampling; of pairs with few successes the likelihood itself is taken, over 25 nodes of the prior. comparisons [R] weighs the
+    pairs: 2 / m for a product with m creatives, whose m (m - 1) / 2 pairs hold m - 1 comparisons.
+    expected, worth: a spread known beforehand, and how many comparisons of the median precision it is worth.
     """
-    known = np.isfinite(variance)
-    difference, variance, comparisons = difference[known], variance[known], comparisons[known]
-    floor = float(np.median(variance)) if len(variance) else 1.0
+    few = contrasts.few.at(at)
+    step = max(1, len(few.pairs) // _ENOUGH_FEW)  # more of them would say the same, and cost
+    kept = np.zeros(len(at), bool)
+    kept[few.pairs[::step]] = True
+    few = few.at(kept)
+    normal = at & np.isfinite(variance)
+    normal[contrasts.few.pairs] = False
+    difference, noise, weight = contrasts.difference[normal], variance[normal], comparisons[normal]
+    floor = float(np.median(variance[at & np.isfinite(variance)])) if (at & np.isfinite(variance)).any() else 1.0
+    temper = _temper(contrasts, variance)[few.pairs]
+    node, share = special.roots_hermitenorm(25)
 
-    def excess(between: float) -> float:
-        weight = comparisons / (2 * between + variance) ** 2
-        prior = worth / (2 * between + floor) ** 2
-        return float((weight * (difference**2 - variance - 2 * between)).sum() + prior * 2 * (expected**2 - between))
+    def loss(between: float) -> float:
+        total = 2 * between**2 + noise
+        value = (weight * (np.log(total) + difference**2 / total)).sum() / 2
+        if len(few.pairs):
+            known = few.log_likelihood(np.sqrt(2.0) * between * node) * temper[:, None]
+            value -= step * (comparisons[few.pairs] * special.logsumexp(known, axis=1, b=share)).sum()
+        prior = 2 * between**2 + floor
+        return float(value + worth / 2 * (np.log(prior) + (2 * expected**2 + floor) / prior))
 
-    return float(np.sqrt(_root(excess)))
+    best = optimize.minimize_scalar(loss, bounds=(0.0, _LARGEST), method="bounded", options={"xatol": 1e-4})
+    found = float(best.x)  # pyright: ignore[reportAttributeAccessIssue]
+    return found if loss(found) < loss(0.0) else 0.0
+
+
+def _temper(contrasts: Contrasts, variance: Floats) -> Floats:
+    """How much of a pair's likelihood counts where its variance holds more than sampling [R]: sampling / variance."""
+    with np.errstate(invalid="ignore"):
+        return np.where(np.isfinite(variance) & (variance > 0), contrasts.variance / variance, 1.0)
 
 
 def _root(excess: Callable[[float], float]) -> float:
     """Where a falling function of a variance crosses 0: 0 when it starts below."""
     if excess(0.0) <= 0:
         return 0.0
-    if excess(_LARGEST) >= 0:
-        return _LARGEST
-    return float(optimize.brentq(excess, 0.0, _LARGEST, xtol=1e-10))  # pyright: ignore[reportArgumentType]
+    if excess(_LARGEST**2) >= 0:
+        return _LARGEST**2
+    return float(optimize.brentq(excess, 0.0, _LARGEST**2, xtol=1e-10))  # pyright: ignore[reportArgumentType]
 
 
-def probability_better(difference: Floats, variance: Floats, between: Floats | float) -> Floats:
-    """Soft label [R]: P(A's log-odds of success are above B's | evidence), from the posterior within the product.
+def probability_better(contrasts: Contrasts, variance: Floats, between: Floats, bias: Floats) -> Floats:
+    """Soft label [R]: P(A is truly better | evidence), from the posterior within the product.
 
-    Prior of the true difference N(0, 2 between^2), evidence N(truth, variance): Phi(difference sqrt(B / variance)) with
-    B = 2 between^2 / (2 between^2 + variance). Without evidence, or where creatives do not differ, .5.
+    The true log ratio u is N(0, 2 between^2); what was seen is u + b, b ~ N(0, 2 bias^2) the part of delivery. Where successes
+    are many it is Phi(z sqrt(S / (S + V))) with S = 2 between^2, V = variance + 2 bias^2, z = difference / sqrt(V); of few
+    successes the likelihood itself is taken, at 400 quantiles of the prior of u + b. variance, between, bias: [R]. Without
+    evidence, or where creatives do not differ, .5.
     """
-    prior = 2 * np.asarray(between, dtype=np.float64) ** 2
+    prior, noise = 2 * between**2, variance + 2 * bias**2
     with np.errstate(invalid="ignore", divide="ignore"):
-        share = np.where(np.isfinite(variance), prior / (prior + variance), 0.0)
-        z = np.where(np.isfinite(variance) & (variance > 0), difference / np.sqrt(variance), 0.0)
-    return special.ndtr(z * np.sqrt(share))
+        z = np.where(np.isfinite(noise) & (noise > 0), contrasts.difference / np.sqrt(noise), 0.0)
+        share = np.where(np.isfinite(noise), prior / (prior + noise), 0.0)
+    soft = special.ndtr(z * np.sqrt(share))
+    quantile = special.ndtri((np.arange(400) + 0.5) / 400)
+    temper = _temper(contrasts, variance)
+    spreads, group = np.unique(np.stack([between, bias]), axis=1, return_inverse=True)
+    for number, (tau, delta) in enumerate(spreads.T):
+        here = np.zeros(len(soft), bool)
+        here[contrasts.few.pairs] = True
+        here &= group == number
+        for part in np.array_split(
+            np.flatnonzero(here), max(1, int(here.sum()) // 5_000)
+        ):  # bounds the [cells, K] table
+            if not len(part):
+                continue
+            if tau == 0:
+                soft[part] = 0.5
+                continue
+            chosen = np.zeros(len(soft), bool)
+            chosen[part] = True
+            few = contrasts.few.at(chosen)
+            seen = np.sqrt(2 * (tau**2 + delta**2)) * quantile
+            own = (
+                special.ndtr(seen / np.sqrt(2) * tau / (delta * np.hypot(tau, delta)))
+                if delta
+                else (quantile > 0).astype(float)
+            )
+            known = few.log_likelihood(seen) * temper[few.pairs][:, None]
+            weight = np.exp(known - known.max(axis=1, keepdims=True))
+            soft[few.pairs] = (weight * own).sum(axis=1) / weight.sum(axis=1)
+    return soft
 
 
 def preferred_share(votes_a: Floats, votes_b: Floats) -> Floats:
