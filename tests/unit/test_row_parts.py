@@ -24,7 +24,7 @@ def imported(
 
     Creatives a, b and c are of the product mug.
     """
-    (folder / "images").mkdir()
+    (folder / "images").mkdir(parents=True)
     for number, name in enumerate("abc"):
         (folder / "images" / f"{name}.png").write_bytes(png(number))
     (folder / "products.csv").write_text("product_id,title\nmug,Alder mug\n")
@@ -150,6 +150,13 @@ def test_days_and_weeks_are_periods(tmp_path: Path):
         ("Week", "2026-03-02 - 2026-03-08", "2026-03-02", "2026-03-08"), ("Date", "Mar 1, 2026", "2026-03-01", "2026-03-01"),
         ("Date range", "2026-03-02 – 2026-03-04", "2026-03-02", "2026-03-04"), ("Month", "2026-02", "2026-02-01", "2026-02-28"),
         ("Month", "February 2024", "2024-02-01", "2024-02-29"), ("Month", "2026-12-01", "2026-12-01", "2026-12-31"),
+        ("Month", "2026-03-31", "2026-03-01", "2026-03-31"), ("Month", "202603", "2026-03-01", "2026-03-31"),
+        ("Month", "März 2026", "2026-03-01", "2026-03-31"), ("Monat", "3/2026", "2026-03-01", "2026-03-31"),
+        ("月", "2026年3月", "2026-03-01", "2026-03-31"), ("Month", "Mar-26", "2026-03-01", "2026-03-31"),
+        ("Week", "2026-W10", "2026-03-02", "2026-03-08"), ("Tag", "1. März 2026", "2026-03-01", "2026-03-01"),
+        ("Datum", "1.3.2026", "2026-03-01", "2026-03-01"), ("Fecha", "20260301", "2026-03-01", "2026-03-01"),
+        ("Data", "2026-03-01", "2026-03-01", "2026-03-01"), ("日付", "2026/03/01", "2026-03-01", "2026-03-01"),
+        ("날짜", "2026년 3월 1일", "2026-03-01", "2026-03-01"), ("Day", "46082", "2026-03-01", "2026-03-01"),
     ],
 )  # fmt: skip
 def test_weeks_months_and_ranges(tmp_path: Path, header: str, cell: str, first: str, last: str):
@@ -175,6 +182,28 @@ def test_beside_days_a_row_without_one_is_their_sum(tmp_path: Path):
 def test_days_that_can_be_months_are_refused_with_the_option(tmp_path: Path):
     text = "creative_id,market,Day,impressions,clicks\na,BR,1/3/2026,100,1\na,BR,2/3/2026,200,2\n"
     assert imported(tmp_path, text)[1] == [(0, "ambiguous_date"), (1, "ambiguous_date")]
+
+
+@pytest.mark.parametrize(
+    ("header", "cells", "reason"),
+    [
+        ("Day", ("3/1/26", "3/2/26"), "ambiguous_date"), ("Day", ("3/1/99", "3/2/99"), "bad_date"),
+        ("Day", ("1", "2"), "bad_date"), ("Month", ("March", "April"), "bad_date"), ("Date", ("12 soon", "13 soon"), "bad_date"),
+    ],
+)  # fmt: skip
+def test_days_that_cannot_be_read_are_refused(tmp_path: Path, header: str, cells: tuple[str, str], reason: str):
+    text = f"creative_id,market,{header},impressions,clicks\na,BR,{cells[0]},100,1\na,BR,{cells[1]},200,2\n"
+    rows, refused, counts = imported(tmp_path, text)
+    assert (rows, refused) == ([], [(0, reason), (1, reason)])
+    assert counts["decisions"][0].startswith(header)
+
+
+@pytest.mark.parametrize(
+    ("header", "cells"), [("Tag", ("v1", "v2")), ("Data", ("7", "8")), ("Date range", ("Last 30 days",) * 2)]
+)
+def test_columns_that_may_mean_something_else_stay_what_they_are(tmp_path: Path, header: str, cells: tuple[str, str]):
+    text = f"creative_id,market,{header},impressions,clicks\na,BR,{cells[0]},100,1\na,BR,{cells[1]},200,2\n"
+    assert counted(imported(tmp_path, text)[0], "period_start") == [("a", None, 300, 3)]
 
 
 def test_days_of_the_week_are_no_dates(tmp_path: Path):
@@ -262,6 +291,17 @@ def test_a_row_that_is_the_sum_of_its_key_is_a_total(tmp_path: Path):
     rows, refused, _ = imported(tmp_path, text)
     assert refused == [(2, "total_row")]
     assert counted(rows) == [("a", 10000, 150)]
+
+
+def test_an_hour_that_is_the_sum_of_two_others_is_a_part(tmp_path: Path):
+    text = (
+        "creative_id,market,Day,Hour,impressions,clicks\na,BR,2026-03-01,8,9000,90\na,BR,2026-03-01,9,1000,60\n"
+        "a,BR,2026-03-01,10,10000,150\n"
+    )
+    rows, refused, _ = imported(tmp_path, text)
+    assert (counted(rows), refused) == ([("a", 20000, 300)], [])
+    rows, refused, _ = imported(tmp_path / "two", text.replace(",10,", ",,"))
+    assert (counted(rows), refused) == ([("a", 10000, 150)], [(2, "total_row")])
 
 
 def test_words_of_totals():

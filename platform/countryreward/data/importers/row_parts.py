@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from countryreward.data.importers.periods import codes, days
-from countryreward.data.importers.strata import REPEATED, ROW_IDS, Strata, is_total, plain
+from countryreward.data.importers.strata import HOURS, REPEATED, ROW_IDS, Strata, is_total, plain
 from countryreward.data.importers.table_files import RawTable
 from countryreward.data.quarantine import RowChecks
 from countryreward.data.tables import STRATA
@@ -149,7 +149,11 @@ def add_parts(checks: RowChecks, rows: pd.DataFrame, raw: RawTable, used: set[st
         elif (sums := is_total(cell)).any():
             refuse(sums & (~sums).groupby(good).transform("any"), "total_row", name, cells)
     parts = parts[checks.good[parts.index]]
-    refuse(_sums_of_their_key(parts), "total_row", "impressions")
+    hours = [cells.notna() for name, cells in others.items() if plain(name) in HOURS]
+    of_an_hour = (
+        pd.DataFrame(hours, columns=several.index[several]).any() if hours else pd.Series(False, several.index[several])
+    )
+    refuse(_sums_of_their_key(parts) & ~of_an_hour, "total_row", "impressions")
     parts = parts[checks.good[parts.index]]
     refuse(_conflicts(parts, "rate", pd.Series(True, index=parts.index)), "conflicting_value", "rate")
     refuse(_conflicts(parts, "score", ~(parts["score_n"].fillna(0) > 0)), "conflicting_value", "score")

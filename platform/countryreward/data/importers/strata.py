@@ -38,18 +38,38 @@ HEADERS: dict[str, tuple[str, ...]] = {
 """Stratum -> headers of columns that tell it, in the form of `plain`."""
 
 PERIODS: dict[str, str] = {
-    "day": "day", "date": "day", "date range": "day", "start date (in utc)": "day",
-    "week": "week", "week start": "week", "week starting": "week", "week of": "week", "week (monday to sunday)": "week",
-    "month": "month", "month of": "month",
+    **dict.fromkeys((
+        "day", "date", "date range", "start date (in utc)", "date (utc)", "report date", "reporting date", "stat date",
+        "event date", "activity date", "tag", "datum", "jour", "fecha", "día", "dia", "data", "giorno", "dag", "dato",
+        "päivä", "päivämäärä", "dzień", "den", "gün", "tarih", "дата", "день", "日付", "日期", "日", "날짜", "일자", "일",
+    ), "day"),
+    **dict.fromkeys((
+        "week", "week start", "week starting", "week of", "week (monday to sunday)", "woche", "semaine", "semana",
+        "settimana", "vecka", "uge", "uke", "viikko", "tydzień", "týden", "hafta", "неделя", "週", "周", "주",
+    ), "week"),
+    **dict.fromkeys((
+        "month", "month of", "monat", "mois", "mes", "mese", "mês", "maand", "månad", "måned", "kuukausi", "miesiąc",
+        "měsíc", "ay", "месяц", "月", "月份", "월",
+    ), "month"),
 }  # fmt: skip
 """Headers of columns of periods -> how long a period is whose cell says its first day alone; the finest first."""
+
+OTHERWISE: tuple[str, ...] = ("tag", "data", "den", "dag", "dia", "mes", "ay", "일", "日", "月", "주", "周")
+"""Of those the headers that mean something else, too: of periods only where most cells are dates."""
 
 PERIOD_ENDS: dict[str, str] = {
     "reporting starts": "reporting ends",
     "period start": "period end",
     "period starts": "period ends",
+    "date start": "date stop",
 }
 """Headers of a row's first day -> that of its last, used where both are there and no period columns."""
+
+HOURS: tuple[str, ...] = (
+    "hour", "hour of day", "hour of the day", "time", "time of day", "time of the day", "hourly stats", "daypart",
+    "stunde", "uhrzeit", "heure", "hora", "ora", "uur", "timme", "time slot", "час", "時間", "時刻", "小时", "시간",
+)  # fmt: skip
+"""Headers of columns that tell the parts of a day."""
 
 REPEATED: tuple[str, ...] = (
     "conversion action", "conversion action name", "conversion action category", "conversion name", "conversion type",
