@@ -112,11 +112,36 @@ def test_text_is_composed():
         ({"tags": "[1"}, "tags: '[1' is no list, no JSON list and no a;b"),
         ({"tags": 7}, "tags: '7' is no list"),
         ({"tags": {"a": 1}}, "tags: \"{'a': 1}\" is no list"),
-        ({"product_id": 1.2e17}, "product_id: '1.2e+17' has lost digits, as numbers beyond 2^53 do; give ids as text"),
+        ({"product_id": 1.2e17}, "product_id: '1.2e+17' has lost digits, as large floats do; give ids as text"),
+        ({"product_id": 2.0**53}, "product_id: '9007199254740992.0' has lost digits"),
+        ({"product_id": np.float32(2**24)}, "product_id: '16777216' has lost digits"),
+        ({"attributes": {"m": [b"x"]}}, "attributes.m: \"[b'x']\" is nothing that JSON holds; write it as text"),
+        ({"attributes": {"m": [{1, 2}]}}, "attributes.m: '[{1, 2}]' is nothing that JSON holds"),
+        ({"attributes": {"m": b"x"}}, "attributes.m: \"b'x'\" is no text"),
+        ({"attributes": {"m": [10**5000]}}, "attributes.m: a value of type list is nothing that JSON holds"),
+        ({"title": 10**5000}, "title: a value of type int is too long a number"),
+        ({"tags": [["x", {1}]]}, "tags: \"['x', {1}]\" is nothing that JSON holds"),
+        ({"tags": b"ab"}, "tags: \"b'ab'\" is no list"),
     ],
 )
 def test_a_row_that_cannot_be_asked_is_refused_alone(cells: dict[str, Any], told: str):
     assert refusal(**cells).startswith(told)
+
+
+def test_attributes_and_tags_with_numbers_of_numpy_in_lists():
+    attributes = {"m": [np.int64(1), np.nan], "n": {"z": np.float32(0.5)}, "k": np.array([1, 2]), "on": np.True_}
+    assert asked(attributes=attributes).attributes == {"m": "[1, null]", "n": '{"z": 0.5}', "k": "[1, 2]", "on": "true"}
+    assert list(asked(tags=[["x", np.int64(1)], "y"]).tags) == ['["x", 1]', "y"]
+
+
+def test_product_ids_of_a_column_of_floats():
+    for kind, exact in (("float32", 2**24 - 1), ("Float32", 2**24 - 1), ("float64", 2**53 - 1)):
+        pairs = pd.DataFrame([ROW, ROW, ROW]).assign(product_id=pd.Series([exact, exact + 1, None], dtype=kind))
+        scorer = Recorder()
+        answers = score_frame(scorer, pairs)
+        assert [product.product_id for product in scorer.products] == [str(exact), None]
+        assert answers["choice"].eq("A").to_list() == [True, False, True]
+        assert "has lost digits" in answers["refused"].iloc[1]
 
 
 def test_a_path_is_found_in_any_form(tmp_path: Path):

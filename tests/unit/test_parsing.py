@@ -7,7 +7,7 @@ import pytest
 
 from countryreward.data.importers.date_columns import date_columns
 from countryreward.data.importers.number_columns import number_columns
-from countryreward.data.importers.parsing import Parsed, id_column, read_attributes, read_tags
+from countryreward.data.importers.parsing import Parsed, id_column, known_ids, read_attributes, read_tags
 from countryreward.data.quarantine import REASONS
 
 
@@ -66,7 +66,18 @@ def told(found: Parsed) -> list[Any]:
         ("value", ["(1,240.50)"], ["wrong_type"]),
         ("score", ["1.7292", "3.4565"], [1.7292, 3.4565]),
         ("score", ["-1.5", "\u22122,5"], ["ambiguous_number"] * 2),
+        ("value", ["1.240", "300", "2.500"], ["ambiguous_number"] * 3),
         ("score", ["4.125", "3.870"], ["ambiguous_number"] * 2),
+        ("score", ["4.250", "4", "3.125"], [4.25, 4, 3.125]),
+        ("score", ["1.240", "985"], [1240, 985]),
+        ("conversions", ["1.333", "3", "2.667"], [1.333, 3, 2.667]),
+        ("conversions", ["1,333", "0", "3"], [1.333, 0, 3]),
+        ("conversions", ["1.240", "300", "2.667"], ["ambiguous_number"] * 3),
+        ("conversions", ["1.240", "985", "2.010"], [1240, 985, 2010]),
+        ("conversions", ["1.234.567", "2.667"], [1234567, 2667]),
+        ("orders", ["1.333", "3", "2.667"], ["ambiguous_number"] * 3),  # 3 sold beside 1,333, or parts of orders
+        ("orders", ["1.240", "985", "3"], ["ambiguous_number"] * 3),
+        ("orders", ["1.240", "300"], [1240, 300]),
         ("score", ["4.125", "0.870"], [4.125, 0.87]),
         ("rate", ["0,016", "0,021"], [0.016, 0.021]),
         ("rate", ["1.6e-2"], [0.016]),
@@ -198,6 +209,8 @@ def test_both_date_columns_decide_together_and_an_option_decides_alone():
         (["123.0", "124.0", None], ["123", "124", None], [False] * 3),
         (["1.0", "1.1"], ["1.0", "1.1"], [False] * 2),
         (["9007199254740994.0", "12.0"], ["9007199254740994", "12"], [True, False]),
+        (["9007199254740992.0", "9007199254740991.0"], ["9007199254740992", "9007199254740991"], [True, False]),
+        (["9007199254740992.0", "12"], ["9007199254740992.0", "12"], [True, False]),
         (["00123", "3e8", "1E10", "NA", " a"], ["00123", "3e8", "1E10", "NA", " a"], [False] * 5),
         (['="00123"'], ["00123"], [False]),
         (
@@ -209,9 +222,17 @@ def test_both_date_columns_decide_together_and_an_option_decides_alone():
     ],
 )
 def test_ids_that_lost_digits(cells: list[str | None], ids: list[str | None], lost: list[bool]):
-    values, rows = id_column(column(*cells))
+    values, rows, _ = id_column(column(*cells))
     assert [None if pd.isna(value) else value for value in values] == ids
     assert rows.to_list() == lost
+
+
+def test_ids_of_two_tables_have_their_point_in_both_or_in_neither():
+    assert known_ids(column("1", "2", None), {"1.0", "2.0", "2.1"}, bare=True).to_list()[:2] == ["1.0", "2.0"]
+    assert known_ids(column("1.0", "2.0", "2.1"), {"1", "2"}, bare=False).to_list() == ["1", "2", "2.1"]
+    assert known_ids(column("1.0", "1"), {"1", "1.0"}, bare=False).to_list() == ["1.0", "1"]
+    assert known_ids(column("1", "01"), {"1.0", "1"}, bare=False).to_list() == ["1", "01"]
+    assert known_ids(column("1"), {"1.0"}, bare=False).to_list() == ["1"]
 
 
 def test_texts_with_parts():
@@ -235,6 +256,29 @@ def test_both_sides_of_a_pair_file_are_one_column():
     found = number_columns(texts)
     assert told(found["rate_a"]) == pytest.approx([0.0085, 0.0062])
     assert told(found["rate_b"]) == pytest.approx([0.0131, 0.009])
+
+
+def test_conversions_are_at_most_the_clicks_and_the_impressions():
+    clicks = {"impressions": column("50000", "50000"), "clicks": column("500", "520")}
+    assert told(number_columns(clicks | {"conversions": column("1.333", "300")})["conversions"]) == [1.333, 300]
+    clicks = {"impressions": column("50000", "50000"), "clicks": column("5000", "5200")}
+    assert (
+        told(number_columns(clicks | {"conversions": column("1.333", "300")})["conversions"])
+        == ["ambiguous_number"] * 2
+    )
+    only = {"impressions": column("900", "950"), "conversions": column("1.333", "300")}
+    assert told(number_columns(only)["conversions"]) == [1.333, 300]
+
+
+def test_the_marks_of_other_columns_and_sizes_must_agree():
+    german = {"impressions": column("50.000", "61.500"), "clicks": column("5.100", "5.200")}
+    assert told(number_columns(german | {"conversions": column("1.333", "300")})["conversions"]) == [1333, 300]
+    assert (
+        told(number_columns(german | {"conversions": column("1.333", "3")})["conversions"]) == ["ambiguous_number"] * 2
+    )
+    english = {"impressions": column("50,000", "61,500"), "clicks": column("5,100", "5,200")}
+    assert told(number_columns(english | {"conversions": column("1.333", "300")})["conversions"]) == [1.333, 300]
+    assert told(number_columns(english | {"orders": column("1.240", "985")})["orders"]) == ["ambiguous_number"] * 2
 
 
 def test_impressions_are_at_least_the_clicks():

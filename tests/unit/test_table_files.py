@@ -133,6 +133,50 @@ def test_a_stray_quote_between_commas_swallows_no_row_in_silence(tmp_path: Path)
     assert rows(raw) == [["a", "two\nlines, here", "BR", "90"]]
 
 
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ['a1b,"big,US,5000,60', "9c,y,US,5000,70", 'd4,z",US,5000,80'],
+        ['a1b,"big,US,5000,60', 'd4,z",US,5000,80'],
+        ['a1b,"big', "9c,y,US,5000,70", 'd4,z",US,5000,80'],
+        ['a1b,"big,US,5000,60', "9c,y,US,5000,70", 'd4",US,5000,80'],
+        ['a1b,x,US,5000,"60', "9c,y,US,5000,70", 'd4,z,US,5000,80"'],
+    ],
+)
+def test_a_stray_quote_swallows_no_row_whatever_ids_look_like(tmp_path: Path, lines: list[str]):
+    content = (
+        "\n".join(["creative_id,note,market,impressions,clicks", "ab,x,US,5000,50", *lines, "e,w,US,5000,90"]) + "\n"
+    )
+    raw = read(tmp_path / "t.csv", content)
+    assert raw.malformed.to_list()[1:-1] == lines
+    assert (len(raw.frame), raw.frame["clicks"].iloc[0], raw.frame["clicks"].iloc[-1]) == (len(lines) + 2, "50", "90")
+
+
+def test_quoted_texts_of_several_lines(tmp_path: Path):
+    content = (
+        'creative_id,market,source\na,DE,"nice\n\nmug"\nb,DE,"nice, blue, big\nred, green, small\nlast"\nc,DE,"x\ny"\n'
+    )
+    assert rows(read(tmp_path / "t.csv", content)) == [
+        ["a", "DE", "nice\n\nmug"], ["b", "DE", "nice, blue, big\nred, green, small\nlast"], ["c", "DE", "x\ny"],
+    ]  # fmt: skip
+    spaced = 'creative_id, market, source\na, DE, x\nb,"DE, x\nc, DE, y\nd, DE",z\n'  # rows, as in all of the file
+    assert read(tmp_path / "t.csv", spaced).malformed.notna().to_list() == [False, True, True, True]
+
+
+@pytest.mark.parametrize(("kind", "first"), [("float16", 2**11), ("float32", 2**24), ("float64", 2**53)])
+def test_ids_that_were_floats_are_exact_below_a_power_of_two(tmp_path: Path, kind: str, first: int):
+    ids = pa.array(np.array([first - 1, first, -first], kind))
+    pq.write_table(pa.table({"creative_id": ids, "market": ["DE"] * 3}), tmp_path / "t.parquet")
+    raw = read_table(
+        TableSource(path=str(tmp_path / "t.parquet")),
+        field="observations",
+        known=KNOWN,
+        required=("creative_id", "market"),
+    )
+    assert raw.frame["creative_id"].iloc[0] == str(first - 1)
+    assert raw.lost_digits["creative_id"].to_list() == [False, True, True]
+
+
 def test_a_long_cell_is_no_problem(tmp_path: Path):
     raw = read(tmp_path / "t.csv", f"creative_id,market,html\na,DE,{'<p>x</p>' * 50_000}\n")
     assert rows(raw) == [["a", "DE"]]
@@ -280,6 +324,27 @@ def test_case_google_ads_export(tmp_path: Path):
         ("a", "BR"): pytest.approx(0.01714, abs=1e-5), ("b", "BR"): pytest.approx(0.01415, abs=1e-5),
         ("a", "KR"): 12 / 940, ("b", "KR"): 9 / 988,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("creatives", "observations", "kept_ids"),
+    [
+        (["1.0", "2.0", "2.1"], ["1.0", "2.0"], ["1.0", "2.0"]),
+        (["1.0", "2.0"], ["1.0", "2.0", "2.1"], ["1", "2"]),
+        (["1.0", "2.0"], ["1.0", "2.0"], ["1", "2"]),
+        (["1.0", "2.0"], ["1", "2"], ["1", "2"]),
+        (["1.0", "1", "2.0"], ["1.0", "2.0"], ["1.0", "2.0"]),
+    ],
+)
+def test_ids_with_a_point_are_those_of_the_other_table(
+    tmp_path: Path, creatives: list[str], observations: list[str], kept_ids: list[str]
+):
+    ads = "creative_id,product_id,image_uri\n" + "".join(
+        f"{ad},mug,a{place}.png\n" for place, ad in enumerate(creatives)
+    )
+    content = "creative_id,market,impressions,clicks\n" + "".join(f"{ad},DE,5000,50\n" for ad in observations)
+    _, kept, _ = imported(tmp_path, content, creatives=ads)
+    assert sorted(row["creative_id"] for row in kept) == kept_ids
 
 
 def test_case_tsv_quote_rows_lost(tmp_path: Path):

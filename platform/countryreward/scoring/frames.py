@@ -11,6 +11,7 @@ from countryreward.data.file_names import in_any_form
 from countryreward.data.importers.parsing import (
     ATTRIBUTE,
     composed,
+    exact_below,
     is_missing,
     is_rounded,
     missing_words,
@@ -74,10 +75,11 @@ class FrameRequests:
         """Requests of at least `size` verdicts together, but for the last. `take` their answers before the next."""
         requests: list[ScoreRequest] = []
         verdicts = 0
-        for index, row in zip(self._pairs.index, self._pairs.to_dict("records"), strict=True):
+        lost = _lost_digits(self._pairs)
+        for index, row, is_lost in zip(self._pairs.index, self._pairs.to_dict("records"), lost, strict=True):
             self.rows += 1
             try:
-                request = _request({str(name): value for name, value in row.items()}, self._markets)
+                request = _request({str(name): value for name, value in row.items()}, self._markets, is_lost)
             except UserError as error:
                 self._answers.append({"row": index, "market": None} | _answer(error))
                 continue
@@ -106,14 +108,17 @@ class FrameRequests:
         return pd.DataFrame(self._answers, columns=list(ANSWERS))
 
 
-def _request(row: Mapping[str, Any], markets: Sequence[str] | None) -> ScoreRequest:
-    """The request of a row. Raises `UserError` for a cell that means nothing, and for nothing that another row holds."""
+def _request(row: Mapping[str, Any], markets: Sequence[str] | None, lost: bool) -> ScoreRequest:
+    """The request of a row. lost: whether its product_id has lost digits.
+
+    Raises `UserError` for a cell that means nothing, and for nothing that another row holds.
+    """
     product = Product(
         title=_text("title", row.get("title")) or "",
         category=_text("category", row.get("category")),
         attributes=_attributes(row),
         tags=_tags("tags", row.get("tags")),
-        product_id=_id(row.get("product_id")),
+        product_id=_id(row.get("product_id"), lost),
     )
     images = [_bytes(row.get(name), name) for name in ("image_a", "image_b")]
     chosen = [row.get("market")] if markets is None else list(markets)
@@ -151,8 +156,11 @@ def _written(name: str, cell: Any) -> str:
     if isinstance(cell, np.generic):
         cell = cell.item()
     if not isinstance(cell, str | int | float) or isinstance(cell, bool):
-        raise UserError(f"{name}: {str(cell)[:200]!r} is no text; write it as text")
-    text = plain_text(cell)
+        raise UserError(f"{name}: {_shown(cell)} is no text; write it as text")
+    try:
+        text = plain_text(cell)
+    except ValueError:
+        raise UserError(f"{name}: {_shown(cell)} is too long a number; write it as text") from None
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -160,23 +168,63 @@ def _written(name: str, cell: Any) -> str:
     return composed(text)
 
 
-def _id(cell: Any) -> str | None:
+def _id(cell: Any, lost: bool) -> str | None:
     text = _text("product_id", cell)
-    if text is not None and is_rounded(text):
-        raise UserError(f"product_id: {text!r} has lost digits, as numbers beyond 2^53 do; give ids as text")
+    if text is not None and (lost or is_rounded(text)):
+        raise UserError(f"product_id: {text!r} has lost digits, as large floats do; give ids as text")
     return text
 
 
+def _lost_digits(pairs: pd.DataFrame) -> list[bool]:
+    """Which product ids are floats so large that their type skips whole numbers: from 2^53 on, for float32 from 2^24."""
+    if "product_id" not in pairs:
+        return [False] * len(pairs)
+    column = pairs["product_id"]
+    kind = getattr(column.dtype, "numpy_dtype", column.dtype)
+    if isinstance(kind, np.dtype) and kind.kind == "f":
+        return [not _absent(cell) and abs(cell) >= exact_below(kind) for cell in column]
+    return [
+        isinstance(cell, float | np.floating) and bool(abs(cell) >= exact_below(np.dtype(type(cell))))
+        for cell in column
+    ]
+
+
 def _part(name: str, value: Any) -> str:
-    """One attribute or tag."""
-    return _written(name, plain_text(value) if isinstance(value, bool | list | tuple | dict) else value)
+    """One attribute or tag: text, a number, or what JSON holds."""
+    if isinstance(value, bool | np.bool | list | tuple | np.ndarray | Mapping):
+        try:
+            value = plain_text(_of_json(value))
+        except (TypeError, ValueError, RecursionError):
+            raise UserError(f"{name}: {_shown(value)} is nothing that JSON holds; write it as text") from None
+    return _written(name, value)
+
+
+def _of_json(value: Any) -> Any:
+    """A value with lists, dicts and numbers of Python in it; a missing one is None. Others stay as they are."""
+    if _absent(value):
+        return None
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, Mapping):
+        return {str(_of_json(name)): _of_json(part) for name, part in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [_of_json(part) for part in value]
+    return value
+
+
+def _shown(cell: Any) -> str:
+    """The beginning of a cell for a message, whatever it is."""
+    try:
+        return repr(str(cell)[:200])
+    except (ValueError, RecursionError):  # a whole number of thousands of digits
+        return f"a value of type {type(cell).__name__}"
 
 
 def _attributes(row: Mapping[str, Any]) -> dict[str, str]:
     """A mapping, a list of pairs, or text as the products table holds it; columns `attribute:NAME` win over it."""
     cell = row.get("attributes")
     refusal = UserError(
-        f"attributes: {str(cell)[:200]!r} is no mapping, no JSON object and no name=value;name=value; write one"
+        f"attributes: {_shown(cell)} is no mapping, no JSON object and no name=value;name=value; write one"
     )
     if _absent(cell):
         content = {}
@@ -203,7 +251,7 @@ def _attributes(row: Mapping[str, Any]) -> dict[str, str]:
 
 def _tags(name: str, cell: Any) -> list[str]:
     """A list, or text as the products table holds it."""
-    refusal = UserError(f"{name}: {str(cell)[:200]!r} is no list, no JSON list and no a;b; write one")
+    refusal = UserError(f"{name}: {_shown(cell)} is no list, no JSON list and no a;b; write one")
     if _absent(cell):
         return []
     if isinstance(cell, str):
@@ -211,7 +259,7 @@ def _tags(name: str, cell: Any) -> list[str]:
         if content is None:
             raise refusal
         return content
-    if isinstance(cell, Mapping) or not isinstance(cell, Iterable):
+    if isinstance(cell, Mapping | bytes | bytearray | memoryview) or not isinstance(cell, Iterable):
         raise refusal
     return [text for tag in cell if not _absent(tag) and (text := _part(name, tag))]
 

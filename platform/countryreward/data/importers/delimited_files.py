@@ -22,7 +22,6 @@ from countryreward.data.importers.file_contents import (
 from countryreward.errors import UserError
 
 _LOOKED_AT = 50  # lines in which the header is looked for
-_SHAPES_OF = 200  # rows that show what ids look like
 _CELL = 2**31 - 1  # characters of a cell
 _DELIMITERS = {"csv": (",", ";", "\t", "|"), "tsv": ("\t", ",", ";", "|")}
 _DELIMITER_NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
@@ -40,13 +39,15 @@ class _Layout:
     names: list[str]
     header_ends: int
     """Physical lines up to and with the header."""
+    spaced: bool
+    """Whether rows have a space behind the delimiter, as sentences have."""
     notes: tuple[str, ...]
 
 
 def read_delimited(request: FileRequest, handle: BinaryIO) -> FileContent:
     """All cells as strings; a row with more or fewer cells than the header is malformed, an empty line is none.
 
-    A record of several lines that are each a row of their own is a stray quotation mark: every one of its lines is malformed.
+    A record of several lines, of which a later one is a row by itself, is a stray quotation mark: each of its lines is malformed.
     """
     csv.field_size_limit(_CELL)
     layout = _layout(request, handle)
@@ -92,15 +93,11 @@ def _records(request: FileRequest, layout: _Layout, handle: BinaryIO) -> Iterato
     quoting = csv.QUOTE_MINIMAL if layout.quoted else csv.QUOTE_NONE
     reader = csv.reader(lines, delimiter=layout.delimiter, quoting=quoting, strict=layout.quoted)
     width = len(layout.names)
-    place = layout.names.index(request.needed[0]) if request.needed else 0
-    shapes: set[str] = set()
     try:
-        for number, row in enumerate(reader):
-            if len(lines.recent) > 1 and _is_stray(lines.recent, layout.delimiter, width, place, shapes):
-                yield from (line.rstrip("\r\n") for line in lines.recent)
+        for row in reader:
+            if len(lines.recent) > 1 and _is_stray(lines.recent, layout):
+                yield from (text for line in lines.recent if (text := line.rstrip("\r\n")).strip())
             elif len(row) > 1 or (row and (width == 1 or row[0].strip())):
-                if number < _SHAPES_OF and len(row) == width:
-                    shapes.add(_shape(row[place]))
                 yield row
             lines.recent.clear()
     except csv.Error as error:
@@ -111,21 +108,27 @@ def _records(request: FileRequest, layout: _Layout, handle: BinaryIO) -> Iterato
         ) from None
 
 
-def _is_stray(lines: list[str], delimiter: str, width: int, place: int, shapes: set[str]) -> bool:
+def _is_stray(lines: list[str], layout: _Layout) -> bool:
     """Whether the lines of one record are rows of their own, joined by a stray quotation mark.
 
-    They are where the first and the last have a row's number of cells, and every later one that has it begins like a row: in
-    the column `place`, of ids, it has letters and digits in an order that other rows have (`shapes`).
+    They are where one between the first and the last is a row by itself, or the last is and the first has as many cells.
+    In a quoted text such lines can stand, too: which it is nobody can tell, and it is not joined in silence. A sentence, with a
+    space behind every delimiter, is no row.
     """
-    full = [line for line in lines if _cells(line, delimiter) == width]
-    if width == 1 or not full or full[0] is not lines[0] or full[-1] is not lines[-1]:
+    if len(layout.names) == 1:
         return False
-    return not shapes or all(_shape(line.split(delimiter)[place]) in shapes for line in full[1:])
+    begins = _cells(lines[0], layout.delimiter) == len(layout.names)
+    *between, last = (_is_row(line, layout) for line in lines[1:])
+    return any(between) or (begins and last)
 
 
-def _shape(cell: str) -> str:
-    """A cell with its runs of letters and of digits as one each: ad-0012 is a-9."""
-    return re.sub("[A-Z]+", "A", re.sub("[a-z]+", "a", re.sub("[0-9]+", "9", cell.strip())))
+def _is_row(line: str, layout: _Layout) -> bool:
+    """Whether a physical line has a row's number of cells and is no sentence, up to the mark that closes the quoted text."""
+    if _cells(line, layout.delimiter) != len(layout.names):
+        return False
+    text = line.rpartition('"')[0] if line.count('"') % 2 else line
+    delimiters = text.count(layout.delimiter)
+    return layout.spaced or not delimiters or text.count(f"{layout.delimiter} ") < delimiters
 
 
 class _Lines:
@@ -182,12 +185,18 @@ def _layout(request: FileRequest, handle: BinaryIO) -> _Layout:
             if enough and (request.needed or any(is_known(name, request.known) for name in names)):
                 notes += _layout_notes(request, place, head, delimiter)
                 ends = place + reader.line_num
-                return _Layout(
-                    encoding, delimiter, _is_quoted(handle, encoding, delimiter, ends, len(names)), names, ends, notes
-                )
+                quoted = _is_quoted(handle, encoding, delimiter, ends, len(names))
+                spaced = _is_spaced(head[place:], delimiter, len(names))
+                return _Layout(encoding, delimiter, quoted, names, ends, spaced, notes)
         if source.skip_lines is not None:
             break
     raise _no_header(request, head, tried)
+
+
+def _is_spaced(lines: list[str], delimiter: str, width: int) -> bool:
+    """Whether most of the lines that are rows without quotation marks have a space behind the delimiter."""
+    rows = [line for line in lines if '"' not in line and line.count(delimiter) + 1 == width]
+    return 2 * sum(f"{delimiter} " in line for line in rows) > len(rows)
 
 
 def _layout_notes(request: FileRequest, place: int, head: list[str], delimiter: str) -> tuple[str, ...]:

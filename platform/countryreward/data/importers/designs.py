@@ -42,7 +42,9 @@ def import_designs(
     train. won: of creatives' designs only the best of each product and market; False: those of all observed there.
     Raises `UserError` for a table with neither form.
     """
-    raw = read_table(source, field="designs", known=COLUMNS, required=())
+    raw = read_table(source, field="designs", known=COLUMNS, required=()).with_known(
+        {"product_id": set(dataset.products["product_id"]), "creative_id": set(dataset.creatives["creative_id"])}
+    )
     checks = RowChecks(raw.frame, table="designs", key=["product_id", "creative_id", "market"], quarantine=quarantine)
     raw.refuse_unreadable(checks)
     designs = _designs(raw, checks)

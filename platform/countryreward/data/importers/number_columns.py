@@ -16,12 +16,12 @@ from countryreward.data.importers.parsing import EXACT, Parsed, matches
 
 NumberStyle = Literal["auto", "point", "comma"]
 RateUnit = Literal["auto", "share", "percent"]
-NumberKind = Literal["whole", "units", "rate", "amount", "number"]
+NumberKind = Literal["whole", "units", "parts", "rate", "amount", "number"]
 
 NUMBER_KINDS: dict[str, NumberKind] = {
     "impressions": "whole",
     "clicks": "whole",
-    "conversions": "units",
+    "conversions": "parts",
     "score_n": "whole",
     "votes_1": "whole",
     "votes_2": "whole",
@@ -32,8 +32,10 @@ NUMBER_KINDS: dict[str, NumberKind] = {
     "score": "number",
     "score_sd": "number",
 }
-"""Column -> what its numbers are. whole: fractions are refused. units: whole as a rule. rate: a share or per cent. amount: money,
-may carry a currency sign. number: any. A pair file's columns carry `_a` or `_b` behind these names."""
+"""Column -> what its numbers are. whole: fractions are refused. units: whole as a rule. parts: counts that may have parts.
+rate: a share or per cent. amount: money, may carry a currency sign. number: any. A pair file's columns carry `_a` or `_b` behind
+these names."""
+_LIKE_UNITS, _LIKE = 20.0, 3.0  # factors within which other units, and other numbers, are of one size
 
 
 def number_kind(column: str) -> NumberKind | None:
@@ -94,14 +96,14 @@ def number_columns(
 
     1. one mark reads all cells that are numbers, the other does not: that one. Neither does: the column is written in several
        ways and is refused (`ambiguous_number`).
-    2. Both do, with different values: then all the cells that differ have exactly three digits behind one mark, as 1.240.
-       They are thousands where the numbers are counts (1.24 of an impression is none); where orders have other cells below 1,000
-       without a mark; and in any column that has such cells and a cell that ends in 0, since 1.24 is written as 1.240 only
-       where all cells have three decimals.
+    2. Both do, with different values: then all the cells that differ have exactly three digits behind one mark, as 1.240. In
+       counts they are thousands: 1.24 of an impression is none.
     3. A rate is at most 100: a reading above it is out.
-    4. A reading that gives a row more clicks than impressions is out, where the other gives none.
-    5. Otherwise the mark that other columns of the file have shown; orders only if they then are whole.
-    6. Otherwise the column is refused (`ambiguous_number`).
+    4. A reading that gives a row more clicks than impressions, or more conversions than either, is out, where another gives none.
+    5. The sizes of the cells without a mark (`_by_size`): 985 is like 1240 and not like 1.24, 3 is like 2.667 and not like 2667.
+    6. The mark that other columns of the file have shown by rules 1 to 4; orders only if they then are whole. Where conversions,
+       orders, amounts or scores say another by rule 4 or 5, the column is refused.
+    7. Otherwise the column is refused (`ambiguous_number`).
 
     Rates: `_shares`. Exponents that hide digits of a count or an amount, such as 1.2E+05, are `lost_digits`.
     The columns of the two sides of a pair file are one column here.
@@ -169,42 +171,83 @@ def _marks(
         marks[name], shown = _decide(column)
         if shown and marks[name]:
             evidence.add(str(marks[name]))
-    found = _by_clicks(columns, codes, marks)
-    marks |= found
-    evidence |= set(found.values())
+    by_counts = _by_counts(columns, codes, marks)
+    evidence |= {mark for name, mark in by_counts.items() if columns[name].kind == "whole"}
     for name, column in columns.items():
-        if marks[name] is None and len(evidence) == 1 and _fit(column, *evidence) and _may_follow(column, *evidence):
+        if marks[name] is not None:
+            continue
+        said = {mark for mark in (by_counts.get(name), _by_size(column)) if mark}
+        if column.kind == "whole" and name in by_counts:
+            marks[name] = by_counts[name]
+        elif said:
+            marks[name] = said.pop() if len(said | evidence) == 1 else None
+        elif len(evidence) == 1 and _fit(column, *evidence) and _may_follow(column, *evidence):
             (marks[name],) = evidence
     return marks
 
 
-def _by_clicks(
+def _by_counts(
     columns: Mapping[str, _Column], codes: Mapping[str, np.ndarray], marks: Mapping[str, str | None]
 ) -> dict[str, str]:
-    """Rule 4: marks of impressions and clicks that are decided by each other."""
-    pair = ("impressions", "clicks")
-    if any(name not in columns for name in pair) or len(codes["impressions"]) != len(codes["clicks"]):
+    """Rule 4: marks of impressions, clicks and conversions that are decided by each other."""
+    names = [name for name in ("impressions", "clicks", "conversions") if name in columns]
+    if len({len(codes[name]) for name in names}) > 1:
         return {}
     options = [
         [mark] if (mark := marks[name]) else [each for each in ("point", "comma") if _fit(columns[name], each)]
-        for name in pair
+        for name in names
     ]
 
     def values(name: str, mark: str) -> np.ndarray:
         return np.append(columns[name].readings[mark].values, np.nan)[codes[name]]
 
     possible = [
-        both
-        for both in itertools.product(*options)
-        if not (values("clicks", both[1]) > values("impressions", both[0])).any()
+        chosen
+        for chosen in itertools.product(*options)
+        if not any(
+            (values(names[less], chosen[less]) > values(names[more], chosen[more])).any()
+            for more, less in itertools.combinations(range(len(names)), 2)
+        )
     ]
-    decided = [{both[place] for both in possible} for place in (0, 1)]
+    decided = [{chosen[place] for chosen in possible} for place in range(len(names))]
     return {
         name: mark
-        for name, found in zip(pair, decided, strict=True)
+        for name, found in zip(names, decided, strict=True)
         if marks[name] is None and len(found) == 1
         for mark in found
     }
+
+
+def _by_size(column: _Column) -> str | None:
+    """Rule 5: the mark under which the cells that differ are of one size with those without a mark; None where that is unclear.
+
+    Each of the latter must lie within a factor of the marked cells under one reading, and outside of it under the other: 20 for
+    units sold, 3 for others. Thousands are out where a cell of four digits has no mark, and but for units where no marked cell
+    ends in 0, as one of three decimals does only where all have three. Units and amounts have three decimals so rarely that
+    beside small cells 1.333 stays unclear.
+    """
+    if column.kind in ("whole", "rate") or any(not _fit(column, mark) for mark in column.readings):
+        return None
+    point, comma = (column.readings[mark].values for mark in ("point", "comma"))
+    differs = column.read & (point != comma)
+    sizes = np.abs(point[column.read & ~differs & (point != 0) & matches(column.cells, "[+-]?[0-9]+")])
+    if not differs.any() or not len(sizes):
+        return None
+    factor = _LIKE_UNITS if column.kind == "units" else _LIKE
+    alike: dict[str, np.ndarray] = {}
+    for mark, values in (("point", point), ("comma", comma)):
+        marked = np.abs(values[differs])
+        alike[mark] = (sizes >= marked.min() / factor) & (sizes <= marked.max() * factor)
+    larger = np.abs(point[differs]) > np.abs(comma[differs])
+    if larger.any() and not larger.all():
+        return None  # 1.240 beside 1,240: what is a thousand in one is none in the other
+    thousands, decimals = ("point", "comma") if larger.all() else ("comma", "point")
+    if alike[thousands].all() and not alike[decimals].any() and (sizes < 1000).all():
+        in_full = column.kind == "units" or column.cells[differs].str.endswith("0").any()
+        return thousands if in_full else None
+    if column.kind in ("parts", "number") and alike[decimals].all() and not alike[thousands].any():
+        return decimals
+    return None
 
 
 def _column(name: str, base: str, distinct: pd.Series) -> _Column:
@@ -301,19 +344,17 @@ def _decide(column: _Column) -> tuple[str | None, bool]:
     as_decimals = column.readings[decimals].values[differs]
     if column.kind == "rate" and (np.abs(column.readings[thousands].values[read]) > 100).any():
         return decimals, True
+    if column.kind == "whole" and (as_decimals % 1 != 0).any():
+        return thousands, True
     unmarked = read & ~differs & (point != 0) & matches(column.cells, "[+-]?[0-9]+")
     small, large = (unmarked & (np.abs(point) < 1000)).any(), (unmarked & (np.abs(point) >= 1000)).any()
-    whole = (as_decimals % 1 == 0).all()
-    if column.kind == "whole" and not whole:
-        return thousands, True
-    ends_in_zero = column.cells[differs].str.endswith("0").any()
-    if small and not large and (ends_in_zero or (column.kind == "units" and not whole)):
-        return thousands, True
+    if column.kind == "whole" and small and not large:
+        return thousands, True  # 5.000 beside 600: with three decimals it would be 600.000
     return None, False
 
 
 def _may_follow(column: _Column, mark: str) -> bool:
-    """Rule 5: whether an undecided column may be read with the mark that others have shown."""
+    """Rule 6: whether an undecided column may be read with the mark that others have shown."""
     if column.kind != "units":
         return True
     values = column.readings[mark].values[column.read]
@@ -339,7 +380,7 @@ def _parsed(column: _Column, mark: str | None, codes: np.ndarray, *, typed: bool
         values = np.where(np.isfinite(reading.values), reading.values, np.nan)
         read = reading.fits
     lost = np.zeros(len(read), dtype=bool)
-    if column.kind in ("whole", "units", "amount") and not typed:
+    if column.kind in ("whole", "units", "parts", "amount") and not typed:
         lost = _hides_digits(column.cells) & np.isfinite(values)
     wrong = ~read & ~infinite
     if column.kind != "rate":

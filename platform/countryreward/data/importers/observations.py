@@ -84,6 +84,7 @@ def import_observations(
     required = ("creative_id", "market")
     with bar("rows read") as progress:
         raw = read_table(config.observations, field="observations", known=known, required=required, progress=progress)
+    raw = raw.with_known({"creative_id": creatives})
     checks = RowChecks(
         raw.frame,
         table="observations",

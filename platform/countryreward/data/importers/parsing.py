@@ -20,6 +20,7 @@ MISSING_WORDS = frozenset({"", "nan", "na", "n/a", "null", "none", "#n/a", "-", 
 _NAMES = ("image_uri", "image_a", "image_b", "market")  # texts in which NA may stand for itself, beside ids
 EXACT = 2.0**53
 """Above it a float64 skips whole numbers."""
+_FLOAT = r"-?[0-9]+\.0+"
 Cell = TypeVar("Cell")
 
 
@@ -71,10 +72,30 @@ def is_rounded(text: str) -> bool:
     return re.fullmatch(_ROUNDED, text) is not None
 
 
-def id_column(text: pd.Series) -> tuple[pd.Series, pd.Series]:
-    """Ids as they are compared, and the rows whose id has lost digits.
+def exact_below(kind: np.dtype) -> float:
+    """The power of two from which on a type of floats may stand for another whole number: 2^24 for float32, 2^53 for float64."""
+    return 2.0 ** (np.finfo(kind).nmant + 1)
 
-    Lost are digits of ids in exponent notation (1.2E+17), of whole floats beyond 2^53, and of a column in which every id of
+
+def known_ids(text: pd.Series, known: Collection[str], *, bare: bool) -> pd.Series:
+    """Ids of one table as another writes them, so that .0 stands at the ends of both or of neither.
+
+    known: the other table's. bare: whether .0 was taken off here. Such an id that is known with the .0 is that one; so is one
+    with it that is known without it alone; all others stay.
+    """
+    other = {}
+    for cell in text.dropna().unique():
+        if bare and f"{cell}.0" in known and re.fullmatch("-?[0-9]+", cell):
+            other[cell] = f"{cell}.0"
+        elif cell not in known and re.fullmatch(_FLOAT, cell) and cell.partition(".")[0] in known:
+            other[cell] = cell.partition(".")[0]
+    return text.replace(other) if other else text
+
+
+def id_column(text: pd.Series) -> tuple[pd.Series, pd.Series, bool]:
+    """Ids as they are compared, the rows whose id has lost digits, and whether .0 was taken off.
+
+    Lost are digits of ids in exponent notation (1.2E+17), of whole floats from 2^53 on, and of a column in which every id of
     more than 15 digits ends in zeros from the 16th on, as spreadsheets leave it. A column in which every id ends in .0 was once
     numbers: the .0 goes. ="0123", as some exports write an id for spreadsheets, is 0123. Everything else stays, as leading zeros.
     """
@@ -82,20 +103,21 @@ def id_column(text: pd.Series) -> tuple[pd.Series, pd.Series]:
     cells = pd.Series(distinct, dtype="str")
     cells = cells.str.replace('^="([^"]*)"$', r"\1", regex=True)
     lost = matches(cells, _ROUNDED)
-    floats = matches(cells, r"-?[0-9]+\.0+")
-    if floats.any() and (floats | lost).all():
+    floats = matches(cells, _FLOAT)
+    large = matches(cells, r"-?[0-9]{16,}\.0+")
+    bare = bool(floats.any() and (floats | lost).all())
+    lost |= np.array(
+        [bool(big) and abs(float(cell)) >= EXACT for cell, big in zip(cells, large, strict=True)], dtype=bool
+    )
+    if bare:
         cells = cells.where(~pd.Series(floats), cells.str.replace(r"\.0+$", "", regex=True))
-        large = matches(cells, "-?[0-9]{16,}") & floats
-        lost |= large & np.array(
-            [abs(int(cell)) > EXACT if big else False for cell, big in zip(cells, large, strict=True)]
-        )
     long = matches(cells, "[0-9]{16,}")
     behind = "".join(cell[15:] for cell in cells[long])
     if len(behind) >= 6 and not behind.strip("0"):
         lost |= long
     filled = codes >= 0
     values = pd.Series(np.array([*cells, None], dtype=object)[codes], index=text.index, dtype="str")
-    return values, pd.Series(np.append(lost, False)[codes] & filled, index=text.index)
+    return values, pd.Series(np.append(lost, False)[codes] & filled, index=text.index), bare
 
 
 def attributes(text: pd.Series) -> tuple[pd.Series, pd.Series]:
@@ -137,7 +159,7 @@ def plain_text(value: object) -> str:
     """A JSON value as text: a text itself, a whole float without .0, anything else as JSON."""
     if isinstance(value, str):
         return value
-    if isinstance(value, float) and value.is_integer() and abs(value) <= EXACT:
+    if isinstance(value, float) and value.is_integer() and abs(value) < EXACT:
         return str(int(value))
     return json.dumps(value, ensure_ascii=False)
 

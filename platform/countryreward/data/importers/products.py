@@ -100,7 +100,7 @@ def import_creatives(
         known=_CREATIVE_COLUMNS,
         required=("creative_id", "product_id"),
         skip=("image_bytes",),
-    )
+    ).with_known({"product_id": products})
     embedded = _has_bytes(source, raw)
     if embedded and images.store == "reference":
         raise UserError(

@@ -7,11 +7,12 @@ the same rows give the same dataset from any format.
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -62,6 +63,8 @@ class RawTable:
     """Column of ids -> the rows whose id has lost digits on its way, where there are some."""
     typed: frozenset[str] = frozenset()
     """Our names of the columns that were numbers in the file, not text."""
+    bare: frozenset[str] = frozenset()
+    """Columns of ids that were floats, or whose .0 was taken off."""
     notes: tuple[str, ...] = ()
     """What was decided about the file as a whole."""
     nested: bool = True
@@ -72,6 +75,15 @@ class RawTable:
         if name in self.frame:
             return cast(pd.Series, self.frame[name])
         return pd.Series(None, index=self.frame.index, dtype="str", name=name)
+
+    def with_known(self, known: Mapping[str, Collection[str]]) -> "RawTable":
+        """The table with its ids as another table writes them (`parsing.known_ids`). known: column of ids -> that table's ids."""
+        columns = {
+            name: parsing.known_ids(self.column(name), ids, bare=name in self.bare)
+            for name, ids in known.items()
+            if name in self.frame
+        }
+        return dataclasses.replace(self, frame=self.frame.assign(**columns))
 
     def other(self, name: str) -> pd.Series:
         """One of `others` as text without outer spaces; an empty cell is missing."""
@@ -229,12 +241,18 @@ def read_table(
     frame = frame.astype("str")
     for name, value in source.constants.items():
         frame[name] = pd.Series(value, index=frame.index, dtype="str")
-    lost_digits = {}
-    for name in frame:
-        if parsing.is_id(str(name)):
-            frame[name], lost = parsing.id_column(cast(pd.Series, frame[name]))
+    lost_digits, bare = {}, set()
+    for name in map(str, frame):
+        if parsing.is_id(name):
+            frame[name], lost, was_float = parsing.id_column(cast(pd.Series, frame[name]))
+            if name in wanted:
+                lost |= _beyond_exact(content.table.column(names.index(wanted[name])))
             if lost.any():
-                lost_digits[str(name)] = lost
+                lost_digits[name] = lost
+            if was_float or (
+                name in wanted and pa.types.is_floating(content.table.column(names.index(wanted[name])).type)
+            ):
+                bare.add(name)
     malformed = pd.Series(None if content.malformed is None else content.malformed, index=frame.index, dtype="str")
     return RawTable(
         frame=frame,
@@ -246,6 +264,7 @@ def read_table(
         others=_others(content.table, wanted.values()),
         lost_digits=lost_digits,
         typed=frozenset(typed),
+        bare=frozenset(bare),
         notes=content.notes,
         nested=nested,
     )
@@ -277,6 +296,16 @@ def _composed_names(source: TableSource) -> TableSource:
         columns={ours: parsing.composed(theirs) for ours, theirs in source.columns.items()},
         constants={ours: parsing.composed(value) for ours, value in source.constants.items()},
     )
+
+
+def _beyond_exact(column: pa.ChunkedArray) -> np.ndarray:
+    """The floats of a column that are so large that its type skips whole numbers."""
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if not pa.types.is_floating(column.type):
+        return np.zeros(len(column), dtype=bool)
+    numbers = column.to_numpy()
+    return np.abs(numbers) >= parsing.exact_below(numbers.dtype)
 
 
 def _others(table: pa.Table, wanted: Iterable[str]) -> dict[str, pa.ChunkedArray]:

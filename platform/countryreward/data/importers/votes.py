@@ -52,11 +52,11 @@ def import_votes(config: ImportConfig, folder: Path, quarantine: Quarantine, bar
             f"{'and' if single else 'nor'} winner, but {', '.join(raw.names)}; give the numbers of votes, or one vote a row with "
             "its winner (votes.columns maps other names)"
         )
+    creatives = with_keys(pq.read_table(folder / "creatives.parquet").to_pandas()).set_index("creative_id")
+    raw = raw.with_known(dict.fromkeys(SIDES, creatives.index))
     checks = RowChecks(raw.frame, table="votes", key=[*SIDES, "market"], quarantine=quarantine)
     raw.refuse_unreadable(checks)
-    _check_pairs(
-        checks, raw, with_keys(pq.read_table(folder / "creatives.parquet").to_pandas()).set_index("creative_id")
-    )
+    _check_pairs(checks, raw, creatives)
     market = market_column(checks, raw, config.market_aliases)
     numbers = _winners(checks, raw) if single else _numbers(checks, raw)
     periods, found = period_columns(checks, raw)
