@@ -85,10 +85,12 @@ def test_soft_label_by_hand():
 
 def test_few_successes_are_taken_as_they_are():
     made = pairs_of(np.array([[3, 1], [0, 2], [0, 0]]), np.array([[100, 100], [10, 1000], [10, 10]]))
-    ratio = stats.norm(scale=0.4 * math.sqrt(2))
+    spread = 0.4 * math.sqrt(2)
 
     def posterior(a: int, b: int, exposure: float) -> float:
-        like = lambda t: ratio.pdf(t) * special.expit(t + exposure) ** a * special.expit(-t - exposure) ** b  # noqa: E731
+        def like(t: float) -> float:
+            return stats.norm.pdf(t / spread) * special.expit(t + exposure) ** a * special.expit(-t - exposure) ** b
+
         return integrate.quad(like, 0, 8)[0] / integrate.quad(like, -8, 8)[0]
 
     assert better(made, 0.4) == pytest.approx([posterior(3, 1, 0), posterior(0, 2, math.log(0.01)), 0.5], abs=2e-3)

@@ -25,6 +25,7 @@ def check(dataset: Dataset, records: Records) -> dict[str, Any]:
     facts["ties"] = int((frame["label"] == 0.5).sum())
     facts["discordant_share"] = discordant_share(frame)
     facts["turned_within_strata"] = turned_within_strata(frame)
+    facts["votes"] = records.counts.get("votes")
     facts["spread"] = records.counts.get("spread") or None
     facts["not_identified"] = not_identified(frame, facts["spread"])
     soft = frame["soft_label"].dropna().to_numpy(float)
@@ -63,11 +64,17 @@ def turned_within_strata(frame: pd.DataFrame, examples: int = 3) -> dict[str, An
     for row in turned.loc[sure].itertuples():
         winner, loser = (row.creative_a, row.creative_b) if row.label == 1 else (row.creative_b, row.creative_a)
         first, second = ("a", "b") if row.label == 1 else ("b", "a")
-        pooled_rates = [100 * float(getattr(row, f"value_{side}")) for side in (first, second)]
-        compared = [100 * float(getattr(row, f"compared_{side}")) for side in (first, second)]
+        money = row.outcome == "value"
+        rates = {
+            name: [float(getattr(row, f"{name}_{side}")) for side in (first, second)] for name in ("value", "compared")
+        }
+        pooled_rates, compared = (
+            [f"{rate:.4g}" if money else f"{100 * rate:.4g} %" for rate in rates[name]]
+            for name in ("value", "compared")
+        )
         words.append(
-            f"{row.market}: {winner} beats {loser} {compared[0]:.3g} % to {compared[1]:.3g} % within {row.strata} strata and"
-            f" periods, pooled it is {pooled_rates[0]:.3g} % to {pooled_rates[1]:.3g} %"
+            f"{row.market}: {winner} beats {loser} {compared[0]} to {compared[1]} within {row.strata} strata and periods,"
+            f" pooled it is {pooled_rates[0]} to {pooled_rates[1]}"
         )
     return {"compared": len(several), "turned": len(turned), "share": len(turned) / len(several), "examples": words}
 
@@ -157,6 +164,11 @@ def describe(facts: dict[str, Any]) -> str:
         f"discordant share  {share(facts['discordant_share'])} of country pairs have different winners",
         f"noise ceiling     {share(facts['noise_ceiling'])}" + _ceiling_note(facts),
     ]
+    votes = facts["votes"]
+    if votes and votes.get("pairs_labelled_otherwise"):
+        lines.append(
+            f"votes             of {votes['pairs_labelled_otherwise']:,} pairs are not used: counts label them"
+        )
     turned = facts["turned_within_strata"]
     if turned:
         lines.append(

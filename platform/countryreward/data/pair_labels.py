@@ -26,6 +26,8 @@ class Comparison:
     (there; NaN without counts) of both sides, label (1, 0, .5 of side 1) and soft (NaN without a posterior)."""
     reason: "pd.Series[str]"
     """Why a pair has no evidence; else empty."""
+    voted: int
+    """Pairs with votes that other evidence labels."""
     spread: dict[str, Any]
     """The fitted spreads, of all markets and by market; empty without counts."""
 
@@ -77,7 +79,8 @@ def compare(
                 frame.loc[at, "soft"] = soft
     frame = _pooled_values(frame, pairs, rows)
     reason = common.reason.where(frame["kind"].isna(), "")
-    return Comparison(frame, reason, spread)
+    otherwise = voted.notna().all(axis=1) & frame["kind"].notna() & (frame["kind"] != "votes")
+    return Comparison(frame, reason, int(otherwise.sum()), spread)
 
 
 def spread_between(observations: pd.DataFrame, product: np.ndarray) -> float:

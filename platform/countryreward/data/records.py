@@ -18,6 +18,7 @@ from countryreward.data.pair_labels import compare
 from countryreward.data.quarantine import check_counts
 from countryreward.data.splits import as_of_day, hashed_share, time_windows, unit_split
 from countryreward.equations.readings import resolve
+from countryreward.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ def build_records(dataset: Dataset, config: RecordsConfig) -> Records:
     both of its creatives have evidence there. Counts: input = records + dropped + quarantined, where input is every pair x
     market (x time window) in which both creatives, or a listed or voted pair, were observed.
     """
+    _check_outcome(dataset, config)
     creatives = with_keys(dataset.creatives)
     observations, left_out = _windowed(dataset.observations, creatives, config)
     votes, votes_left_out = _votes(dataset, creatives, config)
@@ -79,13 +81,27 @@ def build_records(dataset: Dataset, config: RecordsConfig) -> Records:
             "dropped_by_reason": {str(name): int(count) for name, count in dropped.items()},
         },
         "observations": left_out,
-        **({"votes": votes_left_out} if dataset.votes is not None else {}),
+        **(
+            {"votes": {**votes_left_out, "pairs_labelled_otherwise": comparison.voted}}
+            if dataset.votes is not None
+            else {}
+        ),
         "splits": {str(name): int(count) for name, count in frame["split"].value_counts().items()},
         "spread": comparison.spread,
     }
     check_counts(counts["pairs"], "records")
     check_counts(counts["observations"], "observations in records")
     return Records(frame=frame, units=units, counts=counts)
+
+
+def _check_outcome(dataset: Dataset, config: RecordsConfig) -> None:
+    """Raises `UserError` where no observation tells the outcome that labels are asked of."""
+    outcome = config.label_outcome
+    if outcome != "clicks" and not dataset.observations[outcome].notna().any():
+        raise UserError(
+            f"records.label_outcome: {outcome!r}, but no observation has {outcome}; import the column "
+            "(source.observations.columns), or label by clicks"
+        )
 
 
 def _windowed(

@@ -193,7 +193,7 @@ def fit_between(
     difference, noise, weight = contrasts.difference[normal], variance[normal], comparisons[normal]
     floor = float(np.median(variance[at & np.isfinite(variance)])) if (at & np.isfinite(variance)).any() else 1.0
     temper = _temper(contrasts, variance)[few.pairs]
-    node, share = special.roots_hermitenorm(25)
+    node, share = np.polynomial.hermite_e.hermegauss(25)
 
     def loss(between: float) -> float:
         total = 2 * between**2 + noise

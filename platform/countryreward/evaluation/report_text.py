@@ -196,9 +196,7 @@ def findings(report: Mapping[str, Any], variant: str = "prior_only") -> list[str
         sentences.append("How much better anyone could do is unknown: this data has no click counts to tell noise by.")
     else:
         source = "exact, the data are simulated" if is_simulated(report) else ceilings["source"]
-        sentences.append(
-            f"Chance in the clicks leaves {percent(noise)} right answers to a judge who knows the truth ({source})."
-        )
+        sentences.append(f"Chance leaves {percent(noise)} right answers to a judge who knows the truth ({source}).")
     return sentences
 
 

@@ -167,6 +167,15 @@ class KnowledgeBase:
         """The version that priors and verdicts name."""
         return self.artifact.manifest.version
 
+    @functools.cached_property
+    def delivery(self) -> str:
+        """Who chose what customers saw of these past ads: the least comparable of `tables.DELIVERIES`; unknown where not told."""
+        path = self.artifact.path / "evidence.parquet"
+        if "delivery" not in pq.read_schema(path).names:
+            return "unknown"
+        told = pq.read_table(path, columns=["delivery"])["delivery"].unique().to_pylist()
+        return max((name or "unknown" for name in told), key=tables.DELIVERIES.index, default="unknown")
+
     @property
     def markets(self) -> list[str]:
         """Markets with at least one entry."""

@@ -77,6 +77,7 @@ class PriorScorer:
             decides=found.prior.letter is not None,
             abstain_below=self.config.abstain_below,
             model_version=None,
+            delivery=self.base.delivery,
             note="; ".join(notes) or None,
             tie=found.prior.letter,
             known_used=False if pair.known else None,
