@@ -200,7 +200,8 @@ def fit_between(
         value = (weight * (np.log(total) + difference**2 / total)).sum() / 2
         if len(few.pairs):
             known = few.log_likelihood(np.sqrt(2.0) * between * node) * temper[:, None]
-            value -= step * (comparisons[few.pairs] * special.logsumexp(known, axis=1, b=share)).sum()
+            marginal = np.asarray(special.logsumexp(known, axis=1, b=share))
+            value -= step * float((comparisons[few.pairs] * marginal).sum())
         prior = 2 * between**2 + floor
         return float(value + worth / 2 * (np.log(prior) + (2 * expected**2 + floor) / prior))
 
