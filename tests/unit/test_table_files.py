@@ -138,6 +138,7 @@ def test_a_stray_quote_between_commas_swallows_no_row_in_silence(tmp_path: Path)
     [
         ['a1b,"big,US,5000,60', "9c,y,US,5000,70", 'd4,z",US,5000,80'],
         ['a1b,"big,US,5000,60', 'd4,z",US,5000,80'],
+        ['a1b,"big,US,5000,60', 'd4, z",US,5000,80'],
         ['a1b,"big', "9c,y,US,5000,70", 'd4,z",US,5000,80'],
         ['a1b,"big,US,5000,60', "9c,y,US,5000,70", 'd4",US,5000,80'],
         ['a1b,x,US,5000,"60', "9c,y,US,5000,70", 'd4,z,US,5000,80"'],
@@ -155,9 +156,11 @@ def test_a_stray_quote_swallows_no_row_whatever_ids_look_like(tmp_path: Path, li
 def test_quoted_texts_of_several_lines(tmp_path: Path):
     content = (
         'creative_id,market,source\na,DE,"nice\n\nmug"\nb,DE,"nice, blue, big\nred, green, small\nlast"\nc,DE,"x\ny"\n'
+        'd,"DE, or\nsoft, a",x\n'
     )
     assert rows(read(tmp_path / "t.csv", content)) == [
         ["a", "DE", "nice\n\nmug"], ["b", "DE", "nice, blue, big\nred, green, small\nlast"], ["c", "DE", "x\ny"],
+        ["d", "DE, or\nsoft, a", "x"],
     ]  # fmt: skip
     spaced = 'creative_id, market, source\na, DE, x\nb,"DE, x\nc, DE, y\nd, DE",z\n'  # rows, as in all of the file
     assert read(tmp_path / "t.csv", spaced).malformed.notna().to_list() == [False, True, True, True]

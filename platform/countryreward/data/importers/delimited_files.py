@@ -111,24 +111,23 @@ def _records(request: FileRequest, layout: _Layout, handle: BinaryIO) -> Iterato
 def _is_stray(lines: list[str], layout: _Layout) -> bool:
     """Whether the lines of one record are rows of their own, joined by a stray quotation mark.
 
-    They are where one between the first and the last is a row by itself, or the last is and the first has as many cells.
-    In a quoted text such lines can stand, too: which it is nobody can tell, and it is not joined in silence. A sentence, with a
-    space behind every delimiter, is no row.
+    They are where one between the first and the last is a row by itself, or where the first and the last have a row's number of
+    cells. In a quoted text such lines can stand, too: which it is nobody can tell, and it is not joined in silence. A sentence,
+    with a space behind every delimiter, is no row.
     """
-    if len(layout.names) == 1:
+    delimiter, width = layout.delimiter, len(layout.names)
+    if width == 1:
         return False
-    begins = _cells(lines[0], layout.delimiter) == len(layout.names)
-    *between, last = (_is_row(line, layout) for line in lines[1:])
-    return any(between) or (begins and last)
+    first, *between, last = lines
+    full = [line for line in between if _cells(line, delimiter) == width]
+    if _cells(first, delimiter) == width == _cells(last, delimiter):
+        full.append(first.rpartition('"')[2] + last.rpartition('"')[0])  # what the quoted text has of them
+    return any(layout.spaced or not _is_sentence(text, delimiter) for text in full)
 
 
-def _is_row(line: str, layout: _Layout) -> bool:
-    """Whether a physical line has a row's number of cells and is no sentence, up to the mark that closes the quoted text."""
-    if _cells(line, layout.delimiter) != len(layout.names):
-        return False
-    text = line.rpartition('"')[0] if line.count('"') % 2 else line
-    delimiters = text.count(layout.delimiter)
-    return layout.spaced or not delimiters or text.count(f"{layout.delimiter} ") < delimiters
+def _is_sentence(text: str, delimiter: str) -> bool:
+    """Whether a text has delimiters, and a space behind each."""
+    return 0 < text.count(delimiter) == text.count(f"{delimiter} ")
 
 
 class _Lines:
