@@ -218,8 +218,12 @@ def test_days_of_the_week_are_no_dates(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    "word", ["Total", "All devices", "all", "(All)", "Summary", "Grand total", "Total: Devices", "合計", "Gesamt"]
-)
+    "word",
+    [
+        "Total", "All devices", "all", "(All)", "Summary", "Grand total", "Total: Devices", "合計", "Gesamt", "Totalt",
+        "Yhteensä", "Ogółem", "Celkem", "Összesen", "I alt", "Totale", "Toplam", "Итого", "总计", "합계", "Totaal", "Suma total",
+    ],
+)  # fmt: skip
 def test_a_total_beside_its_parts_is_refused(tmp_path: Path, word: str):
     text = DEVICES + f"a,Brazil,{word},2026-03-01,2026-03-31,10000,150\nc,Brazil,{word},2026-03-01,2026-03-31,700,7\n"
     rows, refused, _ = imported(tmp_path, text, DATED)
@@ -291,6 +295,87 @@ def test_a_row_that_is_the_sum_of_its_key_is_a_total(tmp_path: Path):
     rows, refused, _ = imported(tmp_path, text)
     assert refused == [(2, "total_row")]
     assert counted(rows) == [("a", 10000, 150)]
+
+
+@pytest.mark.parametrize("header", ["audience", "Campaign", "Ad set name"])
+def test_what_people_call_all_is_a_total_where_its_counts_say_so(tmp_path: Path, header: str):
+    head = f"creative_id,market,{header},impressions,clicks\n"
+    text = head + "a,BR,All,5000,150\na,BR,Retargeting,1000,10\nb,BR,All,5000,100\nb,BR,Retargeting,1000,12\n"
+    rows, refused, _ = imported(tmp_path, text)
+    stratum = "audience" if header == "audience" else "ad_set"
+    assert refused == []
+    assert counted(rows, stratum) == [
+        ("a", "All", 5000, 150), ("a", "Retargeting", 1000, 10), ("b", "All", 5000, 100), ("b", "Retargeting", 1000, 12),
+    ]  # fmt: skip
+    text = head + "a,BR,x,5000,150\na,BR,y,1000,10\na,BR,All,6000,160\nb,BR,x,4000,50\nb,BR,All,4000,50\n"
+    rows, refused, _ = imported(tmp_path / "sums", text)
+    assert refused == [(2, "total_row"), (4, "total_row")]
+    assert counted(rows, stratum) == [("a", "x", 5000, 150), ("a", "y", 1000, 10), ("b", "x", 4000, 50)]
+
+
+@pytest.mark.parametrize("header", ["Gender", "device", "Objective"])
+def test_a_word_of_totals_that_counts_less_than_its_parts_is_none(tmp_path: Path, header: str):
+    text = f"creative_id,market,{header},impressions,clicks\na,BR,x,5000,150\na,BR,y,1000,10\na,BR,All,400,16\n"
+    rows, refused, _ = imported(tmp_path, text)
+    assert refused == []
+    assert sum(row["impressions"] for row in rows) == 6400
+
+
+def test_two_breakdowns_of_the_same_impressions(tmp_path: Path):
+    text = (
+        "creative_id,market,device,Gender,impressions,clicks\n"
+        "a,BR,phone,,3000,30\na,BR,desktop,,2000,20\na,BR,,f,2900,31\na,BR,,m,2090,19\n"
+        "b,BR,phone,,4000,60\nb,BR,desktop,,1000,10\nb,BR,,f,2500,40\nb,BR,,m,2500,30\n"
+    )
+    rows, refused, counts = imported(tmp_path, text)
+    assert refused == [(row, "repeated_impressions") for row in (2, 3, 6, 7)]
+    assert counted(rows, "device", "audience") == [
+        ("a", "desktop", None, 2000, 20), ("a", "phone", None, 3000, 30), ("b", "desktop", None, 1000, 10),
+        ("b", "phone", None, 4000, 60),
+    ]  # fmt: skip
+    assert counts["decisions"] == ["rows by Gender count again what those by device count: left out"]
+
+
+def test_two_breakdowns_of_other_impressions_are_parts(tmp_path: Path):
+    text = "creative_id,market,device,Gender,impressions,clicks\na,BR,phone,,3000,30\na,BR,desktop,,2000,20\na,BR,,f,700,7\n"
+    rows, refused, _ = imported(tmp_path, text)
+    assert (len(rows), refused) == (3, [])
+
+
+@pytest.mark.parametrize(
+    ("header", "cells"),
+    [
+        ("Income", ("120.5", "133.2")),
+        ("Inventory", ("120", "133")),
+        ("Age", ("12", "30")),
+        ("income", ("$1,200", "$900")),
+    ],
+)
+def test_measures_are_no_strata(tmp_path: Path, header: str, cells: tuple[str, str]):
+    text = f'creative_id,market,{header},impressions,clicks\na,BR,"{cells[0]}",5000,50\nb,BR,"{cells[1]}",5000,70\n'
+    rows, _, counts = imported(tmp_path, text)
+    assert counted(rows, "audience", "placement") == [("a", None, None, 5000, 50), ("b", None, None, 5000, 70)]
+    assert "recognised" not in counts
+    assert counts["decisions"][0].startswith(f"{header} holds a number of its own")
+
+
+def test_ages_in_numbers_are_strata(tmp_path: Path):
+    text = "creative_id,market,Age,impressions,clicks\na,BR,18,100,1\na,BR,25,200,2\nb,BR,18,300,3\nb,BR,25,400,4\n"
+    rows, _, counts = imported(tmp_path, text)
+    assert [row["audience"] for row in rows] == ["18", "25", "18", "25"]
+    assert counts["recognised"] == {"audience": ["Age"]}
+
+
+@pytest.mark.parametrize("header", ["Language", "Targeting"])
+def test_a_setting_of_each_ad_compares_nothing(tmp_path: Path, header: str):
+    text = f"creative_id,market,{header},impressions,clicks\na,BR,x,5000,50\nb,BR,y,5000,70\n"
+    rows, _, counts = imported(tmp_path, text)
+    assert [row.get("audience") for row in rows] == [None, None]
+    assert counts["decisions"] == [
+        f"{header} has a value of its own for each creative of a product: it is not used as a part of the showing (audience)"
+    ]
+    rows, _, counts = imported(tmp_path / "shared", text + "b,BR,x,100,1\n")
+    assert [row["audience"] for row in rows] == ["x", "x", "y"]
 
 
 def test_an_hour_that_is_the_sum_of_two_others_is_a_part(tmp_path: Path):

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import pandas as pd
+import pyarrow.parquet as pq
 
 from countryreward import markets
 from countryreward.data.data_config import ImportConfig
 from countryreward.data.importers.periods import FoundPeriods, codes, found_periods, overlapping
 from countryreward.data.importers.row_parts import SERIES, add_parts, refuse_totals
-from countryreward.data.importers.strata import is_total, plain, read_strata
+from countryreward.data.importers.strata import is_total, plain, read_strata, without_settings
 from countryreward.data.importers.table_files import RawTable, read_table, write_sorted
 from countryreward.data.quarantine import Quarantine, RowChecks, tally
 from countryreward.data.tables import DELIVERIES, KINDS, OBSERVATIONS, STRATA
@@ -101,7 +102,8 @@ def import_observations(
     values = value_columns(checks, raw, empty_clicks=config.empty_clicks)
     delivery = delivery_column(checks, raw, config.delivery)
     row = pd.concat([creative, market, values.frame], axis=1)
-    parts = part_columns(checks, raw, row)
+    of = pq.read_table(folder / "creatives.parquet", columns=["creative_id", "product_id"]).to_pandas()
+    parts = part_columns(checks, raw, row, of.set_index("creative_id")["product_id"])
     frame = pd.concat([row, parts.frame, delivery, raw.column("source")], axis=1)
     added = add_parts(checks, frame, raw, parts.headers)
     together = int(checks.good.sum()) - len(added)
@@ -215,20 +217,20 @@ def delivery_column(checks: RowChecks, raw: RawTable, default: str) -> pd.Series
     return said.fillna(default).rename("delivery")
 
 
-def part_columns(checks: RowChecks, raw: RawTable, row: pd.DataFrame) -> Parts:
+def part_columns(checks: RowChecks, raw: RawTable, row: pd.DataFrame, products: pd.Series | None = None) -> Parts:
     """Period and strata of the rows, from mapped columns or from those whose header is known; refuses rows that sum up others.
 
-    row: creative_id, market, kind and values.
+    row: creative_id, market, kind and values. products: creative -> product, where `row` has creatives.
     """
     periods, found = period_columns(checks, raw)
-    told = read_strata(raw)
+    told = without_settings(read_strata(raw), row, products)
     if found:  # beside days a row without one is their sum
         dated = (checks.good & periods["period_start"].notna()).groupby(codes(row, ["creative_id", "market", "kind"]))
         undated = periods["period_start"].isna() & dated.transform("any")
         checks.refuse(undated, "total_row", found.headers[0], found.cells)
     strata = refuse_totals(checks, pd.concat([row, periods], axis=1), told)
     recognised = {"period": found.headers} if found else {}
-    decisions = [found.decided] if found and found.decided else []
+    decisions = [*([found.decided] if found and found.decided else []), *strata.notes]
     frame = pd.concat([periods, strata.frame(row.index)], axis=1)
     return Parts(frame, recognised | told.recognised, raw.decisions(checks) + decisions)
 

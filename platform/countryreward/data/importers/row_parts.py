@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from countryreward.data.importers.periods import codes, days
-from countryreward.data.importers.strata import HOURS, REPEATED, ROW_IDS, Strata, is_total, plain
+from countryreward.data.importers.strata import HOURS, NAMED, REPEATED, ROW_IDS, Strata, is_total, plain, says_all
 from countryreward.data.importers.table_files import RawTable
 from countryreward.data.quarantine import RowChecks
 from countryreward.data.tables import STRATA
@@ -19,6 +19,8 @@ SERIES = ["creative_id", "market", "kind", *STRATA, "delivery"]
 """What must not have two rows of one day."""
 _SUMS = ("impressions", "clicks", "conversions", "value", "orders")
 _ENOUGH = 100  # impressions below which equal sums say little
+_AGREE = 0.02  # share by which sums of the same impressions may differ, as late clicks and rounding make them
+_ROUNDING = 0.005  # the same, where a name of people is a total only if the counts say so
 _CLEAR = (
     1000,
     10,
@@ -26,11 +28,13 @@ _CLEAR = (
 
 
 def refuse_totals(checks: RowChecks, rows: pd.DataFrame, strata: Strata) -> Strata:
-    """Refuse rows that sum up others over a stratum (`total_row`); returns the strata with the totals' words blanked.
+    """Refuse rows that sum up others over a stratum (`total_row`), and those of a second breakdown of the same impressions
+    (`repeated_impressions`); returns the strata with the totals' words blanked, and what was decided.
 
     rows: creative_id, market, kind, period_start, period_end, impressions, clicks, aligned with the checks. A word (All devices)
-    sums up where parts of the same days are there. An empty cell, or a word that we do not know, does where the counts say so
-    in all its rows of the file.
+    sums up where parts of the same days are there, unless its counts are less than theirs; All of what people name (`NAMED`,
+    ad sets) only where its counts are theirs. An empty cell, or a word that we do not know, does where the counts say so in all
+    its rows of the file.
     """
     cells = {f"part {position}": text for position, (_, _, text) in enumerate(strata.cells())}
     if not cells or rows.empty:
@@ -43,27 +47,77 @@ def refuse_totals(checks: RowChecks, rows: pd.DataFrame, strata: Strata) -> Stra
     for part, text in cells.items():
         frame[part] = pd.factorize(text)[0]
     words: dict[str, pd.Series] = {}
-    for part, text in cells.items():
+    names: dict[str, pd.Series] = {}
+    for (part, text), (stratum, header, _) in zip(cells.items(), strata.cells(), strict=True):
         others = [other for other in cells if other != part]
         by_counts = _total_by_counts(frame[counted], part, others).reindex(rows.index, fill_value=False)
         words[part] = is_total(text) | by_counts
+        named = stratum == "ad_set" or plain(header) in NAMED
+        names[part] = says_all(text) & ~by_counts & named
     whole = {part: words[part] | text.isna() for part, text in cells.items()}
-    worded = pd.DataFrame(words).any(axis=1)
+    frame["worded"] = pd.DataFrame(words).any(axis=1)
+    frame["named"] = frame["worded"] & ~pd.DataFrame({part: words[part] & ~names[part] for part in cells}).any(axis=1)
     pattern = pd.Series(0, rows.index)
     for bit, part in enumerate(cells):
         pattern += whole[part] * 2**bit
-    total = pd.Series(False, index=rows.index)
+    total, told = pd.Series(False, index=rows.index), pd.Series(False, index=rows.index)
     for bits in np.unique(pattern[checks.good & (pattern > 0)]):
         fixed = [part for bit, part in enumerate(cells) if not int(bits) >> bit & 1]
         candidates, parts = frame[checks.good & (pattern == bits)], frame[checks.good & (pattern & bits == 0)]
         if len(parts):
-            found = _totals_of(candidates, parts, fixed, worded[candidates.index])
+            found, beside = _totals_of(candidates, parts, fixed, list(cells))
             total |= found.reindex(rows.index, fill_value=False)
+            told |= beside.reindex(rows.index, fill_value=False)
     columns: dict[str, dict[str, pd.Series]] = {stratum: {} for stratum in strata.columns}
     for part, (stratum, name, text) in zip(cells, strata.cells(), strict=True):
         checks.refuse(total & whole[part], "total_row", name, text.fillna("(empty)"))
-        columns[stratum][name] = text.where(~words[part])
-    return Strata(columns=columns)
+        blank = words[part] & ~told
+        if (told & names[part]).any():
+            blank &= ~names[part]
+        columns[stratum][name] = text.where(~blank)
+    kept = Strata(columns=columns, notes=strata.notes)
+    return Strata(columns=columns, notes=(*strata.notes, *_refuse_second_breakdowns(checks, frame, kept)))
+
+
+def _refuse_second_breakdowns(checks: RowChecks, frame: pd.DataFrame, strata: Strata) -> list[str]:
+    """Refuse rows that tell one stratum where others tell another one of the same impressions; returns what was decided.
+
+    Two one-dimensional reports in one file: rows by device without a gender, rows by gender without a device. Where the sums of
+    both agree in most results that have both, the first in the file stays.
+    """
+    headers = [name for _, name, _ in strata.cells()]
+    telling = pd.Series(0, frame.index)
+    for bit, (_, _, text) in enumerate(strata.cells()):
+        telling += text.notna() * 2**bit
+    counted = frame[checks.good & frame["impressions"].notna() & (telling > 0)].assign(telling=telling)
+    patterns = [int(bits) for bits in counted["telling"].unique()]
+    of = ["of", "first", "last"]
+    sums = counted.groupby(["telling", *of])[["impressions", "clicks"]].sum()
+    notes = []
+    left = list(patterns)
+    for place, bits in enumerate(patterns):
+        for other in patterns[place + 1 :]:
+            if other not in left or bits not in left or not (bits & ~other and other & ~bits):
+                continue
+            shared = sums.loc[bits].index.intersection(sums.loc[other].index)
+            one, two = (pd.DataFrame(sums.loc[told]).loc[shared] for told in (bits, other))
+            apart = (one - two).abs() > (_AGREE * one).clip(lower=1)
+            agree = (one["impressions"] >= _ENOUGH) & ~apart.any(axis=1)
+            if not len(shared) or agree.mean() < 0.5:
+                continue
+            left.remove(other)
+            rows = counted[counted["telling"] == other]
+            again = pd.Series(pd.MultiIndex.from_frame(rows[of]).isin(shared), rows.index).reindex(
+                frame.index, fill_value=False
+            )
+            names, others = (
+                [name for bit, name in enumerate(headers) if told >> bit & 1] for told in (bits & ~other, other & ~bits)
+            )
+            checks.refuse(again, "repeated_impressions", others[0])
+            notes.append(
+                f"rows by {' and '.join(others)} count again what those by {' and '.join(names)} count: left out"
+            )
+    return notes
 
 
 def _total_by_counts(counted: pd.DataFrame, part: str, others: list[str]) -> pd.Series:
@@ -82,21 +136,51 @@ def _total_by_counts(counted: pd.DataFrame, part: str, others: list[str]) -> pd.
     return sums & (size >= 2) & (counted[part] >= 0)
 
 
-def _totals_of(candidates: pd.DataFrame, parts: pd.DataFrame, fixed: list[str], worded: pd.Series) -> pd.Series:
-    """Candidates that sum up parts with the same `fixed` strata: those with a word where they share a day with one, the others
-    where the counts of all that have parts of the same period are the parts' sums."""
+def _totals_of(
+    candidates: pd.DataFrame, parts: pd.DataFrame, fixed: list[str], cells: list[str]
+) -> tuple[pd.Series, pd.Series]:
+    """Candidates that sum up parts with the same `fixed` strata, and those with a word that stand beside parts and do not.
+
+    With a word they do where they share a day with parts and count no less than those, or, where the word may be a name
+    (`named`), where all such candidates count what their parts do. Others do where the counts of all that have parts of the same
+    period are the parts' sums. cells: the columns of the strata's codes.
+    """
     by = ["of", *fixed]
     both = pd.concat([candidates[by], parts[by]])
     series = codes(both, by).to_numpy()
     series_of, series_of_parts = series[: len(candidates)], series[len(candidates) :]
     shares = _share_a_day(candidates, series_of, parts, series_of_parts)
-    period = ["first", "last"]
-    sums = parts.assign(series=series_of_parts).groupby(["series", *period])[["impressions", "clicks"]].sum(min_count=1)
+    period, counts = ["first", "last"], ["impressions", "clicks"]
+    sums = parts.assign(series=series_of_parts).groupby(["series", *period])[counts].sum(min_count=1)
     beside = candidates.assign(series=series_of)[["series", *period]].join(sums, on=["series", *period])
+    worded, named = candidates["worded"], candidates["named"]
     known = beside["impressions"].notna() & ~worded & candidates["impressions"].notna()
-    equal = (beside["impressions"] == candidates["impressions"]) & (beside["clicks"] == candidates["clicks"])
+    equal = (beside[counts] == candidates[counts]).all(axis=1)
     by_counts = bool(equal[known].all()) and bool((candidates.loc[known, "impressions"] >= _ENOUGH).any())
-    return (worded & shares) | (known & by_counts)
+    once = parts.assign(series=series_of_parts).drop_duplicates(
+        ["series", *period, *cells, *counts]
+    )  # copies count once
+    within = _sums_within(candidates, series_of, once)
+    missing = within - candidates[counts]
+    less = (missing > (_AGREE * within).clip(lower=1)).any(axis=1)
+    apart = ((candidates[counts] - within).abs() > (_ROUNDING * within).clip(lower=1)).any(axis=1)
+    names = bool((~apart)[named & shares & candidates["impressions"].notna()].all())
+    total = (worded & ~named & shares & ~less) | (named & shares & names) | (known & by_counts)
+    return total, worded & shares & ~total
+
+
+def _sums_within(candidates: pd.DataFrame, series_of: np.ndarray, parts: pd.DataFrame) -> pd.DataFrame:
+    """Impressions and clicks of the parts of each candidate's series whose last day lies in its period."""
+    span = 2**26  # wider than the days of `days`
+    place = parts["series"].to_numpy() * span + parts["last"].to_numpy()
+    order = np.argsort(place, kind="stable")
+    first, last = (series_of * span + candidates[name].to_numpy() for name in ("first", "last"))
+    start, end = np.searchsorted(place[order], first, side="left"), np.searchsorted(place[order], last, side="right")
+    sums = {}
+    for name in ("impressions", "clicks"):
+        until = np.append(0, np.cumsum(parts[name].fillna(0).to_numpy()[order]))
+        sums[name] = until[end] - until[start]
+    return pd.DataFrame(sums, index=candidates.index)
 
 
 def _share_a_day(
@@ -147,7 +231,9 @@ def add_parts(checks: RowChecks, rows: pd.DataFrame, raw: RawTable, used: set[st
         if plain(name) in REPEATED:
             refuse(cell.fillna("").groupby(good).transform("nunique") > 1, "repeated_impressions", name, cells)
         elif (sums := is_total(cell)).any():
-            refuse(sums & (~sums).groupby(good).transform("any"), "total_row", name, cells)
+            impressions = parts.loc[good.index, "impressions"].astype("float64")
+            less = impressions < (1 - _AGREE) * impressions.where(~sums).groupby(good).transform("sum")
+            refuse(sums & ~less & (~sums).groupby(good).transform("any"), "total_row", name, cells)
     parts = parts[checks.good[parts.index]]
     hours = [cells.notna() for name, cells in others.items() if plain(name) in HOURS]
     of_an_hour = (

@@ -94,13 +94,26 @@ _PARTS = (
     "devices?|device types?|dmas?|genders?|languages?|markets?|networks?|placements?|platforms?|positions?|products?|"
     "regions?|rows?|states?|traffic)"
 )
+_ALL = re.compile(
+    rf"\(?all\)?(?:\s+{_PARTS})?|alle(?: geräte)?|tous|toutes|tous les appareils|todos|todas|todos los dispositivos"
+    r"|todos os dispositivos|tutti|tutte|alla|kaikki|wszystkie|všechny|všechna|összes|tümü|hepsi|все|усі"
+    r"|すべて|全て|全部|所有|전체|모두"
+)
 _TOTAL = re.compile(
     rf"(?:(?:grand|sub|report|overall|account|campaign|ad group|ad set)[ -]?)?totals?(?:\s*[:(–—-].*|\s+of\s+\d.*|\s+{_PARTS})?"
-    rf"|\(?all\)?(?:\s+{_PARTS})?|summary|sum|overall|combined"
-    r"|gesamt|gesamtsumme|summe|insgesamt|alle(?: geräte)?|total général|tous|toutes|tous les appareils|total general"
-    r"|todos|todas|todos los dispositivos|todos os dispositivos|totale|totaal|tutti|tutte|suma|razem|toplam|итого|всего|все"
-    r"|合計|総計|すべて|总计|總計|合计|小计|全部|합계|총계|전체"
+    r"|summary|sum|overall|combined|gesamt|gesamtsumme|gesamtergebnis|summe|insgesamt|total général|somme|ensemble"
+    r"|total general|suma|suma total|totale|totale generale|totale complessivo|somma|totaal|eindtotaal|totalt|summa|totalsumma"
+    r"|i alt|ialt|sammenlagt|yhteensä|summa yhteensä|ogółem|razem|suma końcowa|łącznie|celkem|celkový součet|součet|spolu"
+    r"|összesen|végösszeg|toplam|genel toplam|ukupno|skupaj|kokku|kopā|iš viso|total general|συνολο|σύνολο|γενικό σύνολο"
+    r"|итого|всего|общий итог|общо|разом|всього|усього|jumlah|tổng|tổng cộng|รวม|ทั้งหมด|المجموع|الإجمالي|סה\"כ|कुल"
+    r"|合計|総計|総合計|小計|总计|總計|合计|合計|小计|总和|總和|합계|총계|총합계|소계"
 )
+
+NAMED: tuple[str, ...] = ("audience", "audience name", "audience segment", "targeting", "interest")
+"""Headers of audiences that people name; so are ad sets and campaigns. One that is called All may be a broad one."""
+
+SETTINGS: tuple[str, ...] = (*NAMED, "language")
+"""Headers of columns that may say how an ad was set up instead of which part of its showing a row is."""
 
 
 def plain(header: str) -> str:
@@ -110,7 +123,18 @@ def plain(header: str) -> str:
 
 def is_total(text: pd.Series) -> pd.Series:
     """Cells that say they sum up others: Total, Total: Ads, All devices, 合計; but not Total Comfort, which is a name."""
-    says = {cell: bool(_TOTAL.fullmatch(" ".join(cell.lower().split()))) for cell in text.dropna().unique()}
+    return _matches(text, _TOTAL) | says_all(text)
+
+
+def says_all(text: pd.Series) -> pd.Series:
+    """Cells such as All and All devices, which may also be what somebody called something."""
+    return _matches(text, _ALL)
+
+
+def _matches(text: pd.Series, pattern: re.Pattern[str]) -> pd.Series:
+    says = {
+        cell: bool(pattern.fullmatch(" ".join(cell.lower().strip(" :").split()))) for cell in text.dropna().unique()
+    }
     return text.map(says).fillna(False).astype(bool)
 
 
@@ -120,6 +144,8 @@ class Strata:
 
     columns: Mapping[str, Mapping[str, pd.Series]]
     """Stratum -> the file's header -> its cells, in the file's order."""
+    notes: tuple[str, ...] = ()
+    """What was decided about the columns, in sentences."""
 
     def cells(self) -> Iterator[tuple[str, str, pd.Series]]:
         """Stratum, header and cells of each column."""
@@ -153,6 +179,47 @@ def read_strata(raw: RawTable) -> Strata:
         if found:
             columns[stratum] = found
     return Strata(columns=columns)
+
+
+def without_settings(strata: Strata, rows: pd.DataFrame, products: pd.Series | None) -> Strata:
+    """The strata without recognised columns that tell no part of a showing, which `notes` names.
+
+    Numbers, nearly all different or one for each creative, are a measure (income, the days of an ad). A setting (`SETTINGS`)
+    that each creative of a product has to itself compares nothing. rows: creative_id and market. products: creative -> product;
+    without, settings stay.
+    """
+    columns: dict[str, dict[str, pd.Series]] = {}
+    notes = list(strata.notes)
+    for stratum, name, text in strata.cells():
+        reason = ""
+        if name != stratum or plain(name) in SETTINGS:
+            if stratum != "ad_set" and not plain(name).endswith(" id") and _is_measure(text, rows["creative_id"]):
+                reason = "holds a number of its own in each row or for each creative"
+            elif plain(name) in SETTINGS and products is not None and _is_setting(text, rows, products):
+                reason = "has a value of its own for each creative of a product"
+        if reason:
+            notes.append(f"{name} {reason}: it is not used as a part of the showing ({stratum})")
+        else:
+            columns.setdefault(stratum, {})[name] = text
+    return Strata(columns=columns, notes=tuple(notes))
+
+
+def _is_measure(text: pd.Series, creatives: pd.Series) -> bool:
+    filled = text[text.notna() & ~is_total(text)]
+    creative = creatives[filled.index]
+    if filled.empty or creative.nunique() < 2 or filled.nunique() < 2:
+        return False
+    if not filled.str.fullmatch(r"[^\w]*[0-9][0-9.,'\s]*[^\w]*").all():
+        return False
+    return bool(filled.nunique() >= 0.9 * len(filled) or filled.groupby(creative).nunique().max() == 1)
+
+
+def _is_setting(text: pd.Series, rows: pd.DataFrame, products: pd.Series) -> bool:
+    told = pd.DataFrame({
+        "creative": rows["creative_id"], "of": rows["creative_id"].map(products), "market": rows["market"], "value": text,
+    }).dropna().drop_duplicates()  # fmt: skip
+    alone = not told.duplicated(["creative", "market"]).any() and not told.duplicated(["of", "market", "value"]).any()
+    return alone and bool(told.duplicated(["of", "market"]).any())
 
 
 def read_cells(raw: RawTable, name: str) -> pd.Series:
