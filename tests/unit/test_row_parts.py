@@ -232,6 +232,11 @@ def test_a_total_beside_its_parts_is_refused(tmp_path: Path, word: str):
     assert sum(row["clicks"] for row in rows if row["creative_id"] == "a") == 150
 
 
+def test_an_empty_column_of_another_stratum_hides_no_total(tmp_path: Path):
+    text = "creative_id,market,device,audience,impressions,clicks\na,BR,x,,500,5\na,BR,y,,100,1\na,BR,All,,600,6\n"
+    assert imported(tmp_path, text)[1] == [(2, "total_row")]
+
+
 def test_a_total_of_a_longer_period_than_its_parts(tmp_path: Path):
     text = (
         "creative_id,market,device,period_start,period_end,impressions,clicks\n"

@@ -102,6 +102,51 @@ def test_bad_votes(tmp_path: Path, row: str, reason: str | None):
     assert refused == ([(0, reason)] if reason else [])
 
 
+@pytest.mark.parametrize(("header", "words"), [("voter_class", ("Total", "All")), ("age", ("All", "Totalt"))])
+def test_totals_are_no_votes(tmp_path: Path, header: str, words: tuple[str, str]):
+    text = f"creative_1,creative_2,market,{header},votes_1,votes_2\na,b,KR,panel,10,2\nb,a,KR,staff,5,1\n"
+    text += f"a,b,KR,{words[0]},11,7\na,b,KR,{words[1]},11,7\na,b,BR,{words[0]},3,4\n"
+    rows, refused, _ = imported(tmp_path, text)
+    assert refused == [(2, "total_row"), (3, "total_row")]
+    assert sum(row["votes_1"] for row in rows if row["market"] == "KR") == 11
+    assert [row for row in rows if row["market"] == "BR"] == [
+        {"creative_1": "a", "creative_2": "b", "market": "BR", "votes_1": 3, "votes_2": 4, "votes_tie": 0}
+    ]
+
+
+def test_voters_without_a_class_who_are_the_sum_of_the_others_are_a_total(tmp_path: Path):
+    head = "creative_1,creative_2,market,voter_class,votes_1,votes_2\n"
+    text = head + "a,b,KR,panel,100,20\na,b,KR,staff,10,50\na,b,KR,,110,70\n"
+    assert imported(tmp_path, text)[1] == [(2, "total_row")]
+
+
+def test_votes_on_pairs_that_a_pair_file_does_not_list_make_them_pairs(tmp_path: Path):
+    (tmp_path / "images").mkdir()
+    for number, name in enumerate("abc"):
+        (tmp_path / "images" / f"{name}.png").write_bytes(png(number))
+    (tmp_path / "pairs.csv").write_text(
+        "product_id,image_a,image_b,market,score_a,score_b\np,b.png,a.png,US,1,2\np,b.png,c.png,US,1,2\n"
+    )
+    (tmp_path / "votes.csv").write_text(
+        "creative_1,creative_2,market,votes_1,votes_2\np/a.png,p/c.png,US,10,2\np/a.png,p/b.png,KR,9,2\n"
+        "p/a.png,p/b.png,US,8,2\n"
+    )
+    none = TableSource(path="")
+    config = ImportConfig(
+        products=none, creatives=none, observations=none, images=ImagesConfig(root=str(tmp_path / "images")),
+        pairs=TableSource(path=str(tmp_path / "pairs.csv")), votes=TableSource(path=str(tmp_path / "votes.csv")),
+    )  # fmt: skip
+    (tmp_path / "out").mkdir()
+    counts = import_dataset(config, tmp_path / "out")
+    assert counts["votes"]["decisions"] == ["2 pairs that the pair file does not list have votes and are pairs, too"]
+    assert [tuple(row.values()) for row in pq.read_table(tmp_path / "out" / "pairs.parquet").to_pylist()] == [
+        ("p", "p/a.png", "p/b.png", "KR"),
+        ("p", "p/a.png", "p/c.png", "US"),
+        ("p", "p/b.png", "p/a.png", "US"),
+        ("p", "p/b.png", "p/c.png", "US"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("columns", "said"), [("note", "neither votes_1, votes_2 nor winner"), ("votes_1,winner", "both")]
 )

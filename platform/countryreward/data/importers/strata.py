@@ -132,10 +132,9 @@ def says_all(text: pd.Series) -> pd.Series:
 
 
 def _matches(text: pd.Series, pattern: re.Pattern[str]) -> pd.Series:
-    says = {
-        cell: bool(pattern.fullmatch(" ".join(cell.lower().strip(" :").split()))) for cell in text.dropna().unique()
-    }
-    return text.map(says).fillna(False).astype(bool)
+    return text.isin(
+        [cell for cell in text.dropna().unique() if pattern.fullmatch(" ".join(cell.lower().strip(" :").split()))]
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,7 +171,8 @@ def read_strata(raw: RawTable) -> Strata:
     columns: dict[str, dict[str, pd.Series]] = {}
     for stratum in STRATA:
         if stratum in raw.frame:
-            columns[stratum] = {stratum: raw.column(stratum).str.strip()}
+            if raw.column(stratum).notna().any():
+                columns[stratum] = {stratum: raw.column(stratum).str.strip()}
             continue
         named = [name for name in raw.others if plain(name) in HEADERS[stratum]]
         found = {name: cells for name in named if (cells := read_cells(raw, name)).notna().any()}
