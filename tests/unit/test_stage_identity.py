@@ -31,7 +31,7 @@ DATASET = {
     "observations.parquet": "e16d4ba5405f6485",
     "products.parquet": "6a7d2e26f36058c1",
 }
-RECORDS = {"records.parquet": "5e9eaca36e88ce83", "units.parquet": "c0d0187763307f4f"}
+RECORDS = {"records.parquet": "e1aa7412fb68b9d4", "units.parquet": "c0d0187763307f4f"}
 DESIGNS = {"designs.parquet": "1fe2acad1ec17658"}
 EXPORT = {
     "creatives.csv": "2cd2c53bb019b7db",
