@@ -85,6 +85,7 @@ def test_rows_without_any_other_column_are_added(tmp_path: Path):
     assert counted(imported(tmp_path, text)[0]) == [("a", 10000, 150), ("b", 500, 6)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", ["#", "Row", "row_id", "Unnamed: 0", "n"])
 def test_a_copy_is_no_part_even_where_rows_are_numbered(tmp_path: Path, number: str):
     text = f"{number},creative_id,market,hour,impressions,clicks\n0,a,BR,1,90,9\n1,a,BR,1,90,9\n2,a,BR,2,90,9\n3,b,BR,1,50,6\n"
@@ -111,6 +112,7 @@ def test_several_columns_of_one_stratum(tmp_path: Path):
     assert counts["recognised"] == {"audience": ["Age", "Gender"]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("header", "stratum"),
     [
@@ -143,6 +145,7 @@ def test_days_and_weeks_are_periods(tmp_path: Path):
     assert counts["recognised"] == {"period": ["Day"]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("header", "cell", "first", "last"),
     [
@@ -184,6 +187,7 @@ def test_days_that_can_be_months_are_refused_with_the_option(tmp_path: Path):
     assert imported(tmp_path, text)[1] == [(0, "ambiguous_date"), (1, "ambiguous_date")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("header", "cells", "reason"),
     [
@@ -198,6 +202,7 @@ def test_days_that_cannot_be_read_are_refused(tmp_path: Path, header: str, cells
     assert counts["decisions"][0].startswith(header)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("header", "cells"), [("Tag", ("v1", "v2")), ("Data", ("7", "8")), ("Date range", ("Last 30 days",) * 2)]
 )
@@ -217,6 +222,7 @@ def test_days_of_the_week_are_no_dates(tmp_path: Path):
 # Totals
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "word",
     [
@@ -302,6 +308,7 @@ def test_a_row_that_is_the_sum_of_its_key_is_a_total(tmp_path: Path):
     assert counted(rows) == [("a", 10000, 150)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("header", ["audience", "Campaign", "Ad set name"])
 def test_what_people_call_all_is_a_total_where_its_counts_say_so(tmp_path: Path, header: str):
     head = f"creative_id,market,{header},impressions,clicks\n"
@@ -318,6 +325,7 @@ def test_what_people_call_all_is_a_total_where_its_counts_say_so(tmp_path: Path,
     assert counted(rows, stratum) == [("a", "x", 5000, 150), ("a", "y", 1000, 10), ("b", "x", 4000, 50)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("header", ["Gender", "device", "Objective"])
 def test_a_word_of_totals_that_counts_less_than_its_parts_is_none(tmp_path: Path, header: str):
     text = f"creative_id,market,{header},impressions,clicks\na,BR,x,5000,150\na,BR,y,1000,10\na,BR,All,400,16\n"
@@ -347,6 +355,7 @@ def test_two_breakdowns_of_other_impressions_are_parts(tmp_path: Path):
     assert (len(rows), refused) == (3, [])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("header", "cells"),
     [
@@ -371,6 +380,7 @@ def test_ages_in_numbers_are_strata(tmp_path: Path):
     assert counts["recognised"] == {"audience": ["Age"]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("header", ["Language", "Targeting"])
 def test_a_setting_of_each_ad_compares_nothing(tmp_path: Path, header: str):
     text = f"creative_id,market,{header},impressions,clicks\na,BR,x,5000,50\nb,BR,y,5000,70\n"
@@ -414,6 +424,7 @@ def test_words_of_totals():
 # What cannot be added
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("header", ["Conversion action", "click_type", "Asset", "Attribution setting"])
 def test_rows_that_repeat_the_impressions_are_no_parts(tmp_path: Path, header: str):
     text = f"creative_id,market,{header},impressions,clicks\na,BR,x,100,1\na,BR,y,100,1\nb,BR,x,100,2\n"
@@ -502,6 +513,7 @@ def test_what_a_kind_does_not_use_costs_no_row(tmp_path: Path):
     assert counts["not_used"]["score"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("values", "reason"),
     [
@@ -545,6 +557,7 @@ def winners(folder: Path) -> dict[str, tuple[str, float]]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("header", ["Device", "Hour of the day", "Impression device"])
 def test_the_ad_with_more_clicks_over_all_rows_wins(tmp_path: Path, header: str):
     imported(tmp_path, DEVICES.replace("Device", header), DATED)
@@ -577,6 +590,7 @@ def test_empty_conversions_are_said(tmp_path: Path):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ["jsonl", "parquet"])
 def test_other_formats_tell_parts_too(tmp_path: Path, ending: str):
     imported(tmp_path, "creative_id,market,impressions,clicks\n")
